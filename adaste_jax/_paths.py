@@ -1,0 +1,139 @@
+"""Choosing leaves of a parameter tree by their paths.
+
+A path is written with slashes, `"body/Dense_0/kernel"`. Everything that takes a
+`where` accepts the same four forms, and refuses a choice that selects nothing.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+Where = Callable[[Any], Any] | Sequence[str] | str | Any
+"""Which leaves: a function from the tree to a tree of booleans (as in `optax.masked`),
+such a tree itself, or one or several regular expressions searched for in the path."""
+
+
+def paths(tree: Any) -> list[str]:
+    """Paths of all leaves, in the order of `jax.tree.leaves`."""
+    return [_join(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _join(path: tuple[Any, ...]) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def matching(tree: Any, patterns: Sequence[str], *, name: str = "pattern") -> Any:
+    """Tree of booleans: true where one of the regular expressions is in the path.
+
+    Raises:
+        ValueError: If a pattern is in no path, or is not a regular expression.
+    """
+    for pattern in patterns:
+        try:
+            found = any(re.search(pattern, path) for path in paths(tree))
+        except re.error as error:
+            raise ValueError(
+                f"{name} {pattern!r} is not a regular expression: {error}."
+            ) from error
+        if not found:
+            raise ValueError(
+                f"{name} {pattern!r} matches nothing. {_listing(paths(tree))}"
+            )
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(re.search(pattern, _join(path)) for pattern in patterns),
+        tree,
+    )
+
+
+def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
+    """Selects the leaves with a path component called `kernel`, as Flax names them.
+
+    Biases, normalisation and embeddings have other names and stay real.
+
+    Args:
+        exclude: Regular expressions, searched for in the paths of kernels; those
+            kernels stay real too. `("^stem/", "^head/")` keeps a first and a last
+            layer real.
+
+    Returns:
+        A function from a parameter tree to a tree of booleans: a `where` of
+        `binarize`, and a mask of `optax.masked`. It raises `ValueError` for a tree
+        without kernels, and for a pattern that excludes nothing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> params = {"stem": {"kernel": jnp.ones(2), "bias": jnp.ones(2)},
+        ...           "body": {"kernel": jnp.ones(2)}}
+        >>> kernels(exclude="^stem/")(params)
+        {'body': {'kernel': True}, 'stem': {'bias': False, 'kernel': False}}
+    """
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+
+    def mask(params: Any) -> Any:
+        is_kernel = jax.tree_util.tree_map_with_path(
+            lambda path, _: "kernel" in _join(path).split("/"), params
+        )
+        if not any(jax.tree.leaves(is_kernel)):
+            raise ValueError(
+                "no leaf is called `kernel`. For parameters with other names pass "
+                "`where`: regular expressions on the path, a tree of booleans, or a "
+                f"function that makes one. {_listing(paths(params))}"
+            )
+        kernel_paths = {
+            path: True
+            for path, chosen in zip(
+                paths(params), jax.tree.leaves(is_kernel), strict=True
+            )
+            if chosen
+        }
+        excluded = matching(kernel_paths, exclude, name="`exclude` pattern")
+        return jax.tree_util.tree_map_with_path(
+            lambda path, chosen: chosen and not excluded[_join(path)], is_kernel
+        )
+
+    return mask
+
+
+def select(tree: Any, where: Where | None) -> Any:
+    """Resolves a `where` to a tree of booleans of the structure of `tree`.
+
+    Raises:
+        TypeError: If the mask holds something else than booleans.
+        ValueError: If nothing is selected, or the mask does not fit the tree.
+    """
+    if where is None:
+        where = kernels()
+    if isinstance(where, str):
+        where = (where,)
+    if (
+        isinstance(where, Sequence)
+        and where
+        and all(isinstance(w, str) for w in where)
+    ):
+        mask = matching(tree, where)
+    else:
+        mask = where(tree) if callable(where) else where
+        try:
+            mask = jax.tree.broadcast(mask, tree)
+        except ValueError as error:
+            raise ValueError(
+                "the mask in `where` does not have the structure of the parameters. "
+                f"{_listing(paths(tree))}"
+            ) from error
+    chosen = jax.tree.leaves(mask)
+    for path, value in zip(paths(tree), chosen, strict=True):
+        if not isinstance(value, bool) and getattr(value, "dtype", None) != bool:
+            raise TypeError(
+                f"`where` must give booleans; at {path!r} it gave {value!r}."
+            )
+    if not any(chosen):
+        raise ValueError(f"`where` selects nothing. {_listing(paths(tree))}")
+    return jax.tree.map(bool, mask)
+
+
+def _listing(found: Sequence[str], limit: int = 40) -> str:
+    shown = ", ".join(repr(path) for path in found[:limit])
+    more = f" and {len(found) - limit} more" if len(found) > limit else ""
+    return f"The paths there are: {shown}{more}." if found else "The tree is empty."

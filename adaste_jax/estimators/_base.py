@@ -1,0 +1,81 @@
+"""What estimators share: their protocol, and the checks of what is passed to them."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+Estimator = Callable[[jax.Array], jax.Array]
+"""A map from latents to weights of the same shape and dtype, with its own backward
+rule. Hyperparameters are bound before, by `functools.partial` or a lambda."""
+
+
+def check_latent(latent: ArrayLike) -> jax.Array:
+    """Returns `latent` as an array.
+
+    Raises:
+        TypeError: If it is not of a real floating point dtype.
+    """
+    array = jnp.asarray(latent)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(
+            f"latents must be floating point, got {array.dtype} of shape "
+            f"{array.shape}. Convert them first: `latent.astype(jnp.float32)`."
+        )
+    return array
+
+
+def check_scalar(
+    name: str, value: Any, *, low: float, high: float, open_interval: bool = False
+) -> None:
+    """Refuses a hyperparameter out of range. A traced one cannot be looked at.
+
+    Raises:
+        ValueError: If a concrete `value` has an entry outside the interval, or NaN.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    number = np.asarray(value, np.float64)
+    inside = (
+        (low < number) & (number < high)
+        if open_interval
+        else (low <= number) & (number <= high)
+    )
+    if not inside.all():
+        brackets = "()" if open_interval else "[]"
+        raise ValueError(
+            f"`{name}` must lie in {brackets[0]}{low:g}, {high:g}{brackets[1]}, "
+            f"got {value}."
+        )
+
+
+def compute_dtype(latent: jax.Array) -> Any:
+    """The dtype of the rules: float32, or float64 where latents are."""
+    return jnp.promote_types(latent.dtype, jnp.float32)
+
+
+def mean_over_devices(
+    cotangent: jax.Array, axis_name: Hashable | tuple[Hashable, ...] | None
+) -> jax.Array:
+    """Averages a cotangent over mapped axes, before a rule that is not additive.
+
+    Raises:
+        ValueError: Under `jax.shard_map` with replication checking on. There JAX has
+            already summed the cotangent of a replicated latent, and a further mean
+            would leave it too large by the number of devices.
+    """
+    if axis_name is None:
+        return cotangent
+    axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
+    for axis in axes:
+        checked = bool(jax.typeof(jax.lax.axis_index(axis)).vma)
+        if checked and axis not in jax.typeof(cotangent).vma:
+            raise ValueError(
+                f"`axis_name={axis!r}` under `shard_map(check_vma=True)`: the cotangent "
+                "is already summed over that axis. Drop `axis_name` and differentiate "
+                f"`jax.lax.pmean(loss, {axis!r})`, or pass `check_vma=False`."
+            )
+    return jax.lax.pmean(cotangent, axis_name)

@@ -1,0 +1,1 @@
+"""Layers whose kernel passes through an estimator: `nn.linen` and `nn.nnx`."""

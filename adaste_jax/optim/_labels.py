@@ -1,0 +1,51 @@
+"""Labels that tell `optax.partition` which leaves are latents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from adaste_jax import _paths
+
+
+def labels(
+    params: Any, rules: Mapping[str, _paths.Where], *, default: str = "real"
+) -> Any:
+    """Names every leaf, for `optax.partition`.
+
+    Args:
+        params: Any pytree of parameters.
+        rules: Label to the leaves it claims: any `where` of `binarize`, for example
+            `{"latent": kernels(exclude="^head/")}`.
+        default: Label of the leaves that no rule claims.
+
+    Returns:
+        A tree of labels with the structure of `params`.
+
+    Raises:
+        ValueError: If a rule claims nothing, or two rules claim one leaf.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import adaste_jax
+        >>> params = {"kernel": jnp.ones(2), "bias": jnp.ones(2)}
+        >>> labels(params, {"latent": adaste_jax.kernels()})
+        {'bias': 'real', 'kernel': 'latent'}
+    """
+    owner: dict[str, str] = {}
+    paths = _paths.paths(params)
+    for label, where in rules.items():
+        try:
+            mask = _paths.select(params, where)
+        except ValueError as error:
+            error.add_note(f"in the rule for the label {label!r}")
+            raise
+        for path, claimed in zip(paths, jax.tree.leaves(mask), strict=True):
+            if claimed and path in owner:
+                raise ValueError(
+                    f"the leaf {path!r} is claimed by {owner[path]!r} and by {label!r}."
+                )
+            if claimed:
+                owner[path] = label
+    names = [owner.get(path, default) for path in paths]
+    return jax.tree.unflatten(jax.tree.structure(params), names)
