@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 @jax.jit
 def sign(x: jax.Array) -> jax.Array:
-    """+1 where `x >= 0`, -1 elsewhere, in the dtype of `x`. `sign(0) = sign(-0.0) = 1`.
+    """Gives +1 where x >= 0 (at 0 and -0.0 too) and -1 elsewhere, in the dtype of x.
 
     The only sign of the library: training, deployment and packing all call it. It is
     always compiled, because compiled code flushes subnormal numbers to zero

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 Where = Callable[[Any], Any] | Sequence[str] | str | Any
 """Which leaves: a function from the tree to a tree of booleans (as in `optax.masked`),
@@ -107,11 +108,7 @@ def select(tree: Any, where: Where | None) -> Any:
         where = kernels()
     if isinstance(where, str):
         where = (where,)
-    if (
-        isinstance(where, Sequence)
-        and where
-        and all(isinstance(w, str) for w in where)
-    ):
+    if isinstance(where, Sequence) and where and all(isinstance(w, str) for w in where):
         mask = matching(tree, where)
     else:
         mask = where(tree) if callable(where) else where
@@ -124,7 +121,7 @@ def select(tree: Any, where: Where | None) -> Any:
             ) from error
     chosen = jax.tree.leaves(mask)
     for path, value in zip(paths(tree), chosen, strict=True):
-        if not isinstance(value, bool) and getattr(value, "dtype", None) != bool:
+        if not isinstance(value, bool | np.bool_):
             raise TypeError(
                 f"`where` must give booleans; at {path!r} it gave {value!r}."
             )

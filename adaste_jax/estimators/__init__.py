@@ -1,4 +1,4 @@
-"""Estimators: arrays of latents in, arrays of weights out, each with a backward rule."""
+"""Estimators: latents in, weights out, each with its own backward rule."""
 
 from adaste_jax.estimators._adaste import (
     adaste,

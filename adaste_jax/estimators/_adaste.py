@@ -114,7 +114,9 @@ def adaste(
 
 
 def adaste_forward(latent: jax.Array, *, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """Minimises the inner energy:  w*(t) = sign(t) min(1, (|t| + mu (1 + alpha)) / (1 + mu)).
+    """Minimises the inner energy.
+
+        w*(t) = sign(t) min(1, (|t| + mu (1 + alpha)) / (1 + mu))
 
     The sign of 0 is +1, and a magnitude of 0 (at mu = 0) is raised to the smallest
     normal number, so that the sign of a latent can be read off its weight.
@@ -283,7 +285,7 @@ def _magnitude(latent: jax.Array, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
 
 
 def _toward(latent: jax.Array, grad: jax.Array) -> jax.Array:
-    """Whether a descent step moves a latent to zero. The product g t would underflow."""
+    """Whether a descent step moves a latent to zero; the product g t may underflow."""
     return (_numerics.sign(grad) == _numerics.sign(latent)) & (grad != 0)
 
 
@@ -316,7 +318,7 @@ def _supremum(latent, grad, mu, alpha, cap):
 
 
 def _released(latent, grad, mu, alpha, cap):
-    """The rule of the authors' code where |g| > 0.001. Not odd, and not to be mended."""
+    """The rule of the authors' code where |g| > 0.001; not odd, not to be mended."""
     size = jnp.abs(latent)
     toward = _toward(latent, grad)
     zero = jnp.zeros((), latent.dtype)

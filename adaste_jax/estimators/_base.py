@@ -74,8 +74,8 @@ def mean_over_devices(
         checked = bool(jax.typeof(jax.lax.axis_index(axis)).vma)
         if checked and axis not in jax.typeof(cotangent).vma:
             raise ValueError(
-                f"`axis_name={axis!r}` under `shard_map(check_vma=True)`: the cotangent "
-                "is already summed over that axis. Drop `axis_name` and differentiate "
+                f"`axis_name={axis!r}` under `shard_map(check_vma=True)`: the "
+                "cotangent is summed over that axis already. Drop it and differentiate "
                 f"`jax.lax.pmean(loss, {axis!r})`, or pass `check_vma=False`."
             )
     return jax.lax.pmean(cotangent, axis_name)

@@ -44,14 +44,14 @@ def ste_identity(latent: ArrayLike) -> jax.Array:
 
 
 def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
-    """Maps latents t to sign(t); differentiates as hard tanh:  h = g 1[|t| <= threshold].
+    """Maps latents t to sign(t); differentiates as hard tanh:  h = g 1[|t| <= c].
 
-    The edge |t| = `threshold` passes the gradient. Additive in g. Also the usual
+    The edge |t| = c passes the gradient. Additive in g. Also the usual
     estimator of binary activations.
 
     Args:
         latent: Floating point, any shape.
-        threshold: Scalar, at least 0, in the unit of the latents. May be traced.
+        threshold: The c above: scalar, at least 0, in the unit of the latents. May be traced.
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.

@@ -1,0 +1,35 @@
+# make quickstart   train a binary network on the digits that ship with the package
+# make test         run the tests
+# make lint         formatting, lint and types
+# Each makes its own .venv first, from nothing but Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PYTEST_ARGS ?= -n 2
+# Where quickstart leaves its result; the same command resumes what stands there.
+WORKDIR ?= runs/quickstart
+
+.PHONY: quickstart test lint
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/.experiments
+	$(BIN)/python -m experiments.main \
+		--config=experiments/configs/quickstart.py --workdir=$(WORKDIR)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.test $(VENV)/.lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# A stamp for each extra: $(VENV)/.test is "pip install -e .[test]".
+$(VENV)/.%: pyproject.toml setup.cfg | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$*]"
+	@touch $@
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adaste_jax needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)

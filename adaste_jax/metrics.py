@@ -1,0 +1,143 @@
+"""What to watch while binary weights train: flips, saturation, dead gradients.
+
+Every function takes parameter trees, looks at the leaves that `where` selects (default:
+`kernels()`), gives a float32 scalar between 0 and 1, and may be called inside `jit`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adaste_jax import _numerics, _paths
+
+
+def flip_rate(
+    before: Any, after: Any, *, where: _paths.Where | None = None
+) -> jax.Array:
+    """Share of latents whose sign, and so whose deployed weight, has changed.
+
+    The share of bits that flip between two points of training; the learning curve of
+    a binary network. A rate that does not fall means weights that chatter about zero.
+
+    Args:
+        before: Latents.
+        after: Latents later, of the same structure.
+        where: As in `binarize`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If nothing is selected.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import metrics
+        >>> before = {"kernel": jnp.array([0.1, 0.0, -2.0, 3.0])}
+        >>> after = {"kernel": jnp.array([0.2, -0.1, -1.0, 0.0])}
+        >>> float(metrics.flip_rate(before, after))
+        0.25
+    """
+    return _share(
+        [
+            _numerics.sign(old) != _numerics.sign(new)
+            for old, new in zip(
+                _selected(before, where), _selected(after, where), strict=True
+            )
+        ]
+    )
+
+
+def saturated_share(weights: Any, *, where: _paths.Where | None = None) -> jax.Array:
+    """Share of weights that have the largest magnitude of their tensor, to 1e-6.
+
+    Under annealing it rises to 1: then a rescaled sign is all that is left.
+
+    Args:
+        weights: What `binarize` gave.
+        where: As in `binarize`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If nothing is selected.
+    """
+    return _share(
+        [
+            jnp.abs(leaf) >= (1 - 1e-6) * jnp.max(jnp.abs(leaf))
+            for leaf in _selected(weights, where)
+        ]
+    )
+
+
+def zero_share(grads: Any, *, where: _paths.Where | None = None) -> jax.Array:
+    """Share of entries that are exactly zero: latents that a backward rule holds.
+
+    Args:
+        grads: Gradients of the latents.
+        where: As in `binarize`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If nothing is selected.
+    """
+    return _share([leaf == 0 for leaf in _selected(grads, where)])
+
+
+def pack_signs(params: Any, *, where: _paths.Where | None = None) -> list[jax.Array]:
+    """Signs of the selected latents, one bit each, to compare with later.
+
+    Args:
+        params: Latents.
+        where: As in `binarize`.
+
+    Returns:
+        A uint8 vector of ceil(size / 8) bytes for each selected leaf.
+
+    Raises:
+        ValueError: If nothing is selected.
+    """
+    return [
+        jnp.packbits(_numerics.sign(leaf).ravel() > 0)
+        for leaf in _selected(params, where)
+    ]
+
+
+def flip_rate_since(
+    signs: list[jax.Array], params: Any, *, where: _paths.Where | None = None
+) -> jax.Array:
+    """As `flip_rate`, against signs kept by `pack_signs`.
+
+    Args:
+        signs: What `pack_signs` gave.
+        params: Latents later.
+        where: As in `pack_signs`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If nothing is selected.
+    """
+    size = sum(leaf.size for leaf in _selected(params, where))
+    flips = [
+        jnp.sum(jax.lax.population_count(old ^ new), dtype=jnp.float32)
+        for old, new in zip(signs, pack_signs(params, where=where), strict=True)
+    ]
+    return sum(flips, jnp.zeros(())) / size
+
+
+def _selected(tree: Any, where: _paths.Where | None) -> list[jax.Array]:
+    mask = jax.tree.leaves(_paths.select(tree, where))
+    leaves = jax.tree.leaves(tree)
+    return [leaf for leaf, chosen in zip(leaves, mask, strict=True) if chosen]
+
+
+def _share(indicators: list[jax.Array]) -> jax.Array:
+    size = sum(leaf.size for leaf in indicators)
+    counts = [jnp.sum(leaf, dtype=jnp.float32) for leaf in indicators]
+    return sum(counts, jnp.zeros(())) / size

@@ -1,0 +1,47 @@
+"""Every field that the programs read, with its meaning; configs change what differs."""
+
+import ml_collections
+
+from experiments import methods
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """The fields and their defaults. A config is locked once it has been read."""
+    config = ml_collections.ConfigDict()
+
+    config.seed = 0  # of the initial latents, the order of the data and augmentation
+    config.num_epochs = 10
+    config.batch_size = 128  # over all devices
+    config.eval_batch_size = 500  # likewise; the last batch is filled up
+
+    config.dataset = "digits"  # or a TFDS name: cifar10, fashion_mnist, mnist, ...
+    config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
+    config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax
+    config.num_train = 0  # use only so many training images; 0 is all
+    config.validation = 0.1  # share of the training images; 0.0 is none
+    config.augment = "none"  # or pad_crop_flip
+    config.resident = True  # images on the device; False streams them through Grain
+    config.image_size = 0  # of streamed images; 0 leaves them as they are
+
+    config.model = "mlp"  # see experiments/models
+    config.model_options = ml_collections.ConfigDict()
+
+    # Every kernel is binary but these: regular expressions on the path of the
+    # parameter. ("^Dense_0/",) keeps the first layer real.
+    config.binary_exclude = ()
+
+    config.method = "adaste"  # one of the names below
+    config.methods = methods.defaults()
+    config.real_learning_rate = 1e-3  # Adam, cosine to 0: parameters that stay real
+
+    # Batches of training images whose batch-norm statistics are taken under the
+    # deployed weights before an evaluation, while the training weights are soft.
+    config.reestimate_batches = 50
+
+    config.steps_per_call = 0  # optimiser steps in one compiled call; 0 chooses
+    config.eval_every_epochs = 1
+    config.checkpoint_every_epochs = 1
+    config.keep_checkpoints = 2
+    config.tensorboard = True  # if tensorboardX is installed
+
+    return config

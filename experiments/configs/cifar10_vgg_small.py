@@ -1,0 +1,38 @@
+r"""The VGG of BinaryConnect, with binary weights, on CIFAR-10.
+
+Width 128 is the published network. On a CPU take a quarter of it and fewer images:
+
+    python -m experiments.main --config=experiments/configs/cifar10_vgg_small.py \
+        --workdir=runs/cifar10_vgg_small \
+        --config.model_options.width=32 --config.model_options.dense=256
+
+Result: not yet measured.
+"""
+
+import ml_collections
+
+from experiments.configs import base
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+    """`variant` is "full", or "smoke" for a run of seconds."""
+    config = base.get_config()
+    config.dataset = "cifar10"
+    config.num_epochs = 100
+    config.augment = "pad_crop_flip"
+    config.model = "vgg_small"
+    config.model_options.width = 128
+    config.model_options.dense = 1024
+    config.methods.ste.learning_rate = 1e-2
+    config.methods.adaste.learning_rate = 1e-2
+    if variant == "smoke":
+        config.num_epochs = 1
+        config.batch_size = 32
+        config.num_train = 128
+        config.validation = 0.01
+        config.model_options.width = 8
+        config.model_options.dense = 32
+        config.reestimate_batches = 2
+    elif variant != "full":
+        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
+    return config

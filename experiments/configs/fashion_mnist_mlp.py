@@ -1,0 +1,28 @@
+r"""A binary MLP 784-512-512-10 on Fashion-MNIST.
+
+    python -m experiments.main --config=experiments/configs/fashion_mnist_mlp.py \
+        --workdir=runs/fashion_mnist_mlp [--config.method=ste]
+
+Result: see the table in README.md.
+"""
+
+import ml_collections
+
+from experiments.configs import base
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+    """`variant` is "full", or "smoke" for a run of seconds."""
+    config = base.get_config()
+    config.dataset = "fashion_mnist"
+    config.num_epochs = 5
+    config.validation = 0.0
+    config.model_options.features = (512, 512)
+    if variant == "smoke":
+        config.num_epochs = 1
+        config.num_train = 1280
+        config.model_options.features = (32,)
+        config.reestimate_batches = 5
+    elif variant != "full":
+        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
+    return config

@@ -1,0 +1,248 @@
+"""The methods of training that a config can name, and the numbers they start from.
+
+A method is an estimator for the loss, schedules of its hyperparameters, and an Optax
+transformation of the latents. All else (network, data, epochs, evaluation at the
+deployed weights) is the same for all of them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import optax
+
+from adaste_jax import estimators, optim
+from experiments import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How long a run is, for schedules."""
+
+    num_epochs: int
+    steps_per_epoch: int
+    num_examples: int
+
+    @property
+    def num_steps(self) -> int:
+        """Optimiser steps in the whole run."""
+        return self.num_epochs * self.steps_per_epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One way of training.
+
+    Attributes:
+        tx: Transformation of the latents (of all parameters in full precision).
+        estimator: For `make_train_step`; None is full precision.
+        hyperparameters: Schedules for the estimator.
+        soft_steps: Until this step the training weights are not the deployed ones, so
+            batch-norm statistics are re-estimated before an evaluation.
+        initial_latent: If set, latents start at plus and minus this, at random, and
+            not at the initialisation of the layers.
+        deployed_pass: See `make_train_step`.
+    """
+
+    tx: optax.GradientTransformation
+    estimator: Callable[..., jax.Array] | None
+    hyperparameters: Mapping[str, optax.Schedule] = dataclasses.field(
+        default_factory=dict
+    )
+    soft_steps: int = 0
+    initial_latent: float | None = None
+    deployed_pass: bool = False
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """Options of every method; a config changes what differs.
+
+    A learning rate falls to 0 on a cosine of the step (in `adaste_released`, of the
+    epoch); mu rises from `mu_init` to 1 / `alpha` in the first `anneal_fraction`.
+    """
+    annealing = {"alpha": 0.01, "mu_init": 0.01, "anneal_fraction": 0.8}
+    return ml_collections.ConfigDict(
+        {
+            "full_precision": {"learning_rate": 1e-3},
+            "ste": {"learning_rate": 3e-3},
+            # The recommended form: see estimators.adaste.
+            "adaste": {"learning_rate": 3e-3, **annealing},
+            # The paper's rule, on the gradient of each minibatch as it comes.
+            "adaste_literal": {
+                "learning_rate": 3e-3,
+                "rule": "adaptive",
+                "cap": 0.5,
+                **annealing,
+            },
+            # The same rule, on a moving average of the gradient.
+            "adaste_averaged": {
+                "learning_rate": 30.0,
+                "momentum": 0.99,
+                "rule": "adaptive",
+                "cap": 2.0,
+                **annealing,
+            },
+            # The authors' code. N is `num_examples` times `multiplier`.
+            "adaste_released": {
+                "learning_rate": 3e-4,
+                "momentum": 0.9,
+                "decay": 1.0,
+                "multiplier": 10.0,
+                "alpha": 0.01,
+                "mu_init": 0.01,
+                "mu_rate": 1.05,
+                "rule": "released",
+                "initial_latent": 10.0,
+                "deployed_pass": True,
+            },
+        }
+    )
+
+
+def create(name: str, options: ml_collections.ConfigDict, length: Length) -> Method:
+    """Builds the method `name`, for a run of a given length.
+
+    Args:
+        name: One of `METHODS`.
+        options: Options of every method, as `defaults()`.
+        length: Of the run, for schedules.
+
+    Returns:
+        The method.
+
+    Raises:
+        RunError: If there is no method of this name, or an option is out of range.
+    """
+    if name not in METHODS:
+        raise errors.RunError(
+            f"there is no method {name!r}. Choose one of {', '.join(METHODS)}."
+        )
+    try:
+        return METHODS[name](options[name], length)
+    except ValueError as error:
+        raise errors.RunError(f"config.methods.{name}: {error}") from error
+
+
+def _cosine(options: Any, length: Length) -> optax.Schedule:
+    if not options.learning_rate > 0:
+        raise ValueError(f"learning_rate must be > 0, got {options.learning_rate}.")
+    return optax.cosine_decay_schedule(options.learning_rate, length.num_steps)
+
+
+def _annealing(options: Any, length: Length) -> tuple[optax.Schedule, int]:
+    """The schedule of mu, and the step from which the weights are binary."""
+    if not 0 < options.anneal_fraction <= 1:
+        raise ValueError(
+            f"anneal_fraction must lie in (0, 1], got {options.anneal_fraction}."
+        )
+    if not options.mu_init > 0:
+        raise ValueError(f"mu_init must be > 0, got {options.mu_init}.")
+    if not 0 < options.alpha < 1:
+        raise ValueError(f"alpha must lie in (0, 1), got {options.alpha}.")
+    steps = max(1, round(options.anneal_fraction * length.num_steps))
+    end = 1 / options.alpha
+    schedule = optax.exponential_decay(
+        options.mu_init,
+        transition_steps=steps,
+        decay_rate=end / options.mu_init,
+        end_value=end,
+    )
+    return schedule, steps
+
+
+def _full_precision(options: Any, length: Length) -> Method:
+    return Method(tx=optax.adam(_cosine(options, length)), estimator=None)
+
+
+def _ste(options: Any, length: Length) -> Method:
+    return Method(
+        tx=optax.adam(_cosine(options, length)), estimator=estimators.ste_identity
+    )
+
+
+def _adaste(options: Any, length: Length) -> Method:
+    mu, soft_steps = _annealing(options, length)
+    return Method(
+        tx=optim.adaste(_cosine(options, length), mu=mu, alpha=options.alpha),
+        estimator=functools.partial(
+            estimators.adaste,
+            alpha=options.alpha,
+            rule="identity",
+            unit="rms",
+            rescale=True,
+        ),
+        hyperparameters={"mu": mu},
+        soft_steps=soft_steps,
+    )
+
+
+def _adaste_literal(options: Any, length: Length) -> Method:
+    mu, soft_steps = _annealing(options, length)
+    return Method(
+        tx=optax.adam(_cosine(options, length)),
+        estimator=functools.partial(
+            estimators.adaste,
+            alpha=options.alpha,
+            rule=options.rule,
+            cap=options.cap,
+        ),
+        hyperparameters={"mu": mu},
+        soft_steps=soft_steps,
+    )
+
+
+def _adaste_averaged(options: Any, length: Length) -> Method:
+    mu, soft_steps = _annealing(options, length)
+    return Method(
+        tx=optax.chain(
+            optax.ema(options.momentum),
+            optim.scale_by_adaste(
+                mu, alpha=options.alpha, rule=options.rule, cap=options.cap
+            ),
+            optax.scale_by_learning_rate(_cosine(options, length)),
+        ),
+        estimator=functools.partial(
+            estimators.adaste, alpha=options.alpha, rule="identity"
+        ),
+        hyperparameters={"mu": mu},
+        soft_steps=soft_steps,
+    )
+
+
+def _adaste_released(options: Any, length: Length) -> Method:
+    mu = optim.anneal(
+        options.mu_init, options.mu_rate, 1 / options.alpha, length.steps_per_epoch
+    )
+    tx = optim.adaste_released(
+        optim.cosine_per_epoch(
+            options.learning_rate, length.num_epochs, length.steps_per_epoch
+        ),
+        mu=mu,
+        grad_scale=(options.multiplier * length.num_examples) ** 2,
+        alpha=options.alpha,
+        rule=options.rule,
+        momentum=options.momentum,
+        decay=options.decay,
+    )
+    return Method(
+        tx=tx,
+        estimator=functools.partial(
+            estimators.adaste, alpha=options.alpha, rule="identity"
+        ),
+        hyperparameters={"mu": mu},
+        initial_latent=options.initial_latent,
+        deployed_pass=options.deployed_pass,
+    )
+
+
+METHODS: Mapping[str, Callable[[Any, Length], Method]] = {
+    "adaste": _adaste,
+    "adaste_averaged": _adaste_averaged,
+    "adaste_literal": _adaste_literal,
+    "adaste_released": _adaste_released,
+    "full_precision": _full_precision,
+    "ste": _ste,
+}

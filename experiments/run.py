@@ -1,0 +1,300 @@
+"""A config made into functions: data, network, method, compiled steps."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+import adaste_jax
+from adaste_jax import optim, train
+from adaste_jax.nn import linen
+from experiments import data, errors, feeds, methods, models, tally
+
+
+class Run:
+    """Everything a config says, built; nothing is compiled before it is used.
+
+    Attributes:
+        config: The config.
+        splits: The data.
+        feed: Source of training batches.
+        num_steps: Optimiser steps in the whole run.
+        method: Estimator, schedules and transformation.
+        where: Which parameters are binary; None in full precision.
+        forward: The network as a function; see `adaste_jax.train`.
+    """
+
+    def __init__(self, config: ml_collections.ConfigDict):
+        """Loads the data and builds everything.
+
+        Raises:
+            RunError: If a field of the config is out of range or names nothing.
+        """
+        _check(config)
+        self.config = config
+        self.splits = data.load(
+            config.dataset,
+            data_dir=config.data_dir or None,
+            cache_dir=config.cache_dir or None,
+            num_train=config.num_train or None,
+            validation=config.validation,
+        )
+        keys = jax.random.split(jax.random.key(config.seed), 4)
+        self._init_key, self._train_key, order_key, self._latent_key = keys
+        num_examples = len(self.splits.train.labels)
+        if num_examples < config.batch_size:
+            raise errors.RunError(
+                f"batch_size is {config.batch_size}, but there are only "
+                f"{num_examples} training images."
+            )
+        self.feed = feeds.ResidentFeed(
+            self.splits.train,
+            key=order_key,
+            batch_size=config.batch_size,
+            steps_per_call=steps_per_call(config.steps_per_call),
+            augment=functools.partial(self._inputs, kind=config.augment),
+        )
+        self.num_steps = config.num_epochs * self.feed.steps_per_epoch
+        length = methods.Length(
+            num_epochs=config.num_epochs,
+            steps_per_epoch=self.feed.steps_per_epoch,
+            num_examples=num_examples,
+        )
+        self.method = methods.create(config.method, config.methods, length)
+        self.where = None
+        if self.method.estimator is not None:
+            self.where = adaste_jax.kernels(exclude=tuple(config.binary_exclude))
+        self._network = models.create(
+            config.model,
+            num_classes=self.splits.num_classes,
+            **config.model_options.to_dict(),
+        )
+        self.forward = linen.functional(self._network)
+
+    def init(self) -> train.TrainState:
+        """The state before the first step.
+
+        Raises:
+            RunError: If `binary_exclude` does not fit the network.
+        """
+        sample = jnp.zeros((1, *self.splits.train.images.shape[1:]), jnp.float32)
+        variables = dict(self._network.init(self._init_key, sample, train=False))
+        params = variables.pop("params")
+        try:
+            labels = optim.labels(params, {"latent": self.where} if self.where else {})
+        except ValueError as error:
+            raise errors.RunError(f"config.binary_exclude: {error}") from error
+        if self.method.initial_latent is not None:
+            params = _random_signs(
+                self._latent_key, params, labels, self.method.initial_latent
+            )
+        return train.TrainState.create(
+            params, self._tx, key=self._train_key, model_state=variables
+        )
+
+    @functools.cached_property
+    def _tx(self) -> optax.GradientTransformation:
+        if self.where is None:
+            return self.method.tx
+        cosine = optax.cosine_decay_schedule(
+            self.config.real_learning_rate, self.num_steps
+        )
+        return optax.partition(
+            {"latent": self.method.tx, "real": optax.adam(cosine)},
+            functools.partial(optim.labels, rules={"latent": self.where}),
+        )
+
+    @functools.cached_property
+    def train_step(self) -> Callable[..., Any]:
+        """The compiled step, or scan of steps."""
+        return train.make_train_step(
+            self.forward,
+            self._tx,
+            estimator=self.method.estimator,
+            hyperparameters=self.method.hyperparameters,
+            where=self.where,
+            prepare=self.feed.prepare,
+            deployed_pass=self.method.deployed_pass,
+            many=steps_per_call(self.config.steps_per_call) > 1,
+        )
+
+    def start_tally(self, state: train.TrainState) -> tally.Tally:
+        """An empty tally of the metrics that the train step reports."""
+        names = ["loss", "accuracy", *self.method.hyperparameters]
+        if self.where is not None:
+            names += ["flip_rate", "saturated", "zero_gradient"]
+        return tally.Tally.start(state.params, self.where, names)
+
+    def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
+        """Mean loss and accuracy of the deployed network.
+
+        Args:
+            state: Latents and batch-norm statistics.
+            split: "train", "validation" or "test".
+        """
+        arrays = getattr(self.splits, split)
+        resident = _on_device(arrays)
+        model_state = self.deployed_statistics(state)
+        sums = [
+            self._eval_step(state.params, model_state, batch, resident)
+            for batch in _filled_batches(
+                len(arrays.labels), self.config.eval_batch_size
+            )
+        ]
+        total = {name: sum(float(part[name]) for part in sums) for name in sums[0]}
+        return {
+            "loss": total["loss"] / total["count"],
+            "accuracy": total["correct"] / total["count"],
+        }
+
+    def deployed_statistics(self, state: train.TrainState) -> Any:
+        """Batch-norm statistics for the deployed weights.
+
+        Those of the state, unless the training weights are still soft: then they are
+        taken anew over batches of training images, always the same ones.
+        """
+        model_state = state.model_state
+        if self.where is None or int(state.step) >= self.method.soft_steps:
+            return model_state
+        for number, batch in enumerate(
+            self.feed.sample(self.config.reestimate_batches)
+        ):
+            key = jax.random.fold_in(state.key, number)
+            model_state = self._statistics_step(
+                state.params, model_state, batch, key, self.feed.resident
+            )
+        return model_state
+
+    @functools.cached_property
+    def _eval_step(self) -> Callable[..., Any]:
+        def prepare(key, batch, resident):
+            images, labels = feeds.look_up(batch, resident)
+            return self._inputs(key, images, kind="none"), labels
+
+        return train.make_eval_step(
+            self.forward,
+            where=self.where,
+            deployed=self.where is not None,
+            prepare=prepare,
+        )
+
+    @functools.cached_property
+    def _statistics_step(self) -> Callable[..., Any]:
+        return train.make_statistics_step(
+            self.forward, where=self.where, prepare=self.feed.prepare
+        )
+
+    def _inputs(self, key: Any, images: jax.Array, *, kind: str) -> jax.Array:
+        return data.augment(
+            key,
+            images,
+            kind=kind,
+            mean=self.splits.mean,
+            std=self.splits.std,
+            max_value=self.splits.max_value,
+        )
+
+    def summary(self, state: train.TrainState) -> Any:
+        """Parameters, bytes and multiply-adds; see `adaste_jax.summary`."""
+        images = jax.ShapeDtypeStruct(
+            (1, *self.splits.train.images.shape[1:]), jnp.float32
+        )
+
+        def logits(params, images):
+            return self.forward(
+                params, state.model_state, images, train=False, key=None
+            )[0]
+
+        where = False if self.where is None else self.where
+        return adaste_jax.summary(logits, state.params, images, where=where)
+
+    def latents(self, state: train.TrainState) -> dict[str, np.ndarray]:
+        """Binary kernels by path; empty in full precision."""
+        if self.where is None:
+            return {}
+        flat = jax.tree_util.tree_leaves_with_path(state.params)
+        chosen = jax.tree.leaves(self.where(state.params))
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+            for (path, leaf), is_latent in zip(flat, chosen, strict=True)
+            if is_latent
+        }
+
+
+def steps_per_call(wanted: int) -> int:
+    """Optimiser steps in one compiled call; 0 chooses by the backend.
+
+    On an accelerator Python's time counts, so a hundred steps are one call. On the CPU
+    it does not, and a convolution inside `lax.scan` runs 30 to 40 times slower there
+    (12.9 s a step against 0.3 to 0.4 s; three layers of 32-64-128, batch 128, jax
+    0.10.2).
+    """
+    if wanted:
+        return wanted
+    return 1 if jax.default_backend() == "cpu" else 100
+
+
+def _filled_batches(size: int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of one shape, the last one filled up with examples that do not count."""
+    devices = jax.device_count()
+    batch_size = -(-min(batch_size, size) // devices) * devices
+    for begin in range(0, size, batch_size):
+        index = np.arange(begin, begin + batch_size, dtype=np.int32)
+        mask = index < size
+        yield {"index": np.where(mask, index, 0), "mask": mask}
+
+
+def _on_device(arrays: data.Arrays) -> dict[str, jax.Array]:
+    return {"image": jnp.asarray(arrays.images), "label": jnp.asarray(arrays.labels)}
+
+
+def _random_signs(key: jax.Array, params: Any, labels: Any, size: float) -> Any:
+    """Latents of plus and minus `size`, with equal probability."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [
+        size * jax.random.rademacher(key, leaf.shape, leaf.dtype)
+        if label == "latent"
+        else leaf
+        for key, leaf, label in zip(keys, leaves, jax.tree.leaves(labels), strict=True)
+    ]
+    return jax.tree.unflatten(structure, drawn)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Refuses numbers that no run can have.
+
+    Raises:
+        RunError: Naming the field, its value and what it must be.
+    """
+    least = {
+        "num_epochs": 1,
+        "batch_size": 1,
+        "eval_batch_size": 1,
+        "num_train": 0,
+        "reestimate_batches": 0,
+        "steps_per_call": 0,
+        "eval_every_epochs": 1,
+        "checkpoint_every_epochs": 1,
+        "keep_checkpoints": 1,
+    }
+    for name, smallest in least.items():
+        if config[name] < smallest:
+            raise errors.RunError(
+                f"config.{name} must be at least {smallest}, got {config[name]}."
+            )
+    if not 0 <= config.validation < 1:
+        raise errors.RunError(
+            f"config.validation must lie in [0, 1), got {config.validation}."
+        )
+    devices = jax.device_count()
+    if config.batch_size % devices:
+        raise errors.RunError(
+            f"config.batch_size is {config.batch_size}: it must be a multiple of the "
+            f"{devices} devices."
+        )

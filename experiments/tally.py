@@ -1,0 +1,70 @@
+"""Means of the metrics since the start of an epoch, kept on the device."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adaste_jax import metrics
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["sums", "count", "first_bad_step", "signs"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """Part of a checkpoint, so that a resumed epoch reports what an unbroken one does.
+
+    Attributes:
+        sums: Sum of each metric over the steps; empty before the first.
+        count: Steps summed.
+        first_bad_step: First step whose loss was not finite, or -1.
+        signs: Signs of the latents when the epoch began, packed; None in full
+            precision.
+    """
+
+    sums: dict[str, jax.Array]
+    count: jax.Array
+    first_bad_step: jax.Array
+    signs: list[jax.Array] | None
+
+    @classmethod
+    def start(cls, params: Any, where: Any, names: Sequence[str]) -> "Tally":
+        """Nothing summed yet.
+
+        Args:
+            params: Latents at the start of the epoch.
+            where: Which are binary; None in full precision.
+            names: Of the metrics that the step reports.
+        """
+        return cls(
+            sums={name: jnp.zeros(()) for name in names},
+            count=jnp.zeros((), jnp.int32),
+            first_bad_step=jnp.full((), -1, jnp.int32),
+            signs=None if where is None else metrics.pack_signs(params, where=where),
+        )
+
+    def means(self) -> dict[str, jax.Array]:
+        """Mean of each metric over the steps."""
+        return {name: total / self.count for name, total in self.sums.items()}
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def add(tally: Tally, report: dict[str, jax.Array], step: jax.Array) -> Tally:
+    """Adds the metrics of one step, or of a scan of steps that begins at `step`."""
+    report = jax.tree.map(jnp.atleast_1d, report)
+    bad = ~jnp.isfinite(report["loss"])
+    found = jnp.where(jnp.any(bad), step + jnp.argmax(bad), -1).astype(jnp.int32)
+    return dataclasses.replace(
+        tally,
+        sums={name: tally.sums[name] + jnp.sum(report[name]) for name in tally.sums},
+        count=tally.count + bad.size,
+        first_bad_step=jnp.where(
+            tally.first_bad_step >= 0, tally.first_bad_step, found
+        ),
+    )

@@ -1,0 +1,88 @@
+"""Who may import whom: arrows point down only, and the package needs no Flax."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+# Floor of each module or package of `adaste_jax`; a new one must be put on its floor.
+FLOORS = {
+    "_numerics": 0,
+    "_paths": 0,
+    "estimators": 1,
+    "_tree": 2,
+    "metrics": 2,
+    "nn": 2,
+    "optim": 2,
+    "_summary": 3,
+    "datasets": 3,
+    "export": 3,
+    "train": 3,
+}
+
+
+def _room(path: pathlib.Path) -> str:
+    """The module or package of `adaste_jax` that a file belongs to."""
+    return path.relative_to(ROOT / "adaste_jax").parts[0].removesuffix(".py")
+
+
+def _imports(path: pathlib.Path) -> set[str]:
+    """Full names of what a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _files(package: str) -> list[pathlib.Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize(
+    "path", _files("adaste_jax"), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_imports_point_to_lower_floors(path):
+    room = _room(path)
+    if room == "__init__":
+        return
+    for name in _imports(path):
+        parts = name.split(".")
+        assert parts[0] != "experiments", f"{path} imports {name}"
+        if parts[0] != "adaste_jax" or parts[1] == room:
+            continue
+        assert FLOORS[parts[1]] < FLOORS[room], f"{path} imports {name}"
+
+
+def test_every_room_has_a_floor():
+    rooms = {_room(path) for path in _files("adaste_jax")} - {"__init__"}
+    assert rooms == FLOORS.keys()
+
+
+@pytest.mark.parametrize("package", ["adaste_jax", "experiments", "benchmarks"])
+def test_no_private_names_of_other_packages(package):
+    own = ("adaste_jax", "experiments", "__future__")
+    for path in _files(package):
+        for name in _imports(path):
+            foreign = not name.startswith(own)
+            private = any(part.startswith("_") for part in name.split("."))
+            assert not (foreign and private), f"{path} imports {name}"
+            if package != "adaste_jax":
+                assert not name.startswith("adaste_jax._"), f"{path} imports {name}"
+
+
+def test_importing_the_package_imports_neither_flax_nor_tensorflow():
+    program = (
+        "import sys, adaste_jax; "
+        "heavy = {'flax', 'tensorflow', 'tensorflow_datasets', 'orbax', 'grain', "
+        "'safetensors', 'matplotlib'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
