@@ -30,7 +30,7 @@ DATA_AXIS = "data"
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 """From outputs [batch, ...] and labels [batch, ...] to losses, one per label."""
 
-Prepare = Callable[[jax.Array, Any, Any], tuple[jax.Array, jax.Array]]
+Prepare = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]
 """From a key, a batch and the resident data to (inputs, labels), inside the compiled
 step: look-up, augmentation, normalisation."""
 

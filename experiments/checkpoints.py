@@ -81,8 +81,8 @@ class Checkpoints:
             return found["arrays"], found["record"], messages
         if not steps:
             return None
-        step, error = failures[0]
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        step, failure = failures[0]
+        reason = _first_line(failure)
         raise errors.RunError(
             f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
             f"step {step}: {reason}). Nothing was changed. Move that folder away to "
@@ -104,5 +104,9 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         shutil.move(self._folder / str(step), aside / str(step))
         self._manager.reload()
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        reason = _first_line(error)
         return f"checkpoint {step} cannot be read and was moved to {aside}: {reason}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]

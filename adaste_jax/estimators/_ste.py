@@ -51,7 +51,7 @@ def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
 
     Args:
         latent: Floating point, any shape.
-        threshold: The c above: scalar, at least 0, in the unit of the latents. May be traced.
+        threshold: The c above, at least 0, in the unit of the latents; may be traced.
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.

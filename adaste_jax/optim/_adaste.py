@@ -17,7 +17,7 @@ from adaste_jax.estimators import _adaste
 class ScaleByAdasteState(NamedTuple):
     """Counts steps, so that `mu` may be a schedule."""
 
-    count: jax.Array  # shape=(), dtype=int32
+    step: jax.Array  # shape=(), dtype=int32
 
 
 def scale_by_adaste(
@@ -69,7 +69,7 @@ def scale_by_adaste(
 
     def init(params):
         del params
-        return ScaleByAdasteState(count=jnp.zeros((), jnp.int32))
+        return ScaleByAdasteState(step=jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
         if params is None:
@@ -77,7 +77,7 @@ def scale_by_adaste(
                 "scale_by_adaste needs the latents: call "
                 "`tx.update(updates, state, params)`."
             )
-        value = mu(state.count) if callable(mu) else mu
+        value = mu(state.step) if callable(mu) else mu
         updates = jax.tree.map(
             lambda update, latent: _adaste.adaste_gradient(
                 latent,
@@ -92,7 +92,7 @@ def scale_by_adaste(
             updates,
             params,
         )
-        return updates, ScaleByAdasteState(optax.safe_increment(state.count))
+        return updates, ScaleByAdasteState(optax.safe_increment(state.step))
 
     return optax.GradientTransformation(init, update)
 
