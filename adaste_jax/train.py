@@ -101,6 +101,21 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     )
 
 
+def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
+    """Puts a whole copy of every array on every device of the mesh.
+
+    Do it once for resident data, which would otherwise be copied in every call.
+
+    Args:
+        tree: Any pytree of arrays.
+        mesh: Default: `data_mesh()`.
+
+    Returns:
+        The tree, on the devices.
+    """
+    return jax.device_put(tree, _shardings(mesh)[0])
+
+
 def make_train_step(
     forward: Forward,
     tx: optax.GradientTransformation,
@@ -208,6 +223,10 @@ def make_train_step(
 
     def call(state, batch, resident=None):
         _check_batch(batch, split, axis=1 if many else 0)
+        # A state that lies elsewhere would be compiled for, and then again for the
+        # state that the first step returns.
+        if getattr(state.step, "sharding", None) != whole:
+            state = jax.device_put(state, whole)
         return compiled(state, batch, resident)
 
     return call

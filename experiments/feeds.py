@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from adaste_jax import train
 from experiments import data
 
 
@@ -56,10 +56,9 @@ class ResidentFeed:
         self._batch_size = batch_size
         self._steps_per_call = steps_per_call
         self.steps_per_epoch = self._size // batch_size
-        self.resident = {
-            "image": jnp.asarray(arrays.images),
-            "label": jnp.asarray(arrays.labels),
-        }
+        self.resident = train.replicate(
+            {"image": np.asarray(arrays.images), "label": arrays.labels}
+        )
 
         def prepare(key, batch, resident):
             images, labels = look_up(batch, resident)

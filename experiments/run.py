@@ -138,7 +138,9 @@ class Run:
             split: "train", "validation" or "test".
         """
         arrays = getattr(self.splits, split)
-        resident = _on_device(arrays)
+        resident = train.replicate(
+            {"image": np.asarray(arrays.images), "label": arrays.labels}
+        )
         model_state = self.deployed_statistics(state)
         sums = [
             self._eval_step(state.params, model_state, batch, resident)
@@ -247,10 +249,6 @@ def _filled_batches(size: int, batch_size: int) -> Iterator[dict[str, np.ndarray
         index = np.arange(begin, begin + batch_size, dtype=np.int32)
         mask = index < size
         yield {"index": np.where(mask, index, 0), "mask": mask}
-
-
-def _on_device(arrays: data.Arrays) -> dict[str, jax.Array]:
-    return {"image": jnp.asarray(arrays.images), "label": jnp.asarray(arrays.labels)}
 
 
 def _random_signs(key: jax.Array, params: Any, labels: Any, size: float) -> Any:
