@@ -1,0 +1,1 @@
+"""Timings; run from a clone, never as tests."""
