@@ -34,7 +34,7 @@ def test_where_the_data_lies_may_change(tmp_path):
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("text")
-    with pytest.raises(errors.RunError, match="no config.json"):
+    with pytest.raises(errors.RunError, match="holds files"):
         workdir.Workdir(tmp_path, CONFIG)
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
 
