@@ -1,0 +1,1 @@
+"""Programs that train, compare and export binary networks; run from a clone."""
