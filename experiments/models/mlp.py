@@ -1,0 +1,44 @@
+"""Multilayer perceptron."""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+from flax import linen as nn
+from flax.typing import Dtype
+
+from experiments.models import layers
+
+
+class MLP(nn.Module):
+    """Dense layers, each with batch norm and ReLU, and a dense head.
+
+    Attributes:
+        num_classes: Number of logits.
+        features: Widths of the hidden layers.
+        use_logit_norm: Batch norm on the logits.
+        norm_momentum: Share of the running statistics that a step keeps.
+        dtype: Of the activations; default that of the input.
+    """
+
+    num_classes: int
+    features: Sequence[int] = (512, 512)
+    use_logit_norm: bool = True
+    norm_momentum: float = 0.9
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits [batch, num_classes] of inputs [batch, ...]."""
+        norm = functools.partial(
+            layers.Norm,
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            dtype=self.dtype,
+        )
+        x = x.reshape(x.shape[0], -1)
+        for width in self.features:
+            x = layers.dense(width, dtype=self.dtype)(x)
+            x = nn.relu(norm()(x))
+        x = layers.head(x, self.num_classes, dtype=self.dtype)
+        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x

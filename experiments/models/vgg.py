@@ -1,0 +1,57 @@
+"""The convolutional network of BinaryConnect."""
+
+import functools
+
+import jax
+from flax import linen as nn
+from flax.typing import Dtype
+
+from experiments.models import layers
+
+
+class VGGSmall(nn.Module):
+    """2 x w, pool, 2 x 2w, pool, 2 x 4w, pool, dense, dense, head.
+
+    Every convolution is 3 x 3. As in the original, pooling stands before batch norm.
+
+    Attributes:
+        num_classes: Number of logits.
+        width: Channels w of the first two convolutions.
+        dense: Width of the two dense layers.
+        use_logit_norm: Batch norm on the logits.
+        norm_momentum: Share of the running statistics that a step keeps.
+        dtype: Of the activations; default that of the input.
+
+    Reference:
+        Courbariaux, Bengio and David, "BinaryConnect: Training Deep Neural Networks
+        with Binary Weights during Propagations", NeurIPS 2015,
+        https://arxiv.org/abs/1511.00363.
+    """
+
+    num_classes: int
+    width: int = 128
+    dense: int = 1024
+    use_logit_norm: bool = True
+    norm_momentum: float = 0.9
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits [batch, num_classes] of images [batch, height, width, channels]."""
+        norm = functools.partial(
+            layers.Norm,
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            dtype=self.dtype,
+        )
+        for channels in (self.width, 2 * self.width, 4 * self.width):
+            for pool in (False, True):
+                x = layers.conv(channels, 3, dtype=self.dtype)(x)
+                x = layers.max_pool_2x2(x) if pool else x
+                x = nn.relu(norm()(x))
+        x = x.reshape(x.shape[0], -1)
+        for _ in range(2):
+            x = layers.dense(self.dense, dtype=self.dtype)(x)
+            x = nn.relu(norm()(x))
+        x = layers.head(x, self.num_classes, dtype=self.dtype)
+        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x

@@ -1,0 +1,204 @@
+"""The networks: their parameters, their shapes, and what batch norm does in them."""
+
+import functools
+from typing import NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+import adaste_jax
+from experiments import errors, models
+from experiments.models import layers
+
+# Small enough to compile in seconds; all odd, so that no two sizes are confused.
+SMALL = {
+    "mlp": {"features": (7, 5)},
+    "vgg_small": {"width": 3, "dense": 7},
+    "resnet18": {"width": 3},
+}
+IMAGE = (16, 16, 3)
+IMAGES = np.random.default_rng(1).standard_normal((6, *IMAGE), np.float32)
+NUM_CLASSES = 11
+
+
+class Outcome(NamedTuple):
+    """What one compiled function says of a network, so that tests share it."""
+
+    logits: jax.Array  # in training
+    evaluated: jax.Array  # logits with the statistics as they were
+    updated: dict  # statistics after the training pass
+    captured: dict  # outputs of the submodules of the training pass
+
+
+@functools.cache
+def small(name, **options):
+    """Variables of a small network and a function from images to its `Outcome`."""
+    network = models.create(name, NUM_CLASSES, **SMALL[name], **options)
+    shapes = jax.eval_shape(
+        functools.partial(network.init, train=False), jax.random.key(0), IMAGES
+    )
+    rng = np.random.default_rng(0)
+    variables = {
+        # Variances are positive, kernels are not.
+        collection: jax.tree.map(
+            lambda leaf: jnp.asarray(rng.random(leaf.shape) + low, leaf.dtype),  # noqa: B023
+            shapes[collection],
+        )
+        for collection, low in (("params", -0.4), ("batch_stats", 0.5))
+    }
+
+    @jax.jit
+    def outcome(images):
+        logits, state = network.apply(
+            variables,
+            images,
+            train=True,
+            mutable=["batch_stats", "intermediates"],
+            capture_intermediates=True,
+        )
+        evaluated = network.apply(variables, images, train=False)
+        return Outcome(logits, evaluated, state["batch_stats"], state["intermediates"])
+
+    return variables, outcome
+
+
+@functools.cache
+def small_outcome(name, **options):
+    return small(name, **options)[1](IMAGES)
+
+
+def parameters(network, image):
+    """Shapes of the parameters by path; nothing is computed."""
+    init = functools.partial(network.init, train=False)
+    variables = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *image)))
+    return flax.traverse_util.flatten_dict(variables["params"], sep="/")
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "count"),
+    [
+        # 784 512 + 512 512 + 512 10
+        ("mlp", (28, 28, 1), 668_672),
+        # 9 (3 128 + 128^2 + 128 256 + 256^2 + 256 512 + 512^2)
+        #   + 512 4^2 1024 + 1024^2 + 1024 10
+        ("vgg_small", (32, 32, 3), 14_022_016),
+        # The usual 11,173,962 less 9,600 of batch norm and 10 biases of the head.
+        ("resnet18", (32, 32, 3), 11_164_352),
+    ],
+)
+def test_default_networks_have_the_parameters_of_their_papers(name, image, count):
+    shapes = parameters(models.create(name, 10), image).values()
+    assert sum(np.prod(leaf.shape) for leaf in shapes) == count
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_every_parameter_is_a_kernel(name):
+    network = models.create(name, NUM_CLASSES, **SMALL[name])
+    shapes = parameters(network, IMAGE)
+    assert all(path.endswith("/kernel") for path in shapes)
+    assert shapes["head/kernel"].shape[-1] == NUM_CLASSES
+    assert all(jax.tree.leaves(adaste_jax.kernels()(shapes)))
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_normalised_logits_have_mean_zero_and_variance_one_over_the_batch(name):
+    logits = small_outcome(name).logits
+    assert logits.shape == (len(IMAGES), NUM_CLASSES)
+    np.testing.assert_allclose(logits.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(logits.std(axis=0), 1, atol=1e-2)
+
+
+def test_logit_norm_can_be_left_out():
+    outcome = small_outcome("mlp", use_logit_norm=False)
+    (head,) = outcome.captured["head"]["__call__"]
+    np.testing.assert_array_equal(outcome.logits, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"), [*((name, 0.9) for name in models.MODELS), ("mlp", 0.8)]
+)
+def test_training_moves_the_statistics_by_the_share_it_does_not_keep(name, keep):
+    options = {} if keep == 0.9 else {"norm_momentum": keep}
+    before = small(name, **options)[0]["batch_stats"]["head_norm"]["mean"]
+    outcome = small_outcome(name, **options)
+    (head,) = outcome.captured["head"]["__call__"]
+    np.testing.assert_allclose(
+        outcome.updated["head_norm"]["mean"],
+        keep * before + (1 - keep) * head.mean(axis=0),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_in_evaluation_the_rest_of_the_batch_has_no_influence(name):
+    _, outcome = small(name)
+    others = jnp.concatenate([IMAGES[:1], -2 * IMAGES[1:]])
+    first, second = small_outcome(name), outcome(others)
+    np.testing.assert_allclose(first.evaluated[0], second.evaluated[0], rtol=1e-4)
+    assert np.isfinite(first.evaluated).all()
+    assert not np.allclose(first.logits[0], second.logits[0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg_small"])
+def test_bfloat16_activations_keep_float32_parameters_statistics_and_logits(name):
+    variables, _ = small(name, dtype="bfloat16")
+    outcome = small_outcome(name, dtype="bfloat16")
+    for leaf in jax.tree.leaves((variables, outcome.updated, outcome.logits)):
+        assert leaf.dtype == jnp.float32
+    hidden = outcome.captured["Dense_0"]["__call__"][0]
+    assert hidden.dtype == jnp.bfloat16
+    exact = small_outcome(name).logits
+    assert np.corrcoef(np.ravel(outcome.logits), np.ravel(exact))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 4, 3), (2, 7, 5, 3)])
+def test_max_pool_is_the_maximum_of_each_block(shape):
+    x = jax.random.normal(jax.random.key(2), shape)
+    np.testing.assert_array_equal(
+        layers.max_pool_2x2(x), nn.max_pool(x, (2, 2), strides=(2, 2))
+    )
+
+
+def test_max_pool_sends_the_gradient_to_the_largest_entry():
+    x = jnp.array([[1.0, 4.0], [3.0, 2.0]]).reshape(1, 2, 2, 1)
+    grad = jax.grad(lambda x: layers.max_pool_2x2(x).sum())(x)
+    assert grad[0, :, :, 0].tolist() == [[0.0, 1.0], [0.0, 0.0]]
+
+
+def test_max_pool_refuses_an_image_without_a_whole_block():
+    with pytest.raises(ValueError, match="1 x 4 pixels"):
+        layers.max_pool_2x2(jnp.zeros((1, 1, 4, 1)))
+
+
+def test_strided_convolution_is_centred_as_in_the_usual_definition():
+    """Output (i, j) looks at the 3 x 3 pixels around input (2i, 2j)."""
+    layer = layers.conv(1, 3, stride=2, dtype=None)
+    x = jax.random.normal(jax.random.key(3), (1, 4, 4, 1))
+    ones = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
+    output = layer.apply(ones, x)[0, :, :, 0]
+    padded = np.pad(np.asarray(x)[0, :, :, 0], 1)
+    expected = [[padded[i : i + 3, j : j + 3].sum() for j in (0, 2)] for i in (0, 2)]
+    np.testing.assert_allclose(output, expected, rtol=1e-5)
+
+
+def test_resnet_halves_the_image_three_times():
+    captured = small_outcome("resnet18").captured
+    blocks = [captured[f"Block_{i}"]["__call__"][0].shape[1:] for i in range(8)]
+    sizes = [(16, 16, 3)] * 2 + [(8, 8, 6)] * 2 + [(4, 4, 12)] * 2 + [(2, 2, 24)] * 2
+    assert blocks == sizes
+
+
+def test_unknown_network_is_refused_with_the_names_there_are():
+    with pytest.raises(errors.RunError, match="mlp, resnet18, vgg_small"):
+        models.create("resnet", 10)
+
+
+@pytest.mark.parametrize("option", ["depth", "name", "parent"])
+def test_unknown_option_is_refused_with_the_options_there_are(option):
+    with pytest.raises(errors.RunError, match=rf"'{option}'.*width=128, dense=1024"):
+        models.create("vgg_small", 10, **{option: 3})
