@@ -109,12 +109,15 @@ def _train(
                 state, report = run.train_step(state, batch, feed.resident)
                 epoch_tally = tally.add(epoch_tally, report, step)
                 step += taken
+                if not clock.running:
+                    jax.block_until_ready(epoch_tally)  # the first call compiles
+                    clock.start(step)
                 if log.due():
                     _refuse_bad_loss(epoch_tally, store)
                     log.show(step, jax.device_get(epoch_tally.means()))
-                    clock.start(step)
             _refuse_bad_loss(epoch_tally, store)
             speed = clock.stop(step)
+            log.show(step, jax.device_get(epoch_tally.means()))
             values = _epoch_values(run, state, epoch_tally)
             _report_epoch(run, state, log, step, epoch + 1, values, speed)
             epoch_tally = run.start_tally(state)
@@ -148,15 +151,15 @@ def _report_epoch(
 ) -> None:
     config = run.config
     log.write(step, epoch, "train", values)
-    text = f"epoch {epoch:>4}/{config.num_epochs}  train loss {values['loss']:.4f}  "
-    text += f"accuracy {100 * values['accuracy']:.2f} %"
-    if "flips_per_epoch" in values:
-        text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
+    text = f"epoch {epoch}/{config.num_epochs}  loss {values['loss']:.4f}"
+    text += f"  train {100 * values['accuracy']:.2f} %"
     due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
     if due and run.splits.validation.labels.size:
         found = run.evaluate(state, "validation")
         log.write(step, epoch, "validation", found)
-        text += f"  validation accuracy {100 * found['accuracy']:.2f} %"
+        text += f"  validation {100 * found['accuracy']:.2f} %"
+    if "flips_per_epoch" in values:
+        text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
     if speed is not None:
         log.write(step, epoch, "timing", {"steps_per_second": speed})
         text += f"  {speed:.0f} steps/s"

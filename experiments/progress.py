@@ -20,9 +20,13 @@ class Clock:
         self._begin: tuple[float, int] | None = None
 
     def start(self, step: int) -> None:
-        """Counts from here, where `step` steps are known to be done; once."""
-        if self._begin is None:
-            self._begin = (time.perf_counter(), step)
+        """Counts from here, where `step` steps are known to be done."""
+        self._begin = (time.perf_counter(), step)
+
+    @property
+    def running(self) -> bool:
+        """Whether `start` was called after the last `stop`."""
+        return self._begin is not None
 
     def stop(self, step: int) -> float | None:
         """Counts up to here; steps per second since `start`."""
