@@ -1,0 +1,283 @@
+"""Images that fit into memory: their splits, the order of an epoch, augmentation.
+
+`load` gives uint8 arrays on the host. The training loop puts them on the device once;
+`epoch_order` and `augment` are pure JAX and run there. What does not fit on the device
+goes through `data_stream`.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from adaste_jax import datasets
+from experiments import data_source, errors
+
+AUGMENTATIONS = ("none", "flip", "pad_crop_flip")
+PADDING = 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+    """Examples in memory; also a random-access source of them for `data_stream`.
+
+    Attributes:
+        images: uint8 [n, height, width, channels]; may be mapped from a file.
+        labels: int32 [n].
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> data_source.Example:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Splits:
+    """A data set for classification.
+
+    Attributes:
+        train: What the network is trained on.
+        validation: Examples kept back to choose by; may be empty.
+        test: For the figure that is reported.
+        num_classes: Labels are in 0 ... num_classes - 1.
+        mean: Of each channel over `train`, in units of `max_value`; float32 [channels].
+        std: Standard deviation, likewise.
+        max_value: The largest value a pixel can have.
+    """
+
+    train: Arrays
+    validation: Arrays
+    test: Arrays
+    num_classes: int
+    mean: np.ndarray
+    std: np.ndarray
+    max_value: int
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+    num_train: int | None = None,
+    validation: float = 0.1,
+    seed: int = 0,
+) -> Splits:
+    """Reads a data set into memory.
+
+    Args:
+        name: `"digits"`, which is packaged, or the name of an image classification
+            data set of TensorFlow Datasets: `"cifar10"`, `"fashion_mnist"`, ... It is
+            downloaded and prepared if need be, and decoded once.
+        data_dir: Folder of prepared data sets. Default: $TFDS_DATA_DIR, else that of
+            TensorFlow Datasets.
+        cache_dir: Folder of decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
+            else in `~/.cache`.
+        num_train: Trains on so many examples, in the proportions of the classes, of
+            those that are left after validation. A smaller set is part of a larger one.
+        validation: Part of the training split that is kept back, in the proportions of
+            the classes: a share below 1, or a number of examples. 0 keeps none.
+        seed: Of these two choices. It is not the seed of training: runs that are to be
+            compared need the same examples.
+
+    Returns:
+        The splits. The test split is the one called `test`, or `validation` where
+        there is none.
+
+    Raises:
+        RunError: If the data set cannot be had, or has not the examples asked for.
+
+    Example:
+        >>> splits = load("digits", num_train=1000)
+        >>> [len(part) for part in (splits.train, splits.validation, splits.test)]
+        [1000, 144, 360]
+    """
+    if name == "digits":
+        arrays = datasets.digits()
+        whole, test = (_arrays(*arrays[split]) for split in ("train", "test"))
+        num_classes, max_value = 10, 16
+    else:
+        opened = data_source.prepare(name, data_dir)
+        whole, test = (
+            Arrays(*data_source.decoded(opened, split, cache_dir))
+            for split in ("train", data_source.test_split(opened))
+        )
+        num_classes, max_value = data_source.num_classes(opened), 255
+
+    order = _stratified_order(whole.labels, seed)
+    kept = _count(validation, len(whole))
+    available = len(whole) - kept
+    if num_train is None:
+        num_train = available
+    if not 0 < num_train <= available:
+        raise errors.RunError(
+            f"num_train is {num_train}, but {name} has {len(whole)} training examples "
+            f"and {kept} of them are kept for validation: give 1 to {available}."
+        )
+    train = _take(whole, order[kept : kept + num_train])
+    mean, std = _moments(train.images, max_value)
+    return Splits(
+        train=train,
+        validation=_take(whole, order[:kept]),
+        test=test,
+        num_classes=num_classes,
+        mean=mean,
+        std=std,
+        max_value=max_value,
+    )
+
+
+def augment(
+    key: jax.Array | None,
+    images: jax.Array,
+    *,
+    kind: str,
+    mean: ArrayLike,
+    std: ArrayLike,
+    max_value: ArrayLike = 255,
+) -> jax.Array:
+    """Normalises images and, in training, varies them. For use inside `jax.jit`.
+
+    A channel x becomes (x / max_value - mean) / std. Images are varied before that, as
+    pixels, so that the padding is black.
+
+    Args:
+        key: PRNG key; not used by `"none"`.
+        images: uint8 [batch, height, width, channels].
+        kind: `"none"`, for evaluation; `"flip"`, mirrors every image with probability
+            1/2; `"pad_crop_flip"`, shifts it first by up to 4 pixels along each axis,
+            filling up with zeros.
+        mean: Of each channel, [channels], in units of `max_value`.
+        std: Standard deviation, likewise.
+        max_value: The largest value a pixel can have; see `Splits`.
+
+    Returns:
+        float32 [batch, height, width, channels].
+
+    Raises:
+        RunError: If `kind` is unknown.
+        TypeError: If it needs a key and there is none.
+    """
+    if kind not in AUGMENTATIONS:
+        raise errors.RunError(
+            f"there is no augmentation {kind!r}; there are {', '.join(AUGMENTATIONS)}."
+        )
+    if kind != "none":
+        if key is None:
+            raise TypeError(f"the augmentation {kind!r} needs a key, got None.")
+        images = _vary(key, images, shift=PADDING if kind == "pad_crop_flip" else 0)
+    mean, std = (
+        jnp.asarray(moment, jnp.float32).reshape(1, 1, 1, -1) for moment in (mean, std)
+    )
+    return (images.astype(jnp.float32) - mean * max_value) / (std * max_value)
+
+
+def _vary(key: jax.Array, images: jax.Array, *, shift: int) -> jax.Array:
+    """Shifts and mirrors each image, by picking rows and then columns.
+
+    128 images of CIFAR-10 on one core: 0.3 ms so, 0.4 ms with `lax.dynamic_slice`
+    under `jax.vmap`, 0.67 ms as a product with one-hot matrices.
+    """
+    number, height, width, _ = images.shape
+    row_key, column_key, flip_key = jax.random.split(key, 3)
+    top = jax.random.randint(row_key, (number, 1), 0, 2 * shift + 1)
+    left = jax.random.randint(column_key, (number, 1), 0, 2 * shift + 1)
+    mirrored = jax.random.bernoulli(flip_key, 0.5, (number, 1))
+
+    columns = jnp.arange(width)[None, :]
+    columns = jnp.where(mirrored, width - 1 - columns, columns) + left
+    rows = jnp.arange(height)[None, :] + top
+    padded = jnp.pad(images, ((0, 0), (shift, shift), (shift, shift), (0, 0)))
+    padded = jnp.take_along_axis(padded, rows[:, :, None, None], axis=1)
+    return jnp.take_along_axis(padded, columns[:, None, :, None], axis=2)
+
+
+@functools.partial(jax.jit, static_argnames=("num_examples", "batch_size"))
+def epoch_order(
+    key: jax.Array, epoch: ArrayLike, num_examples: int, batch_size: int
+) -> jax.Array:
+    """The shuffled order of one epoch, a function of the key and the epoch alone.
+
+    Args:
+        key: PRNG key of the order of the data.
+        epoch: Number of the epoch, from 0; may be traced.
+        num_examples: How many examples there are.
+        batch_size: Examples in a batch.
+
+    Returns:
+        Indices, int32 [num_examples // batch_size, batch_size], all different. The
+        examples of the incomplete last batch are left out, others in every epoch.
+
+    Example:
+        >>> epoch_order(jax.random.key(0), 0, 10, 4).shape
+        (2, 4)
+    """
+    steps = num_examples // batch_size
+    order = jax.random.permutation(jax.random.fold_in(key, epoch), num_examples)
+    return order[: steps * batch_size].reshape(steps, batch_size).astype(jnp.int32)
+
+
+def _arrays(images: np.ndarray, labels: np.ndarray) -> Arrays:
+    return Arrays(images, labels.astype(np.int32))
+
+
+def _take(arrays: Arrays, chosen: np.ndarray) -> Arrays:
+    """The chosen examples, in the order of the file."""
+    chosen = np.sort(chosen)
+    return Arrays(arrays.images[chosen], arrays.labels[chosen])
+
+
+def _count(validation: float, total: int) -> int:
+    """How many examples are kept back.
+
+    Raises:
+        RunError: If that is negative, or leaves nothing to train on.
+    """
+    count = round(validation * total) if validation < 1 else int(validation)
+    if not 0 <= count < total or (validation >= 1 and count != validation):
+        raise errors.RunError(
+            f"validation is {validation}: give a share in [0, 1), or a whole number "
+            f"of examples below {total}."
+        )
+    return count
+
+
+def _stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+    """A random order of which every beginning has the classes in their proportions.
+
+    Example r of the n of a class, in random order, stands at (r + u) / n, with one u
+    for each class, uniform in [0, 1).
+    """
+    rng = np.random.default_rng(seed)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        position[members] = (np.arange(len(members)) + rng.random()) / len(members)
+    return np.argsort(position)
+
+
+def _moments(images: np.ndarray, max_value: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every channel, exactly, from counts of values.
+
+    A channel that never changes has the standard deviation 1, so that it can be
+    divided by.
+    """
+    channels = images.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    for start in range(0, len(images), 4096):  # bincount copies to int64
+        part = images[start : start + 4096]
+        for channel in range(channels):
+            counts[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
+    share = counts / counts.sum(axis=1, keepdims=True)
+    values = np.arange(256) / max_value
+    mean = share @ values
+    std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(axis=1))
+    return mean.astype(np.float32), np.where(std > 0, std, 1).astype(np.float32)

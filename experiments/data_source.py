@@ -1,0 +1,265 @@
+"""Data sets of TensorFlow Datasets (TFDS), read without TensorFlow.
+
+TFDS stores examples in array_record files, which any reader can access at random.
+Decoding 60,000 small images takes 8 to 17 seconds, so it is done once: `decoded` keeps
+the pixels in a `.npy` file that later runs map into memory.
+"""
+
+import os
+import pathlib
+import tempfile
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol, TypedDict
+
+import numpy as np
+import rich.console
+import rich.progress
+
+from adaste_jax import datasets
+from experiments import errors
+
+_console = rich.console.Console(stderr=True)
+
+
+class Example(TypedDict):
+    """One image and its class."""
+
+    image: Any  # uint8 [height, width, channels], PIL image, or encoded bytes
+    label: Any  # integer
+
+
+class Source(Protocol):
+    """Examples by number."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Example: ...
+
+
+class Prepared(Protocol):
+    """What is used of a builder of TFDS, to which its stubs give no types."""
+
+    info: Any
+    as_data_source: Callable[..., Any]
+
+
+def source(name: str, split: str, data_dir: str | None = None) -> Source:
+    """Random access to a split of a data set that need not fit into memory.
+
+    Args:
+        name: As in `data.load`.
+        split: `"train"`, `"test"`, or a slice as TFDS writes it: `"train[:200]"`
+            (`"digits"` has whole splits only).
+        data_dir: As in `data.load`.
+
+    Returns:
+        A sequence of examples.
+
+    Raises:
+        RunError: If the data set or the split cannot be had.
+
+    Example:
+        >>> images = source("digits", "test")
+        >>> len(images), images[0]["image"].shape
+        (360, (8, 8, 1))
+    """
+    if name == "digits":
+        splits = datasets.digits()
+        if split not in splits:
+            raise errors.RunError(
+                f"digits has no split {split!r}; it has {', '.join(splits)}."
+            )
+        images, labels = splits[split]
+        return [
+            {"image": image, "label": label}
+            for image, label in zip(images, labels, strict=True)
+        ]
+    opened = prepare(name, data_dir)
+    try:
+        return opened.as_data_source(split)
+    except ValueError as error:
+        raise errors.RunError(
+            f"{name} has no split {split!r}; it has {', '.join(opened.info.splits)}."
+        ) from error
+
+
+def prepare(name: str, data_dir: str | None = None) -> Prepared:
+    """Opens an image classification data set; downloads it if it is not there.
+
+    Args:
+        name: As in `data.load`.
+        data_dir: As in `data.load`.
+
+    Returns:
+        The builder of TFDS; its data are on the disk.
+
+    Raises:
+        RunError: If the data set is unknown, cannot be downloaded or read, or does not
+            consist of images and classes.
+    """
+    # It takes two seconds to import, and `digits` does without.
+    import tensorflow_datasets as tfds
+
+    folder = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+    try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+        if not builder.is_prepared():
+            _console.print(
+                f"{name} is not in {folder}: downloading and preparing it. (Without a "
+                "network it takes minutes to give up. `digits` needs no download.)"
+            )
+            builder.download_and_prepare()
+    # Whatever goes wrong in there, the way out is the same.
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise errors.RunError(
+            f"the data set {name!r} is not to be had. Looked for it, prepared as "
+            f"array_record, in {folder}, then tried to download it there: "
+            f"{type(error).__name__}: {reason}\n"
+            "On a machine with a network it is prepared by\n"
+            f'    python -c "import tensorflow_datasets as tfds; '
+            f"tfds.builder('{name}', data_dir='{folder}', file_format='array_record')"
+            '.download_and_prepare()"\n'
+            "Copy the folder and name it in $TFDS_DATA_DIR. Names are listed on "
+            "https://www.tensorflow.org/datasets/catalog. The data set `digits` is "
+            "packaged and needs no download."
+        ) from error
+    features = builder.info.features
+    if not {"image", "label"} <= set(features) or not hasattr(
+        features["label"], "num_classes"
+    ):
+        raise errors.RunError(
+            f"{name} is not a data set of images and classes: it has the features "
+            f"{', '.join(features)}, and `image` and `label` are needed."
+        )
+    if features["image"].dtype != np.uint8:
+        raise errors.RunError(
+            f"the pixels of {name} are {features['image'].dtype}; only uint8 is read."
+        )
+    return builder
+
+
+def num_classes(prepared: Prepared) -> int:
+    """How many classes a data set has."""
+    return prepared.info.features["label"].num_classes
+
+
+def test_split(prepared: Prepared) -> str:
+    """The split to test on: `test`, or `validation` where there is none.
+
+    Raises:
+        RunError: If there is neither.
+    """
+    for split in ("test", "validation"):
+        if split in prepared.info.splits:
+            return split
+    raise errors.RunError(
+        f"{prepared.info.name} has neither a split `test` nor `validation`; it has "
+        f"{', '.join(prepared.info.splits)}."
+    )
+
+
+test_split.__test__ = False  # type: ignore[attr-defined]
+
+
+def decoded(
+    prepared: Prepared, split: str, cache_dir: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """All images and labels of a split, decoded at most once.
+
+    The cache is two files, put in place whole: pixels, and labels with a checksum of
+    the pixels. Files that do not fit are written anew. Several processes may do so at
+    once, since all write the same.
+
+    Args:
+        prepared: From `prepare`.
+        split: Name of a whole split.
+        cache_dir: As in `data.load`.
+
+    Returns:
+        Images, uint8 [n, height, width, channels], mapped from the file and read-only;
+        labels, int32 [n].
+
+    Raises:
+        RunError: If images differ in size, or the cache cannot be written.
+    """
+    info = prepared.info
+    shape = info.features["image"].shape
+    if None in shape:
+        raise errors.RunError(
+            f"the images of {info.name} differ in size, so they cannot be loaded as "
+            "one array: stream them, and give an image size."
+        )
+    size = info.splits[split].num_examples
+    # The number of bytes tells apart copies that were encoded differently.
+    key = f"{info.full_name.replace('/', '-')}-{split}-{info.splits[split].num_bytes:d}"
+    folder = _cache_folder(cache_dir)
+    files = folder / f"{key}-images.npy", folder / f"{key}-labels.npz"
+    if all(file.exists() for file in files):
+        try:
+            return _read(*files, shape=(size, *shape))
+        # Damage can show as almost any error of NumPy and zipfile; all mean the same.
+        except Exception as error:
+            _console.print(f"{files[0]} is damaged ({error}): decoding again.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _decode(prepared.as_data_source(split), *files, shape=(size, *shape))
+    except OSError as error:
+        raise errors.RunError(
+            f"cannot write decoded images to {folder} ({error}): make room, or name "
+            "another folder as cache_dir."
+        ) from error
+    return _read(*files, shape=(size, *shape))
+
+
+def _cache_folder(cache_dir: str | None) -> pathlib.Path:
+    if cache_dir:
+        return pathlib.Path(cache_dir)
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    return pathlib.Path(base) / "adaste_jax"
+
+
+def _decode(
+    examples: Any, images_file: pathlib.Path, labels_file: pathlib.Path, *, shape: Any
+) -> None:
+    """Decodes into a folder beside the files, and moves them into place at the end."""
+    with tempfile.TemporaryDirectory(
+        dir=images_file.parent, prefix="decoding-"
+    ) as folder:
+        images_part = pathlib.Path(folder) / images_file.name
+        labels_part = pathlib.Path(folder) / labels_file.name
+        images = np.lib.format.open_memmap(images_part, "w+", np.uint8, shape)
+        labels = np.empty(shape[0], np.int32)
+        for start in rich.progress.track(
+            range(0, shape[0], 500),
+            description=f"decoding {images_file.name}",
+            console=_console,
+        ):
+            stop = min(start + 500, shape[0])
+            # Many records at once are read faster than one by one.
+            part = examples.__getitems__(list(range(start, stop)))
+            images[start:stop] = [example["image"] for example in part]
+            labels[start:stop] = [example["label"] for example in part]
+        images.flush()
+        np.savez(labels_part, labels=labels, checksum=zlib.crc32(images.data))
+        os.replace(images_part, images_file)
+        os.replace(labels_part, labels_file)
+
+
+def _read(
+    images_file: pathlib.Path, labels_file: pathlib.Path, *, shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Maps a cache.
+
+    Raises:
+        ValueError: If it is not what was written. NumPy raises others of its own.
+    """
+    images = np.load(images_file, mmap_mode="r")
+    with np.load(labels_file) as stored:
+        labels, checksum = stored["labels"], stored["checksum"]
+    if images.shape != shape or images.dtype != np.uint8:
+        raise ValueError(f"it holds {images.dtype} {images.shape}, not uint8 {shape}")
+    if labels.shape != shape[:1] or zlib.crc32(images.data) != checksum:
+        raise ValueError("its checksum is wrong")
+    return images, labels

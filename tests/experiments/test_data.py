@@ -1,0 +1,199 @@
+"""Loading, splitting and augmenting images."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from adaste_jax import datasets
+from experiments import data, errors
+
+COLOUR = np.random.default_rng(0).integers(1, 256, (64, 12, 10, 3), np.uint8)
+MEAN = np.array([0.3, 0.5, 0.6], np.float32)
+STD = np.array([0.2, 0.25, 0.4], np.float32)
+
+
+def rows(arrays):
+    """Every example as a tuple, so that sets of examples can be compared."""
+    flat = [image.ravel() for image in arrays.images]
+    return [(*image, label) for image, label in zip(flat, arrays.labels, strict=True)]
+
+
+def test_digits_come_with_their_range_and_classes():
+    splits = data.load("digits")
+    assert splits.num_classes == 10
+    assert splits.max_value == 16
+    for part in (splits.train, splits.validation, splits.test):
+        assert part.images.dtype == np.uint8
+        assert part.labels.dtype == np.int32
+        assert part.images.shape == (len(part), 8, 8, 1)
+    np.testing.assert_array_equal(splits.test.images, datasets.digits()["test"][0])
+
+
+@pytest.mark.parametrize(
+    ("validation", "kept"), [(0.1, 144), (0.25, 359), (100, 100), (0, 0), (0.0, 0)]
+)
+def test_validation_is_a_part_of_train_and_the_rest_is_trained_on(validation, kept):
+    splits = data.load("digits", validation=validation)
+    assert len(splits.validation) == kept
+    assert splits.validation.images.shape == (kept, 8, 8, 1)
+    everything = data.load("digits", validation=0).train
+    assert sorted(rows(splits.train) + rows(splits.validation)) == sorted(
+        rows(everything)
+    )
+
+
+@pytest.mark.parametrize("kept", [10, 144, 700])
+def test_validation_has_the_classes_in_their_proportions(kept):
+    splits = data.load("digits", validation=kept)
+    total = np.bincount(datasets.digits()["train"][1])
+    found = np.bincount(splits.validation.labels, minlength=10)
+    assert np.all(np.abs(found - kept * total / total.sum()) < 2)
+
+
+def test_choice_of_examples_is_fixed_and_depends_on_its_seed_only():
+    first, again, other = (data.load("digits", seed=seed) for seed in (0, 0, 1))
+    assert rows(first.validation) == rows(again.validation)
+    assert rows(first.validation) != rows(other.validation)
+    fewer = data.load("digits", num_train=300)
+    assert rows(first.validation) == rows(fewer.validation)
+
+
+def test_a_smaller_training_set_is_a_stratified_part_of_a_larger_one():
+    large, small = (data.load("digits", num_train=n).train for n in (500, 100))
+    assert (len(large), len(small)) == (500, 100)
+    assert set(rows(small)) < set(rows(large))
+    assert np.all(np.abs(np.bincount(small.labels) - 10) <= 1)
+
+
+def test_moments_are_those_of_the_training_examples():
+    """In float64, of the examples left for training and no others."""
+    splits = data.load("digits", num_train=200)
+    pixels = splits.train.images.astype(np.float64) / 16
+    np.testing.assert_allclose(splits.mean, [pixels.mean()], rtol=1e-6)
+    np.testing.assert_allclose(splits.std, [pixels.std()], rtol=1e-6)
+
+
+def test_moments_are_taken_for_each_channel_and_never_zero():
+    images = COLOUR.copy()
+    images[..., 1] = 7
+    mean, std = data._moments(images, 255)
+    pixels = images.reshape(-1, 3) / 255.0
+    np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(std[[0, 2]], pixels.std(axis=0)[[0, 2]], rtol=1e-6)
+    assert std[1] == 1
+
+
+@pytest.mark.parametrize("validation", [-0.1, 1.5, -3, 1437, 2000])
+def test_impossible_validation_is_refused(validation):
+    with pytest.raises(errors.RunError, match=r"share in \[0, 1\)"):
+        data.load("digits", validation=validation)
+
+
+@pytest.mark.parametrize("num_train", [0, -1, 1294])
+def test_impossible_number_of_training_examples_is_refused(num_train):
+    with pytest.raises(errors.RunError, match="give 1 to 1293"):
+        data.load("digits", num_train=num_train)
+
+
+augment = functools.partial(data.augment, mean=MEAN, std=STD)
+
+
+@functools.cache
+def augmented(kind, seed=0):
+    compiled = jax.jit(functools.partial(augment, kind=kind))
+    return np.asarray(compiled(jax.random.key(seed), COLOUR))
+
+
+def normalised(images):
+    return (images / 255.0 - MEAN.astype(np.float64)) / STD.astype(np.float64)
+
+
+def test_without_augmentation_images_are_normalised_only():
+    output = augment(None, COLOUR, kind="none")
+    assert output.dtype == jnp.float32
+    np.testing.assert_allclose(output, normalised(COLOUR), atol=1e-5)
+
+
+def test_the_largest_value_of_a_pixel_can_be_given():
+    image = np.full((1, 1, 1, 1), 16, np.uint8)
+    output = data.augment(
+        None, image, kind="none", mean=[0.5], std=[0.25], max_value=16
+    )
+    assert output.item() == 2.0
+
+
+def test_flip_mirrors_about_half_of_the_images_and_nothing_else():
+    output = augmented("flip")
+    plain, mirrored = normalised(COLOUR), normalised(COLOUR[:, :, ::-1])
+    kept = np.isclose(output, plain, atol=1e-5).all(axis=(1, 2, 3))
+    turned = np.isclose(output, mirrored, atol=1e-5).all(axis=(1, 2, 3))
+    assert (kept ^ turned).all()
+    assert 16 <= turned.sum() <= 48  # 4 standard deviations of 64 coins
+
+
+def test_pad_crop_flip_gives_one_of_the_162_variants_of_each_image():
+    """Brute force over every shift and mirror; and all shifts do occur."""
+    output = augmented("pad_crop_flip")
+    height, width = COLOUR.shape[1:3]
+    padded = np.pad(COLOUR, ((0, 0), (4, 4), (4, 4), (0, 0)))
+    found = []
+    for index in range(len(COLOUR)):
+        matches = []
+        for top in range(9):
+            for left in range(9):
+                crop = padded[index, top : top + height, left : left + width]
+                for flip in (False, True):
+                    variant = normalised(crop[:, ::-1] if flip else crop)
+                    if np.allclose(output[index], variant, atol=1e-5):
+                        matches.append((top, left, flip))
+        assert len(matches) == 1
+        found += matches
+    tops, lefts, flips = (set(column) for column in zip(*found, strict=True))
+    assert tops == lefts == set(range(9))
+    assert flips == {False, True}
+    assert len(set(found)) > 40  # the images do not share one shift
+
+
+def test_augmentation_is_a_function_of_the_key():
+    again = augment(jax.random.key(0), COLOUR, kind="pad_crop_flip")
+    np.testing.assert_allclose(again, augmented("pad_crop_flip"), atol=1e-5)
+    assert not np.allclose(augmented("pad_crop_flip", seed=1), again, atol=1e-2)
+
+
+def test_unknown_augmentation_is_refused_with_those_there_are():
+    with pytest.raises(errors.RunError, match="none, flip, pad_crop_flip"):
+        augment(jax.random.key(0), COLOUR, kind="mixup")
+
+
+def test_augmentation_without_a_key_is_refused():
+    with pytest.raises(TypeError, match="needs a key"):
+        augment(None, COLOUR, kind="flip")
+
+
+def test_epoch_order_takes_every_example_at_most_once():
+    order = data.epoch_order(jax.random.key(0), 0, 103, 10)
+    assert order.shape == (10, 10)
+    assert order.dtype == jnp.int32
+    assert len(set(np.ravel(order).tolist())) == 100
+    assert set(np.ravel(order).tolist()) <= set(range(103))
+
+
+def test_epoch_order_is_a_function_of_key_and_epoch():
+    key = jax.random.key(0)
+    third = data.epoch_order(key, 3, 103, 10)
+    np.testing.assert_array_equal(third, data.epoch_order(key, jnp.int32(3), 103, 10))
+    assert not np.array_equal(third, data.epoch_order(key, 2, 103, 10))
+    assert not np.array_equal(third, data.epoch_order(jax.random.key(1), 3, 103, 10))
+
+
+def test_different_examples_are_left_out_in_different_epochs():
+    key = jax.random.key(0)
+    left_out = {
+        frozenset(range(103))
+        - set(np.ravel(data.epoch_order(key, e, 103, 10)).tolist())
+        for e in range(3)
+    }
+    assert len(left_out) == 3
