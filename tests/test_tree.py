@@ -67,7 +67,6 @@ MASK = {
         (MASK, {"body/kernel"}),
         (lambda params: MASK, {"body/kernel"}),
         (jax.tree.map(np.bool_, MASK), {"body/kernel"}),
-        (jax.tree.map(jnp.asarray, MASK), {"body/kernel"}),
         (
             {"body": {"kernel": True, "bias": False}, "head": False, "stem": False},
             {"body/kernel"},

@@ -83,5 +83,5 @@ def mean_over_devices(
 
 
 def _varying_axes(value: jax.Array) -> frozenset[Hashable]:
-    """Mapped axes along which JAX knows a value to vary: none where it does not check."""
+    """Mapped axes along which JAX knows a value to vary; none if it does not check."""
     return jax.typeof(value).manual_axis_type.varying

@@ -298,11 +298,11 @@ def test_mu_follows_its_schedule_by_the_step():
         updates, state = tx.update(grad, state, latent)
         expected = estimators.adaste_gradient(latent, grad, mu=mu, alpha=0.01)
         np.testing.assert_array_equal(updates, expected)
-    assert state.count == 3
+    assert state.step == 3
 
 
 def test_accumulated_microbatches_are_one_big_batch():
-    """`MultiSteps` around the released chain: the same latents, to the last bit nearly."""
+    """`MultiSteps` around the released chain: the same latents up to rounding."""
     rng = np.random.default_rng(0)
     latent = jnp.asarray(rng.normal(size=12), jnp.float32)
     grads = jnp.asarray(rng.normal(size=(6, 3, 12)), jnp.float32)  # steps, microbatches
