@@ -369,6 +369,8 @@ def _adaste(form: _Form, latent: jax.Array, hyper: Hyperparameters) -> jax.Array
         one = jnp.ones((), dtype)
         scale = jnp.where(_is_binary(mu, alpha), one, jnp.mean(weight))
         weight = weight / scale
+    # What is normal in float32 may vanish in float16.
+    weight = jnp.maximum(weight, jnp.finfo(latent.dtype).tiny.astype(dtype))
     return (_numerics.sign(latents) * weight).astype(latent.dtype)
 
 

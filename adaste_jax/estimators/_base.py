@@ -54,7 +54,8 @@ def check_scalar(
 
 def compute_dtype(latent: jax.Array) -> Any:
     """The dtype of the rules: float32, or float64 where latents are."""
-    return jnp.promote_types(latent.dtype, jnp.float32)
+    # Not `jnp.promote_types`, which fails under strict promotion.
+    return latent.dtype if latent.dtype == jnp.float64 else jnp.dtype(jnp.float32)
 
 
 def mean_over_devices(
@@ -71,11 +72,16 @@ def mean_over_devices(
         return cotangent
     axes = axis_name if isinstance(axis_name, tuple) else (axis_name,)
     for axis in axes:
-        checked = bool(jax.typeof(jax.lax.axis_index(axis)).vma)
-        if checked and axis not in jax.typeof(cotangent).vma:
+        checked = bool(_varying_axes(jax.lax.axis_index(axis)))
+        if checked and axis not in _varying_axes(cotangent):
             raise ValueError(
                 f"`axis_name={axis!r}` under `shard_map(check_vma=True)`: the "
                 "cotangent is summed over that axis already. Drop it and differentiate "
                 f"`jax.lax.pmean(loss, {axis!r})`, or pass `check_vma=False`."
             )
     return jax.lax.pmean(cotangent, axis_name)
+
+
+def _varying_axes(value: jax.Array) -> frozenset[Hashable]:
+    """Mapped axes along which JAX knows a value to vary; none if it does not check."""
+    return jax.typeof(value).manual_axis_type.varying

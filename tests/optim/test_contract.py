@@ -1,0 +1,134 @@
+"""What every transformation must do, one row for each."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import adaste_jax
+from adaste_jax import estimators, optim
+
+LEARNING_RATE = 0.03
+
+# Complete optimisers of latents, and the estimator that the loss uses with each.
+STRAIGHT = estimators.ste_identity
+CASES = {
+    "scale_by_adaste": (
+        optax.chain(optim.scale_by_adaste(1.0), optax.scale(-LEARNING_RATE)),
+        functools.partial(estimators.adaste, mu=1.0, rule="identity"),
+    ),
+    "scale_by_adaste_after_momentum": (
+        optax.chain(
+            optax.ema(0.9),
+            optim.scale_by_adaste(optim.anneal(0.1, 1.5, 100.0, 5), unit="rms"),
+            optax.scale(-LEARNING_RATE),
+        ),
+        STRAIGHT,
+    ),
+    "adaste": (
+        optim.adaste(LEARNING_RATE, mu=5.0),
+        functools.partial(
+            estimators.adaste, mu=5.0, rule="identity", unit="rms", rescale=True
+        ),
+    ),
+    "adaste_released": (
+        optim.adaste_released(
+            optim.cosine_per_epoch(LEARNING_RATE, 20, 2), mu=100.0, grad_scale=1.0
+        ),
+        STRAIGHT,
+    ),
+}
+
+every = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """Least squares whose solution is binary; and latents to start from."""
+    rng = np.random.default_rng(3)
+    inputs = rng.normal(size=(32, 6))
+    solution = rng.choice([-1.0, 1.0], size=(6, 4))
+    params = {
+        "kernel": jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),
+        "bias": jnp.zeros((4,), jnp.float32),
+    }
+    data = jnp.asarray(inputs, jnp.float32), jnp.asarray(inputs @ solution, jnp.float32)
+    return params, data
+
+
+@functools.cache
+def _compiled(name):
+    latents, estimator = CASES[name]
+    tx = optax.with_extra_args_support(
+        optax.partition(
+            {"latent": latents, "real": optax.sgd(0.1)},
+            lambda params: optim.labels(params, {"latent": adaste_jax.kernels()}),
+        )
+    )
+    traces = []
+
+    def loss_of(params, data):
+        inputs, targets = data
+        weights = adaste_jax.binarize(params, estimator)
+        predictions = inputs @ weights["kernel"] + weights["bias"][None]
+        return jnp.mean(jnp.square(predictions - targets))
+
+    @jax.jit
+    def step(params, state, data):
+        traces.append(name)
+        loss, grads = jax.value_and_grad(loss_of)(params, data)
+        updates, state = tx.update(grads, state, params, unused_argument=loss)
+        return optax.apply_updates(params, updates), state, loss
+
+    return tx, step, traces
+
+
+@every
+def test_state_has_a_fixed_structure_and_the_second_call_does_not_compile(
+    name, problem
+):
+    params, data = problem
+    tx, step, traces = _compiled(name)
+    before = tx.init(params)
+    params, state, _ = step(params, before, data)
+    compilations = len(traces)
+    params, state, _ = step(params, state, data)
+    assert len(traces) == compilations
+    describe = lambda leaf: (jnp.shape(leaf), jnp.result_type(leaf))
+    assert jax.tree.map(describe, before) == jax.tree.map(describe, state)
+
+
+@every
+def test_steps_lower_the_loss(name, problem):
+    """With arguments for other transformations of the chain passing by."""
+    params, data = problem
+    tx, step, _ = _compiled(name)
+    state, losses = tx.init(params), []
+    for _ in range(60):
+        params, state, loss = step(params, state, data)
+        losses.append(float(loss))
+    assert np.mean(losses[-5:]) < 0.7 * losses[0]
+
+
+@every
+def test_sharded_data_and_latents_are_one_device(name, problem):
+    params, data = problem
+    tx, step, _ = _compiled(name)
+    expected, _, expected_loss = step(params, tx.init(params), data)
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec
+    by_batch = jax.sharding.NamedSharding(mesh, spec("data"))
+    by_column = jax.sharding.NamedSharding(mesh, spec(None, "data"))
+    everywhere = jax.sharding.NamedSharding(mesh, spec())
+    params = {
+        "kernel": jax.device_put(params["kernel"], by_column),
+        "bias": jax.device_put(params["bias"], everywhere),
+    }
+    got, _, loss = step(params, tx.init(params), jax.device_put(data, by_batch))
+    assert len(got["kernel"].devices()) == 4
+    np.testing.assert_allclose(loss, expected_loss, rtol=1e-5)
+    for key in ("kernel", "bias"):
+        np.testing.assert_allclose(got[key], expected[key], rtol=1e-5, atol=1e-6)
