@@ -133,10 +133,9 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
             f"{name} is not a data set of images and classes: it has the features "
             f"{', '.join(features)}, and `image` and `label` are needed."
         )
-    if features["image"].np_dtype != np.uint8:
-        raise errors.RunError(
-            f"the pixels of {name} are {features['image'].np_dtype}; only uint8 is read."
-        )
+    dtype = features["image"].np_dtype  # `dtype` would import TensorFlow
+    if dtype != np.uint8:
+        raise errors.RunError(f"the pixels of {name} are {dtype}; only uint8 is read.")
     return builder
 
 

@@ -290,6 +290,11 @@ def _check(config: ml_collections.ConfigDict) -> None:
         raise errors.RunError(
             f"config.validation must lie in [0, 1), got {config.validation}."
         )
+    if config.augment not in data.AUGMENTATIONS:
+        raise errors.RunError(
+            f"there is no augmentation {config.augment!r}; there are "
+            f"{', '.join(data.AUGMENTATIONS)}."
+        )
     devices = jax.device_count()
     if config.batch_size % devices:
         raise errors.RunError(

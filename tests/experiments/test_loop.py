@@ -1,0 +1,254 @@
+"""The training loop on the digits: what it leaves, how it resumes, what it refuses."""
+
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import rich.console
+
+from experiments import checkpoints, errors, loop, methods
+from experiments.configs import quickstart
+from experiments.run import Run
+
+ROOT = pathlib.Path(__file__).parents[2]
+QUIET = rich.console.Console(quiet=True)
+
+
+def small_config(**fields):
+    """Seconds of training; every test changes what it is about."""
+    config = quickstart.get_config("smoke")
+    config.model_options.features = (16,)
+    config.num_train = 400
+    config.reestimate_batches = 2
+    config.tensorboard = False
+    config.update(fields)
+    config.lock()
+    return config
+
+
+def run_once(path, **fields):
+    return loop.train_and_evaluate(small_config(**fields), path, console=QUIET)
+
+
+def records(path, split=None):
+    lines = (pathlib.Path(path) / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [
+        r for r in found if (r["split"] == split if split else r["split"] != "timing")
+    ]
+
+
+def final_arrays(path, config):
+    """What the last checkpoint of a workdir holds."""
+    run = Run(config)
+    state = run.init()
+    store = checkpoints.Checkpoints(pathlib.Path(path) / "checkpoints")
+    arrays, _, _ = store.restore({"state": state, "tally": run.start_tally(state)})
+    store.close()
+    found = arrays["state"]
+    key = jax.random.key_data(found.key)
+    return jax.tree.leaves(jax.device_get(dataclasses.replace(found, key=key)))
+
+
+def assert_bit_identical(first, second, config):
+    for a, b in zip(
+        final_arrays(first, config), final_arrays(second, config), strict=True
+    ):
+        assert a.dtype == b.dtype
+        assert a.tobytes() == b.tobytes()
+    assert records(first) == records(second)
+    results = [
+        json.loads((pathlib.Path(p) / "result.json").read_text())
+        for p in (first, second)
+    ]
+    for result in results:
+        del result["steps_per_second"]
+    assert results[0] == results[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A workdir of a whole run of four epochs."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    run_once(path, num_epochs=4)
+    return path
+
+
+def test_a_run_leaves_what_the_readme_says(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert 0.5 < result["test_accuracy"] <= 1
+    assert result["epochs"] == 4
+    assert result["one_bit_parameters"] == 64 * 16 + 16 * 10
+    assert result["real_parameters"] == 0
+    assert result["steps_per_second"] > 0
+    assert [r["epoch"] for r in records(finished, "train")] == [1, 2, 3, 4]
+    assert [r["step"] for r in records(finished, "validation")] == [6, 12, 18, 24]
+    last = records(finished, "train")[-1]
+    assert {"loss", "accuracy", "mu", "flip_rate", "saturated", "zero_gradient"} <= set(
+        last
+    )
+    assert last["saturated"] == 1.0
+    test = records(finished, "test")
+    assert len(test) == 1
+    assert test[0]["accuracy"] == result["test_accuracy"]
+    plots = {file.name for file in (finished / "plots").iterdir()}
+    assert plots == {"curves.png", "flips.png", "latents.png"}
+    assert "kernel" in (finished / "summary.txt").read_text()
+    assert json.loads((finished / "config.json").read_text())["num_epochs"] == 4
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    before = {f: f.stat().st_mtime_ns for f in finished.rglob("*") if f.is_file()}
+    assert run_once(finished, num_epochs=4)["epochs"] == 4
+    assert before == {
+        f: f.stat().st_mtime_ns for f in finished.rglob("*") if f.is_file()
+    }
+
+
+class InterruptionError(Exception):
+    """Stands for a kill between two steps."""
+
+
+def wrap_train_step(patch, wrap):
+    """Puts `wrap(compiled step)` in the place of the compiled step."""
+    compiled = Run.train_step.func
+    wrapped = functools.cached_property(lambda run: wrap(compiled(run)))
+    wrapped.__set_name__(Run, "train_step")
+    patch.setattr(Run, "train_step", wrapped)
+
+
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, steps_per_call):
+    """Interrupted in the middle of the third epoch, between two checkpoints."""
+    fields = {"num_epochs": 4, "steps_per_call": steps_per_call}
+    run_once(tmp_path / "whole", **fields)
+
+    def interrupted(compiled):
+        def call(state, batch, resident):
+            if int(state.step) >= 15:
+                raise InterruptionError
+            return compiled(state, batch, resident)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        wrap_train_step(patch, interrupted)
+        with pytest.raises(InterruptionError):
+            run_once(tmp_path / "broken", **fields)
+    assert not (tmp_path / "broken" / "result.json").exists()
+    assert len(records(tmp_path / "broken", "train")) == 2
+    run_once(tmp_path / "broken", **fields)
+    assert_bit_identical(
+        tmp_path / "whole", tmp_path / "broken", small_config(**fields)
+    )
+
+
+@pytest.mark.slow
+def test_sigkill_in_the_middle_of_the_quickstart_loses_nothing(tmp_path):
+    """Two programs, one killed while it trains and then started again."""
+
+    def command(path):
+        return [
+            *(sys.executable, "-m", "experiments.main", f"--workdir={path}"),
+            "--config=experiments/configs/quickstart.py",
+            "--config.num_epochs=8",
+        ]
+
+    def start(path):
+        return subprocess.Popen(command(path), cwd=ROOT, stdout=subprocess.DEVNULL)
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    broken = tmp_path / "broken"
+    process = start(broken)
+    deadline = time.monotonic() + 300
+    while not list(broken.glob("checkpoints/[0-9]*")):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, "it ended before it was killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert not (broken / "result.json").exists()
+    assert start(broken).wait(300) == 0
+
+    config = quickstart.get_config()
+    config.num_epochs = 8
+    assert_bit_identical(tmp_path / "whole", broken, config)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_every_method_trains(tmp_path, method):
+    result = run_once(tmp_path / "run", method=method, num_epochs=1)
+    assert np.isfinite(result["test_loss"])
+    assert (result["one_bit_parameters"] == 0) == (method == "full_precision")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"method": "adastee"}, "no method 'adastee'.*adaste, "),
+        ({"model": "mpl"}, "no network 'mpl'.*mlp"),
+        ({"augment": "blur"}, "no augmentation 'blur'"),
+        ({"num_epochs": 0}, "num_epochs must be at least 1, got 0"),
+        ({"validation": 1.5}, "validation"),
+        ({"batch_size": 66}, "multiple of the 4 devices"),
+        ({"batch_size": 4000}, "only 400 training images"),
+        ({"num_train": 4000}, "num_train is 4000"),
+        ({"binary_exclude": ("^Dense_7/",)}, "'Dense_7/.*Dense_0/kernel"),
+        ({"methods": {"adaste": {"alpha": 1.5}}}, "alpha must lie in"),
+        ({"methods": {"adaste": {"mu_init": -1.0}}}, "mu_init must be > 0"),
+        ({"methods": {"adaste": {"learning_rate": 0.0}}}, "learning_rate must be > 0"),
+    ],
+)
+def test_a_config_that_cannot_be_run_is_refused_before_anything_is_written(
+    tmp_path, fields, message
+):
+    with pytest.raises(errors.RunError, match=message):
+        run_once(tmp_path / "run", **fields)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
+    tmp_path, monkeypatch
+):
+    """Here it is at step 9."""
+
+    def poisoned(compiled):
+        def call(state, batch, resident):
+            step = int(state.step)
+            state, report = compiled(state, batch, resident)
+            return state, report | (
+                {"loss": report["loss"] * np.nan} if step == 9 else {}
+            )
+
+        return call
+
+    wrap_train_step(monkeypatch, poisoned)
+    with pytest.raises(errors.RunError, match=r"not finite at step 9.*step 6;"):
+        run_once(tmp_path / "run", num_epochs=4)
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert (tmp_path / "run" / "checkpoints" / "6").is_dir()
+
+
+def main(*arguments):
+    command = [sys.executable, "-m", "experiments.main", *arguments]
+    env = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+
+
+def test_the_program_names_an_unknown_field_and_the_error_of_a_run(tmp_path):
+    found = main(f"--workdir={tmp_path}/run", "--config.num_epoch=3")
+    assert found.returncode != 0
+    assert "num_epoch" in found.stderr
+    found = main(f"--workdir={tmp_path}/run", "--config.dataset=nothing_like_this")
+    assert found.returncode == 1
+    assert "nothing_like_this" in found.stdout
+    assert "Traceback" not in found.stdout + found.stderr
