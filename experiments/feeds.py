@@ -1,27 +1,32 @@
-"""Where the batches of training come from: the device itself, or a stream.
+"""Where batches come from: images that lie on the device, or a stream.
 
-A feed gives (batch, number of steps) pairs from a step on, the same ones however often
-a run is interrupted, and the `prepare` that turns them into inputs and labels inside
-the compiled step.
+A feed gives the batches of training from any step on, the same ones however often a
+run is interrupted. A batch is a dict, either of `index`, numbers of images in the
+resident data, or of `image` and `label` themselves.
 """
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
 from adaste_jax import train
-from experiments import data
+from experiments import data, data_source, data_stream
+
+Batch = dict[str, np.ndarray]
 
 
-def look_up(batch: Any, resident: Any) -> tuple[jax.Array, jax.Array]:
+def images_and_labels(batch: Any, resident: Any) -> tuple[jax.Array, jax.Array]:
     """Images and labels of a batch, inside a compiled step."""
-    return resident["image"][batch["index"]], resident["label"][batch["index"]]
+    if "index" in batch:
+        return resident["image"][batch["index"]], resident["label"][batch["index"]]
+    return batch["image"], batch["label"]
 
 
 class ResidentFeed:
-    """Images stay on the device as uint8; a batch is a list of their numbers.
+    """Images stay on the device as uint8.
 
     The order of an epoch is a function of the key and the epoch, so the step alone
     says where a run stands.
@@ -29,7 +34,6 @@ class ResidentFeed:
     Attributes:
         steps_per_epoch: Whole batches in the data.
         resident: Images and labels on the device.
-        prepare: For `make_train_step`.
     """
 
     def __init__(
@@ -39,7 +43,6 @@ class ResidentFeed:
         key: jax.Array,
         batch_size: int,
         steps_per_call: int,
-        augment: Callable[[jax.Array, jax.Array], jax.Array],
     ):
         """Puts the images on the device.
 
@@ -49,24 +52,15 @@ class ResidentFeed:
             batch_size: Examples in a step.
             steps_per_call: How many steps one batch holds at most; from 2 on, batches
                 have a leading axis of steps.
-            augment: From a key and uint8 images to inputs.
         """
         self._key = key
-        self._size = len(arrays.labels)
+        self._size = len(arrays)
         self._batch_size = batch_size
         self._steps_per_call = steps_per_call
         self.steps_per_epoch = self._size // batch_size
-        self.resident = train.replicate(
-            {"image": np.asarray(arrays.images), "label": arrays.labels}
-        )
+        self.resident = _on_device(arrays)
 
-        def prepare(key, batch, resident):
-            images, labels = look_up(batch, resident)
-            return augment(key, images), labels
-
-        self.prepare = prepare
-
-    def batches(self, step: int) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+    def batches(self, step: int) -> Iterator[tuple[Batch, int]]:
         """Batches from `step` to the end of its epoch, each with its steps."""
         epoch, done = divmod(step, self.steps_per_epoch)
         order = np.asarray(
@@ -76,16 +70,11 @@ class ResidentFeed:
             for index in order[done:]:
                 yield {"index": index}, 1
             return
-        # The same boundaries wherever a run was interrupted, of two sizes at most.
-        calls = -(-self.steps_per_epoch // self._steps_per_call)
-        for chunk in np.array_split(order, calls):
-            rest = chunk[max(done, 0) :]
-            done -= len(chunk)
-            if len(rest):
-                yield {"index": rest}, len(rest)
+        for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
+            yield {"index": order[begin:end]}, end - begin
 
-    def sample(self, count: int) -> Iterator[dict[str, np.ndarray]]:
-        """`count` batches at random, always the same ones."""
+    def sample(self, count: int) -> Iterator[Batch]:
+        """`count` training batches at random, always the same ones."""
         rng = np.random.default_rng(0)
         for _ in range(count):
             index = rng.integers(self._size, size=self._batch_size, dtype=np.int32)
@@ -98,3 +87,120 @@ class ResidentFeed:
     def seek(self, position: dict[str, Any]) -> None:
         """Goes on from a position."""
         del position
+
+
+class StreamFeed:
+    """Images are read, decoded and cropped on the host while the device works.
+
+    Attributes:
+        steps_per_epoch: Whole batches in the data.
+        resident: None; nothing stays on the device.
+    """
+
+    resident = None
+
+    def __init__(
+        self,
+        source: data_source.Source,
+        *,
+        seed: int,
+        batch_size: int,
+        steps_per_call: int,
+        image_size: int | None,
+    ):
+        """Opens the stream.
+
+        Args:
+            source: Examples by number.
+            seed: Of the order of the data and of the crops.
+            batch_size: Examples in a step.
+            steps_per_call: As in `ResidentFeed`.
+            image_size: Side of the images; None leaves them as they are.
+        """
+        self._source = source
+        self._seed = seed
+        self._batch_size = batch_size
+        self._steps_per_call = steps_per_call
+        self._image_size = image_size
+        self.steps_per_epoch = len(source) // batch_size
+        self._iterator = iter(self._open(seed))
+
+    def _open(self, seed: int) -> Any:
+        return data_stream.stream(
+            self._source,
+            batch_size=self._batch_size,
+            train=True,
+            seed=seed,
+            image_size=self._image_size,
+        )
+
+    def batches(self, step: int) -> Iterator[tuple[Batch, int]]:
+        """As in `ResidentFeed`; `step` must be where the stream stands."""
+        done = step % self.steps_per_epoch
+        for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
+            batches = [next(self._iterator) for _ in range(begin, end)]
+            if self._steps_per_call == 1:
+                yield batches[0], 1
+            else:
+                yield jax.tree.map(lambda *x: np.stack(x), *batches), end - begin
+
+    def sample(self, count: int) -> Iterator[Batch]:
+        """As in `ResidentFeed`."""
+        iterator = iter(self._open(self._seed + 1))
+        for _ in range(count):
+            yield next(iterator)
+
+    def position(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return self._iterator.get_state()
+
+    def seek(self, position: dict[str, Any]) -> None:
+        """Goes on from a position."""
+        self._iterator.set_state(position)
+
+
+def evaluation(
+    source: data_source.Source, *, batch_size: int, image_size: int | None
+) -> tuple[Iterator[Batch], Any]:
+    """One pass over a split in batches of one shape.
+
+    Args:
+        source: Arrays, which are put on the device, or another source of examples.
+        batch_size: Examples in a batch, over all devices.
+        image_size: As in `StreamFeed`.
+
+    Returns:
+        The batches, the last filled up with examples whose `mask` is false, and the
+        resident data.
+    """
+    devices = jax.device_count()
+    batch_size = -(-min(batch_size, len(source)) // devices) * devices
+    if isinstance(source, data.Arrays):
+        return _index_batches(len(source), batch_size), _on_device(source)
+    stream = data_stream.stream(
+        source, batch_size=batch_size, train=False, image_size=image_size
+    )
+    return iter(stream), None
+
+
+def _index_batches(size: int, batch_size: int) -> Iterator[Batch]:
+    for begin in range(0, size, batch_size):
+        index = np.arange(begin, begin + batch_size, dtype=np.int32)
+        mask = index < size
+        yield {"index": np.where(mask, index, 0), "mask": mask}
+
+
+def _on_device(arrays: data.Arrays) -> dict[str, jax.Array]:
+    return train.replicate({"image": np.asarray(arrays.images), "label": arrays.labels})
+
+
+def _calls(steps: int, most: int, done: int) -> Iterator[tuple[int, int]]:
+    """Divides the steps of an epoch into calls; those that are done are left out.
+
+    The boundaries do not depend on where a run was interrupted, and calls are of two
+    sizes at most, since every size is compiled.
+    """
+    bounds = np.linspace(0, steps, -(-steps // most) + 1).round().astype(int).tolist()
+    for begin, end in itertools.pairwise(bounds):
+        if end > done:
+            yield max(begin, done), end

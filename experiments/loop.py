@@ -154,7 +154,7 @@ def _report_epoch(
     text = f"epoch {epoch}/{config.num_epochs}  loss {values['loss']:.4f}"
     text += f"  train {100 * values['accuracy']:.2f} %"
     due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
-    if due and run.splits.validation.labels.size:
+    if due and len(run.splits.validation):
         found = run.evaluate(state, "validation")
         log.write(step, epoch, "validation", found)
         text += f"  validation {100 * found['accuracy']:.2f} %"

@@ -1,7 +1,7 @@
 """A config made into functions: data, network, method, compiled steps."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +13,15 @@ import optax
 import adaste_jax
 from adaste_jax import optim, train
 from adaste_jax.nn import linen
-from experiments import data, errors, feeds, methods, models, tally
+from experiments import (
+    data,
+    data_stream,
+    errors,
+    feeds,
+    methods,
+    models,
+    tally,
+)
 
 
 class Run:
@@ -37,28 +45,16 @@ class Run:
         """
         _check(config)
         self.config = config
-        self.splits = data.load(
-            config.dataset,
-            data_dir=config.data_dir or None,
-            cache_dir=config.cache_dir or None,
-            num_train=config.num_train or None,
-            validation=config.validation,
-        )
+        self.splits = _load(config)
         keys = jax.random.split(jax.random.key(config.seed), 4)
         self._init_key, self._train_key, order_key, self._latent_key = keys
-        num_examples = len(self.splits.train.labels)
+        num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(
                 f"batch_size is {config.batch_size}, but there are only "
                 f"{num_examples} training images."
             )
-        self.feed = feeds.ResidentFeed(
-            self.splits.train,
-            key=order_key,
-            batch_size=config.batch_size,
-            steps_per_call=steps_per_call(config.steps_per_call),
-            augment=functools.partial(self._inputs, kind=config.augment),
-        )
+        self.feed = self._make_feed(order_key)
         self.num_steps = config.num_epochs * self.feed.steps_per_epoch
         length = methods.Length(
             num_epochs=config.num_epochs,
@@ -76,14 +72,33 @@ class Run:
         )
         self.forward = linen.functional(self._network)
 
+    def _make_feed(self, key: jax.Array) -> feeds.ResidentFeed | feeds.StreamFeed:
+        config = self.config
+        calls = steps_per_call(config.steps_per_call)
+        if config.resident:
+            return feeds.ResidentFeed(
+                self.splits.train,
+                key=key,
+                batch_size=config.batch_size,
+                steps_per_call=calls,
+            )
+        return feeds.StreamFeed(
+            self.splits.train,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            steps_per_call=calls,
+            image_size=config.image_size or None,
+        )
+
     def init(self) -> train.TrainState:
         """The state before the first step.
 
         Raises:
             RunError: If `binary_exclude` does not fit the network.
         """
-        sample = jnp.zeros((1, *self.splits.train.images.shape[1:]), jnp.float32)
-        variables = dict(self._network.init(self._init_key, sample, train=False))
+        sample = self._abstract_images()
+        images = jnp.zeros(sample.shape, sample.dtype)
+        variables = dict(self._network.init(self._init_key, images, train=False))
         params = variables.pop("params")
         try:
             labels = optim.labels(params, {"latent": self.where} if self.where else {})
@@ -118,7 +133,7 @@ class Run:
             estimator=self.method.estimator,
             hyperparameters=self.method.hyperparameters,
             where=self.where,
-            prepare=self.feed.prepare,
+            prepare=functools.partial(self._prepare, kind=self.config.augment),
             deployed_pass=self.method.deployed_pass,
             many=steps_per_call(self.config.steps_per_call) > 1,
         )
@@ -137,16 +152,15 @@ class Run:
             state: Latents and batch-norm statistics.
             split: "train", "validation" or "test".
         """
-        arrays = getattr(self.splits, split)
-        resident = train.replicate(
-            {"image": np.asarray(arrays.images), "label": arrays.labels}
+        batches, resident = feeds.evaluation(
+            getattr(self.splits, split),
+            batch_size=self.config.eval_batch_size,
+            image_size=self.config.image_size or None,
         )
         model_state = self.deployed_statistics(state)
         sums = [
             self._eval_step(state.params, model_state, batch, resident)
-            for batch in _filled_batches(
-                len(arrays.labels), self.config.eval_batch_size
-            )
+            for batch in batches
         ]
         total = {name: sum(float(part[name]) for part in sums) for name in sums[0]}
         return {
@@ -174,25 +188,26 @@ class Run:
 
     @functools.cached_property
     def _eval_step(self) -> Callable[..., Any]:
-        def prepare(key, batch, resident):
-            images, labels = feeds.look_up(batch, resident)
-            return self._inputs(key, images, kind="none"), labels
-
         return train.make_eval_step(
             self.forward,
             where=self.where,
             deployed=self.where is not None,
-            prepare=prepare,
+            prepare=functools.partial(self._prepare, kind="none"),
         )
 
     @functools.cached_property
     def _statistics_step(self) -> Callable[..., Any]:
         return train.make_statistics_step(
-            self.forward, where=self.where, prepare=self.feed.prepare
+            self.forward,
+            where=self.where,
+            prepare=functools.partial(self._prepare, kind=self.config.augment),
         )
 
-    def _inputs(self, key: Any, images: jax.Array, *, kind: str) -> jax.Array:
-        return data.augment(
+    def _prepare(
+        self, key: Any, batch: Any, resident: Any, *, kind: str
+    ) -> tuple[jax.Array, jax.Array]:
+        images, labels = feeds.images_and_labels(batch, resident)
+        inputs = data.augment(
             key,
             images,
             kind=kind,
@@ -200,12 +215,19 @@ class Run:
             std=self.splits.std,
             max_value=self.splits.max_value,
         )
+        return inputs, labels
+
+    def _abstract_images(self) -> jax.ShapeDtypeStruct:
+        """A batch of one input, without numbers."""
+        if self.config.resident or not self.config.image_size:
+            shape = self.splits.train[0]["image"].shape
+        else:
+            channels = len(self.splits.mean)
+            shape = (self.config.image_size, self.config.image_size, channels)
+        return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
     def summary(self, state: train.TrainState) -> Any:
         """Parameters, bytes and multiply-adds; see `adaste_jax.summary`."""
-        images = jax.ShapeDtypeStruct(
-            (1, *self.splits.train.images.shape[1:]), jnp.float32
-        )
 
         def logits(params, images):
             return self.forward(
@@ -213,7 +235,9 @@ class Run:
             )[0]
 
         where = False if self.where is None else self.where
-        return adaste_jax.summary(logits, state.params, images, where=where)
+        return adaste_jax.summary(
+            logits, state.params, self._abstract_images(), where=where
+        )
 
     def latents(self, state: train.TrainState) -> dict[str, np.ndarray]:
         """Binary kernels by path; empty in full precision."""
@@ -241,14 +265,22 @@ def steps_per_call(wanted: int) -> int:
     return 1 if jax.default_backend() == "cpu" else 100
 
 
-def _filled_batches(size: int, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of one shape, the last one filled up with examples that do not count."""
-    devices = jax.device_count()
-    batch_size = -(-min(batch_size, size) // devices) * devices
-    for begin in range(0, size, batch_size):
-        index = np.arange(begin, begin + batch_size, dtype=np.int32)
-        mask = index < size
-        yield {"index": np.where(mask, index, 0), "mask": mask}
+def _load(config: ml_collections.ConfigDict) -> data.Splits:
+    if config.resident or config.dataset == "digits":
+        return data.load(
+            config.dataset,
+            data_dir=config.data_dir or None,
+            cache_dir=config.cache_dir or None,
+            num_train=config.num_train or None,
+            validation=config.validation,
+        )
+    return data_stream.open_splits(
+        config.dataset,
+        data_dir=config.data_dir or None,
+        num_train=config.num_train or None,
+        validation=config.validation,
+        image_size=config.image_size or None,
+    )
 
 
 def _random_signs(key: jax.Array, params: Any, labels: Any, size: float) -> Any:
