@@ -121,7 +121,8 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
             f'    python -c "import tensorflow_datasets as tfds; '
             f"tfds.builder('{name}', data_dir='{folder}', file_format='array_record')"
             '.download_and_prepare()"\n'
-            "Copy the folder and name it in $TFDS_DATA_DIR. Names are listed on "
+            "(into another folder, if this one holds it in another format). Then copy "
+            "the folder and name it in $TFDS_DATA_DIR. Names are listed on "
             "https://www.tensorflow.org/datasets/catalog. The data set `digits` is "
             "packaged and needs no download."
         ) from error
@@ -255,7 +256,8 @@ def _read(
         ValueError: If it is not what was written. NumPy raises others of its own.
     """
     images = np.load(images_file, mmap_mode="r")
-    with np.load(labels_file) as stored:
+    # NumPy leaves a file open that it cannot read; this one is closed here.
+    with labels_file.open("rb") as opened, np.load(opened) as stored:
         labels, checksum = stored["labels"], stored["checksum"]
     if images.shape != shape or images.dtype != np.uint8:
         raise ValueError(f"it holds {images.dtype} {images.shape}, not uint8 {shape}")
