@@ -13,6 +13,7 @@ from typing import Any
 
 from adaste_jax import estimators, metrics, optim, train
 from adaste_jax._paths import kernels
+from adaste_jax._summary import summary
 from adaste_jax._tree import binarize, deploy
 
 __version__ = importlib.metadata.version("adaste_jax")
@@ -27,6 +28,7 @@ __all__ = [
     "metrics",
     "nn",
     "optim",
+    "summary",
     "train",
 ]
 

@@ -1,0 +1,187 @@
+"""Counts the multiply-adds of a traced program, and whose they are.
+
+Products are found in the program (a jaxpr) and in the programs within it. Each belongs
+to the parameter from which one of its operands is computed without the inputs, by a
+cast, a sign, a scale, a transposition or a slice, say.
+"""
+
+import collections
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax.extend.core as jax_core
+from jax.extend.core import primitives
+
+# Where a value comes from: the index of a leaf of the parameters, or one of these.
+_CONSTANT = -2
+_INPUTS = -1
+
+# Multiply-adds by the source that they belong to.
+_Tally = collections.Counter[int]
+
+
+class Leaf(NamedTuple):
+    """What decides between parameters that meet in one value."""
+
+    one_bit: bool
+    size: int
+
+
+class Counts(NamedTuple):
+    """Multiply-adds of one run of a program."""
+
+    of_leaves: tuple[int, ...]
+    of_activations: int
+    notes: tuple[str, ...]
+
+
+def count(program: jax_core.Jaxpr, leaves: Sequence[Leaf]) -> Counts:
+    """Counts matrix products and convolutions.
+
+    Args:
+        program: A function of the leaves of the parameters and further inputs.
+        leaves: One entry for each of the first inputs. Where several meet, a product
+            belongs to one of one bit before a real one, and then to the largest.
+
+    Returns:
+        Multiply-adds of each leaf, of products without a leaf, and notes on what was
+        not counted in full.
+    """
+    walk = _Walk(leaves)
+    others = len(program.invars) - len(leaves)
+    _, tally = walk.program(program, [*range(len(leaves)), *[_INPUTS] * others])
+    of_leaves = tuple(tally[index] for index in range(len(leaves)))
+    return Counts(of_leaves, tally[_INPUTS], tuple(sorted(walk.notes)))
+
+
+class _Walk:
+    """Follows the sources of values through a program, and counts its products."""
+
+    def __init__(self, leaves: Sequence[Leaf]):
+        self.notes: set[str] = set()
+        self._leaves = leaves
+
+    def program(
+        self, jaxpr: jax_core.Jaxpr, sources: Iterable[int]
+    ) -> tuple[list[int], _Tally]:
+        """Sources of the outputs, and the counts, given the sources of the inputs."""
+        known = dict(zip(jaxpr.invars, sources, strict=True))
+
+        def source(value: Any) -> int:
+            if isinstance(value, jax_core.Literal):
+                return _CONSTANT
+            return known.get(value, _CONSTANT)
+
+        counts: _Tally = collections.Counter()
+        for equation in jaxpr.eqns:
+            outputs, inner = self._equation(
+                equation, [source(value) for value in equation.invars]
+            )
+            known.update(zip(equation.outvars, outputs, strict=True))
+            counts.update(inner)
+        return [source(value) for value in jaxpr.outvars], counts
+
+    def _equation(
+        self, equation: jax_core.JaxprEqn, sources: list[int]
+    ) -> tuple[list[int], _Tally]:
+        primitive, params = equation.primitive, equation.params
+        if primitive is primitives.scan_p:
+            carried = slice(
+                params["num_consts"], params["num_consts"] + params["num_carry"]
+            )
+            outputs, counts = self._loop(params["jaxpr"].jaxpr, sources, carried)
+            times = params["length"]
+            return outputs, collections.Counter(
+                {key: times * count for key, count in counts.items()}
+            )
+        if primitive is primitives.while_p:
+            return self._while(params, sources)
+        if primitive is primitives.cond_p:
+            branches = [
+                self.program(branch.jaxpr, sources[1:]) for branch in params["branches"]
+            ]
+            outputs = [
+                self._join(column)
+                for column in zip(*(outputs for outputs, _ in branches), strict=True)
+            ]
+            return outputs, max(
+                (counts for _, counts in branches), key=collections.Counter.total
+            )
+        programs = list(jax_core.jaxprs_in_params(params))
+        if len(programs) == 1 and _shapes(programs[0]) == _shapes(equation):
+            return self.program(programs[0], sources)  # jit, remat, custom_vjp, ...
+        for inner in programs:
+            _, counts = self.program(inner, [_INPUTS] * len(inner.invars))
+            if counts:
+                self.notes.add(
+                    f"The products within `{primitive.name}` are not counted."
+                )
+        outputs = [self._join(sources)] * len(equation.outvars)
+        return outputs, self._product(equation, sources)
+
+    def _product(self, equation: jax_core.JaxprEqn, sources: list[int]) -> _Tally:
+        """Multiply-adds of one equation, none for most."""
+        size = math.prod(_shape(equation.outvars[0])) if equation.outvars else 0
+        if equation.primitive is primitives.dot_general_p:
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            shape = _shape(equation.invars[0])
+            per_output = math.prod(shape[axis] for axis in contracted)
+        elif equation.primitive is primitives.conv_general_dilated_p:
+            kernel = _shape(equation.invars[1])
+            features = equation.params["dimension_numbers"].rhs_spec[0]
+            per_output = math.prod(kernel) // kernel[features]
+        else:
+            return collections.Counter()
+        leaves = [source for source in sources if source >= 0]
+        owner = self._join(leaves) if leaves else _INPUTS
+        return collections.Counter({owner: size * per_output})
+
+    def _while(self, params: Any, sources: list[int]) -> tuple[list[int], _Tally]:
+        test, body = params["cond_nconsts"], params["body_nconsts"]
+        carry = sources[test + body :]
+        outputs, counts = self._loop(
+            params["body_jaxpr"].jaxpr,
+            sources[test:],
+            slice(body, body + len(carry)),
+        )
+        _, tested = self.program(
+            params["cond_jaxpr"].jaxpr, [*sources[:test], *outputs]
+        )
+        counts = counts + tested
+        if counts:
+            self.notes.add("The products within `while` loops are counted once.")
+        return outputs, counts
+
+    def _loop(
+        self, body: jax_core.Jaxpr, sources: list[int], carried: slice
+    ) -> tuple[list[int], _Tally]:
+        """One turn of a loop, with what the carry becomes after however many."""
+        while True:
+            outputs, counts = self.program(body, sources)
+            before = sources[carried]
+            after = [
+                self._join(pair)
+                for pair in zip(before, outputs[: len(before)], strict=True)
+            ]
+            if after == before:
+                return outputs, counts
+            sources = [*sources[: carried.start], *after, *sources[carried.stop :]]
+
+    def _join(self, sources: Iterable[int]) -> int:
+        """The source of a value that is computed from several."""
+        return max(sources, key=self._precedence, default=_CONSTANT)
+
+    def _precedence(self, source: int) -> tuple[int, bool, int, int]:
+        if source < 0:
+            return (2 if source == _INPUTS else 0), False, 0, 0
+        one_bit, size = self._leaves[source]
+        return 1, one_bit, size, -source
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return getattr(value.aval, "shape", ())
+
+
+def _shapes(program: jax_core.Jaxpr | jax_core.JaxprEqn) -> list[tuple[int, ...]]:
+    return [_shape(value) for value in program.invars]

@@ -1,0 +1,235 @@
+"""What a network costs: parameters, bytes and multiply-adds, of any function of a tree.
+
+The function is traced, so nothing is known of layers here; see `_multiply_adds`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from adaste_jax import _multiply_adds, _paths
+
+ACTIVATIONS = "(activations)"
+"""The row of products between activations, as in attention."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One leaf of the parameters.
+
+    Attributes:
+        path: Where it is in the tree.
+        shape: Its shape.
+        one_bit: Whether it is deployed with one bit a weight.
+        parameters: Number of entries.
+        bytes: As deployed: one bit each, in whole bytes, or in the dtype of the leaf.
+        float32_bytes: The same in float32.
+        multiply_adds: Of the products with this leaf, for one example.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    one_bit: bool
+    parameters: int
+    bytes: int
+    float32_bytes: int
+    multiply_adds: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """The rows of all leaves, and their totals. `str` gives a table.
+
+    Attributes:
+        rows: One for each leaf, in the order of the tree.
+        activation_multiply_adds: Of products in which no parameter takes part, for one
+            example.
+        notes: What could not be counted in full; empty for most networks.
+    """
+
+    rows: tuple[Row, ...]
+    activation_multiply_adds: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def one_bit_parameters(self) -> int:
+        """Number of weights of one bit."""
+        return sum(row.parameters for row in self.rows if row.one_bit)
+
+    @property
+    def real_parameters(self) -> int:
+        """Number of all other parameters."""
+        return sum(row.parameters for row in self.rows if not row.one_bit)
+
+    @property
+    def bytes(self) -> int:
+        """Size of all leaves as deployed."""
+        return sum(row.bytes for row in self.rows)
+
+    @property
+    def float32_bytes(self) -> int:
+        """Size of all leaves in float32."""
+        return sum(row.float32_bytes for row in self.rows)
+
+    @property
+    def one_bit_multiply_adds(self) -> int:
+        """Multiply-adds with one-bit weights: additions and subtractions."""
+        return sum(row.multiply_adds for row in self.rows if row.one_bit)
+
+    @property
+    def real_multiply_adds(self) -> int:
+        """All other multiply-adds, those between activations included."""
+        real = sum(row.multiply_adds for row in self.rows if not row.one_bit)
+        return real + self.activation_multiply_adds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Rows and totals in plain Python, ready for JSON."""
+        totals = (
+            "one_bit_parameters",
+            "real_parameters",
+            "bytes",
+            "float32_bytes",
+            "one_bit_multiply_adds",
+            "real_multiply_adds",
+        )
+        return dataclasses.asdict(self) | {name: getattr(self, name) for name in totals}
+
+    def __str__(self) -> str:
+        head = (
+            "parameter",
+            "shape",
+            "bits",
+            "parameters",
+            "bytes",
+            "float32 bytes",
+            "multiply-adds",
+        )
+        lines = []
+        for row in self.rows:
+            shape = " x ".join(map(str, row.shape))
+            numbers = row.parameters, row.bytes, row.float32_bytes, row.multiply_adds
+            lines.append((row.path, shape, _bits(row), *map(_number, numbers)))
+        if self.activation_multiply_adds:
+            products = _number(self.activation_multiply_adds)
+            lines.append((ACTIVATIONS, "", "", "", "", "", products))
+        for one_bit, name in ((True, "one bit"), (False, "real")):
+            rows = [row for row in self.rows if row.one_bit is one_bit]
+            numbers = (
+                self.one_bit_parameters if one_bit else self.real_parameters,
+                sum(row.bytes for row in rows),
+                sum(row.float32_bytes for row in rows),
+                self.one_bit_multiply_adds if one_bit else self.real_multiply_adds,
+            )
+            lines.append((name, "", "", *map(_number, numbers)))
+        numbers = (
+            self.one_bit_parameters + self.real_parameters,
+            self.bytes,
+            self.float32_bytes,
+            self.one_bit_multiply_adds + self.real_multiply_adds,
+        )
+        lines.append(("total", "", "", *map(_number, numbers)))
+        return "\n".join([*_table(head, lines, totals=3), *self.notes])
+
+
+def summary(
+    forward: Callable[..., Any],
+    params: Any,
+    *inputs: Any,
+    where: _paths.Where | bool | None = None,
+) -> Summary:
+    """Counts the parameters, bytes and multiply-adds of a network.
+
+    `forward` is traced, not run. Counted are matrix products and convolutions, padding
+    and the holes of dilated inputs included. A product belongs to the parameter from
+    which an operand is computed without the inputs: by a cast, a sign, a scale, a
+    slice. Where several parameters meet, it belongs to a one-bit one before a real one,
+    and then to the largest. `scan` counts as often as it runs, `while` once, `cond` as
+    its largest branch.
+
+    Args:
+        forward: A function of `params` and `inputs`: Linen's `apply`, an NNX module
+            after `nnx.merge`, or any other.
+        params: Any pytree of arrays or `jax.ShapeDtypeStruct`: latents, or deployed
+            weights.
+        *inputs: Arrays or `jax.ShapeDtypeStruct`, or trees of them, each with a leading
+            axis of the batch. Multiply-adds are divided by its size.
+        where: The leaves of one bit, as in `adaste_jax.binarize`; `False` for none.
+
+    Returns:
+        A `Summary`. Print it, or take numbers from it by name.
+
+    Raises:
+        ValueError: If the inputs have no common leading axis, or `where` selects
+            nothing.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> params = {"kernel": jnp.ones((64, 10)), "bias": jnp.ones((1, 10))}
+        >>> forward = lambda params, x: x @ params["kernel"] + params["bias"]
+        >>> images = jax.ShapeDtypeStruct((32, 64), jnp.float32)
+        >>> table = summary(forward, params, images)
+        >>> table.one_bit_parameters, table.bytes, table.one_bit_multiply_adds
+        (640, 120, 640)
+    """
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(inputs)}
+    if len(sizes) != 1 or sizes & {(), (0,)}:
+        raise ValueError(
+            "the inputs need one leading axis, that of the batch; their shapes are "
+            f"{jax.tree.map(np.shape, inputs)}."
+        )
+    ((batch,),) = sizes
+    leaves = jax.tree.leaves(params)
+    if where is False:
+        one_bit = [False] * len(leaves)
+    else:
+        one_bit = jax.tree.leaves(_paths.select(params, where))
+    traced = jax.make_jaxpr(forward)(params, *inputs)
+    counts = _multiply_adds.count(
+        traced.jaxpr,
+        [
+            _multiply_adds.Leaf(bit, math.prod(np.shape(leaf)))
+            for bit, leaf in zip(one_bit, leaves, strict=True)
+        ],
+    )
+    rows = tuple(
+        _row(path, leaf, bit, round(number / batch))
+        for path, leaf, bit, number in zip(
+            _paths.paths(params), leaves, one_bit, counts.of_leaves, strict=True
+        )
+    )
+    return Summary(rows, round(counts.of_activations / batch), counts.notes)
+
+
+def _row(path: str, leaf: Any, one_bit: bool, multiply_adds: int) -> Row:
+    size = math.prod(leaf.shape)
+    deployed = math.ceil(size / 8) if one_bit else size * leaf.dtype.itemsize
+    return Row(path, leaf.shape, one_bit, size, deployed, 4 * size, multiply_adds)
+
+
+def _bits(row: Row) -> str:
+    return "1" if row.one_bit else f"{8 * row.bytes / max(row.parameters, 1):g}"
+
+
+def _number(number: int) -> str:
+    return f"{number:,}"
+
+
+def _table(
+    head: Sequence[str], lines: Sequence[Sequence[str]], *, totals: int
+) -> list[str]:
+    """Columns of equal width: two of words, then numbers; the last lines are totals."""
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in (head, *lines)
+    ]
+    rule = "-" * max(map(len, text))
+    return [text[0], rule, *text[1:-totals], rule, *text[-totals:]]
