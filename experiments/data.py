@@ -53,9 +53,9 @@ class Splits:
         max_value: The largest value a pixel can have.
     """
 
-    train: Arrays
-    validation: Arrays
-    test: Arrays
+    train: data_source.Source  # `Arrays`, from `load`
+    validation: data_source.Source
+    test: data_source.Source
     num_classes: int
     mean: np.ndarray
     std: np.ndarray
@@ -113,17 +113,9 @@ def load(
         num_classes, max_value = data_source.num_classes(opened), 255
 
     order = _stratified_order(whole.labels, seed)
-    kept = _count(validation, len(whole))
-    available = len(whole) - kept
-    if num_train is None:
-        num_train = available
-    if not 0 < num_train <= available:
-        raise errors.RunError(
-            f"num_train is {num_train}, but {name} has {len(whole)} training examples "
-            f"and {kept} of them are kept for validation: give 1 to {available}."
-        )
-    train = _take(whole, order[kept : kept + num_train])
-    mean, std = _moments(train.images, max_value)
+    kept, taken = division(len(whole), validation, num_train)
+    train = _take(whole, order[kept : kept + taken])
+    mean, std = moments(train.images, max_value)
     return Splits(
         train=train,
         validation=_take(whole, order[:kept]),
@@ -235,19 +227,30 @@ def _take(arrays: Arrays, chosen: np.ndarray) -> Arrays:
     return Arrays(arrays.images[chosen], arrays.labels[chosen])
 
 
-def _count(validation: float, total: int) -> int:
-    """How many examples are kept back.
+def division(total: int, validation: float, num_train: int | None) -> tuple[int, int]:
+    """How many examples are kept for validation, and on how many is trained.
+
+    Args:
+        total: Examples of the training split.
+        validation: As in `load`.
+        num_train: As in `load`.
 
     Raises:
-        RunError: If that is negative, or leaves nothing to train on.
+        RunError: If there are not so many, or nothing is left to train on.
     """
-    count = round(validation * total) if validation < 1 else int(validation)
-    if not 0 <= count < total or (validation >= 1 and count != validation):
+    kept = round(validation * total) if validation < 1 else int(validation)
+    if not 0 <= kept < total or (validation >= 1 and kept != validation):
         raise errors.RunError(
             f"validation is {validation}: give a share in [0, 1), or a whole number "
             f"of examples below {total}."
         )
-    return count
+    taken = total - kept if num_train is None else num_train
+    if not 0 < taken <= total - kept:
+        raise errors.RunError(
+            f"num_train is {taken}, but there are {total} training examples and {kept} "
+            f"of them are kept for validation: give 1 to {total - kept}."
+        )
+    return kept, taken
 
 
 def _stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -264,7 +267,7 @@ def _stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.argsort(position)
 
 
-def _moments(images: np.ndarray, max_value: int) -> tuple[np.ndarray, np.ndarray]:
+def moments(images: np.ndarray, max_value: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every channel, exactly, from counts of values.
 
     A channel that never changes has the standard deviation 1, so that it can be

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from experiments import data_source, errors
+from experiments import data, data_source, errors
 
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
@@ -26,6 +26,52 @@ _MARGIN = 0.875
 """Share of the shorter side that is left after the centre crop of evaluation."""
 
 Batch = dict[str, np.ndarray]
+
+
+def open_splits(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    num_train: int | None = None,
+    validation: float = 0.1,
+    image_size: int | None = None,
+) -> data.Splits:
+    """Opens a data set of TensorFlow Datasets that is too large to load.
+
+    Args:
+        name: As in `data.load`.
+        data_dir: As in `data.load`.
+        num_train: Trains on so many of the examples that are left after validation.
+        validation: As in `data.load`, but the first examples of the training split,
+            which TFDS has shuffled when it was prepared.
+        image_size: As in `stream`.
+
+    Returns:
+        As `data.load`, with sources in the place of arrays. Mean and standard
+        deviation are those of a thousand training images.
+
+    Raises:
+        RunError: As `data.load`.
+    """
+    opened = data_source.prepare(name, data_dir)
+    total = opened.info.splits["train"].num_examples
+    kept, taken = data.division(total, validation, num_train)
+    train = data_source.source(name, f"train[{kept}:{kept + taken}]", data_dir)
+    sample = stream(
+        train, batch_size=min(1000, len(train)), train=True, image_size=image_size
+    )
+    mean, std = data.moments(next(iter(sample))["image"], 255)
+    return data.Splits(
+        train=train,
+        validation=data_source.source(name, f"train[:{kept}]", data_dir)
+        if kept
+        else [],
+        test=data_source.source(name, data_source.test_split(opened), data_dir),
+        num_classes=data_source.num_classes(opened),
+        mean=mean,
+        std=std,
+        max_value=255,
+    )
 
 
 def stream(

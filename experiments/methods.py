@@ -61,9 +61,15 @@ def defaults() -> ml_collections.ConfigDict:
     """Options of every method; a config changes what differs.
 
     A learning rate falls to 0 on a cosine of the step (in `adaste_released`, of the
-    epoch); mu rises from `mu_init` to 1 / `alpha` in the first `anneal_fraction`.
+    epoch); mu rises from `mu_init` to `mu_end` in the first `anneal_fraction`. From
+    mu = 1 / `alpha` on, the weights of AdaSTE are binary.
     """
-    annealing = {"alpha": 0.01, "mu_init": 0.01, "anneal_fraction": 0.8}
+    annealing = {
+        "alpha": 0.01,
+        "mu_init": 0.01,
+        "mu_end": 100.0,
+        "anneal_fraction": 0.8,
+    }
     return ml_collections.ConfigDict(
         {
             "full_precision": {"learning_rate": 1e-3},
@@ -138,19 +144,22 @@ def _annealing(options: Any, length: Length) -> tuple[optax.Schedule, int]:
         raise ValueError(
             f"anneal_fraction must lie in (0, 1], got {options.anneal_fraction}."
         )
-    if not options.mu_init > 0:
-        raise ValueError(f"mu_init must be > 0, got {options.mu_init}.")
+    if not 0 < options.mu_init <= options.mu_end:
+        raise ValueError(
+            "mu_init and mu_end must be > 0 and ascending, got "
+            f"{options.mu_init} and {options.mu_end}."
+        )
     if not 0 < options.alpha < 1:
         raise ValueError(f"alpha must lie in (0, 1), got {options.alpha}.")
     steps = max(1, round(options.anneal_fraction * length.num_steps))
-    end = 1 / options.alpha
     schedule = optax.exponential_decay(
         options.mu_init,
         transition_steps=steps,
-        decay_rate=end / options.mu_init,
-        end_value=end,
+        decay_rate=options.mu_end / options.mu_init,
+        end_value=options.mu_end,
     )
-    return schedule, steps
+    binary = options.mu_end * options.alpha >= 1 - 1e-6
+    return schedule, steps if binary else length.num_steps + 1
 
 
 def _full_precision(options: Any, length: Length) -> Method:

@@ -76,6 +76,7 @@ class Run:
         config = self.config
         calls = steps_per_call(config.steps_per_call)
         if config.resident:
+            assert isinstance(self.splits.train, data.Arrays)
             return feeds.ResidentFeed(
                 self.splits.train,
                 key=key,
@@ -108,9 +109,10 @@ class Run:
             params = _random_signs(
                 self._latent_key, params, labels, self.method.initial_latent
             )
-        return train.TrainState.create(
+        state = train.TrainState.create(
             params, self._tx, key=self._train_key, model_state=variables
         )
+        return train.replicate(state)
 
     @functools.cached_property
     def _tx(self) -> optax.GradientTransformation:
@@ -143,7 +145,7 @@ class Run:
         names = ["loss", "accuracy", *self.method.hyperparameters]
         if self.where is not None:
             names += ["flip_rate", "saturated", "zero_gradient"]
-        return tally.Tally.start(state.params, self.where, names)
+        return train.replicate(tally.Tally.start(state.params, self.where, names))
 
     def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
         """Mean loss and accuracy of the deployed network.
