@@ -1,0 +1,27 @@
+"""From trained latents to a file with one bit a weight, and from it to predictions."""
+
+from adaste_jax.export._fold import (
+    apply_folded,
+    fold_batch_norm,
+    fold_linen,
+    fold_threshold,
+)
+from adaste_jax.export._pack import (
+    pack,
+    pack_ternary,
+    packed_shape,
+    unpack,
+    unpack_ternary,
+)
+
+__all__ = [
+    "apply_folded",
+    "fold_batch_norm",
+    "fold_linen",
+    "fold_threshold",
+    "pack",
+    "pack_ternary",
+    "packed_shape",
+    "unpack",
+    "unpack_ternary",
+]
