@@ -1,11 +1,13 @@
 """From trained latents to a file with one bit a weight, and from it to predictions."""
 
+from adaste_jax.export._file import Loaded, load, save
 from adaste_jax.export._fold import (
     apply_folded,
     fold_batch_norm,
     fold_linen,
     fold_threshold,
 )
+from adaste_jax.export._format import FormatError
 from adaste_jax.export._pack import (
     pack,
     pack_ternary,
@@ -15,13 +17,17 @@ from adaste_jax.export._pack import (
 )
 
 __all__ = [
+    "FormatError",
+    "Loaded",
     "apply_folded",
     "fold_batch_norm",
     "fold_linen",
     "fold_threshold",
+    "load",
     "pack",
     "pack_ternary",
     "packed_shape",
+    "save",
     "unpack",
     "unpack_ternary",
 ]
