@@ -15,6 +15,7 @@ from adaste_jax.export._pack import (
     unpack,
     unpack_ternary,
 )
+from adaste_jax.export._program import packed_forward, to_stablehlo
 
 __all__ = [
     "FormatError",
@@ -26,8 +27,10 @@ __all__ = [
     "load",
     "pack",
     "pack_ternary",
+    "packed_forward",
     "packed_shape",
     "save",
+    "to_stablehlo",
     "unpack",
     "unpack_ternary",
 ]
