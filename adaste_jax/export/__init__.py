@@ -1,0 +1,36 @@
+"""From trained latents to a file with one bit a weight, and from it to predictions."""
+
+from adaste_jax.export._file import Loaded, load, save
+from adaste_jax.export._fold import (
+    apply_folded,
+    fold_batch_norm,
+    fold_linen,
+    fold_threshold,
+)
+from adaste_jax.export._format import FormatError
+from adaste_jax.export._pack import (
+    pack,
+    pack_ternary,
+    packed_shape,
+    unpack,
+    unpack_ternary,
+)
+from adaste_jax.export._program import packed_forward, to_stablehlo
+
+__all__ = [
+    "FormatError",
+    "Loaded",
+    "apply_folded",
+    "fold_batch_norm",
+    "fold_linen",
+    "fold_threshold",
+    "load",
+    "pack",
+    "pack_ternary",
+    "packed_forward",
+    "packed_shape",
+    "save",
+    "to_stablehlo",
+    "unpack",
+    "unpack_ternary",
+]

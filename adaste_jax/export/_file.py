@@ -1,0 +1,250 @@
+"""One file for one trained network: a bit for each binary weight."""
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adaste_jax import _paths
+from adaste_jax.estimators import _base
+from adaste_jax.export import _format, _pack
+
+
+class Loaded(NamedTuple):
+    """What `load` returns. Leaves are NumPy arrays, which JAX takes as they are."""
+
+    params: Any  # binary leaves are exactly +1 and -1
+    model_state: Any  # as given to `save`; an empty dictionary where it was None
+    metadata: dict[str, Any]  # as given to `save`
+    header: dict[str, Any]  # versions; how each tensor is stored
+
+
+def save(
+    path: str | os.PathLike[str],
+    params: Any,
+    *,
+    where: _paths.Where | None = None,
+    model_state: Any = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a network as one safetensors file, with one bit for each binary weight.
+
+    n binary weights take exactly ceil(n / 8) bytes. They are the signs of `deploy`,
+    packed along all axes but the last where that leaves no byte partly filled, and
+    along all axes elsewhere. Other leaves keep their dtype. The file appears under its
+    name only when it is complete and on the disk: it is written under another name in
+    the same folder, synchronised, and renamed. The format is that of
+    `docs/format.md`, which has a reader of one page in plain NumPy.
+
+    Args:
+        path: File to write. An existing file is replaced.
+        params: Latents, or deployed weights: any tree whose keys have no slash.
+        where: Which leaves are binary, as in `adaste_jax.deploy`.
+        model_state: What else the network needs, stored as it is: in Flax Linen
+            `{"batch_stats": ...}`.
+        metadata: What a reader needs to know, as JSON: `architecture` and `config` to
+            build the network again, `estimator`, `commit` of the training code.
+
+    Raises:
+        ImportError: If safetensors is not installed.
+        TypeError: If a selected leaf is not floating point, a leaf is of a dtype that
+            the format does not have, or the metadata cannot be written as JSON.
+        ValueError: If nothing is selected, a name is no good as a name of a tensor, or
+            the header would be larger than the format allows.
+
+    Example:
+        >>> import os, tempfile
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import export
+        >>> params = {"kernel": jnp.linspace(-1.0, 1.0, 96).reshape(8, 12)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = os.path.join(folder, "model.safetensors")
+        ...     export.save(path, params, metadata={"architecture": "demo"})
+        ...     loaded = export.load(path)
+        >>> loaded.metadata, loaded.params["kernel"].sum()
+        ({'architecture': 'demo'}, np.float32(0.0))
+    """
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            'writing one-bit files needs safetensors: pip install "adaste_jax[export]"'
+        ) from error
+
+    mask = jax.tree.leaves(_paths.select(params, where))
+    entries = {
+        name: _binary(name, leaf) if binary else _real(name, leaf)
+        for (name, leaf), binary in zip(_named("params", params), mask, strict=True)
+    }
+    for name, leaf in _named("model_state", model_state):
+        entries[name] = _real(name, leaf)
+    if len(entries) != len(mask) + len(jax.tree.leaves(model_state)):
+        raise ValueError(f"two leaves have one name; the names are {sorted(entries)}.")
+    header = {
+        "format": _format.VERSION,
+        "adaste_jax": importlib.metadata.version("adaste_jax"),
+        "jax": jax.__version__,
+        "metadata": dict(metadata or {}),
+        "tensors": {name: description for name, (_, description) in entries.items()},
+    }
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        error.add_note("`metadata` must be JSON, without NaN and infinity")
+        raise
+    data = safetensors.numpy.save(
+        {name: stored for name, (stored, _) in entries.items()},
+        metadata={_format.KEY: _format.seal(text)},
+    )
+    length = int.from_bytes(data[:8], "little")
+    if length > _format.HEADER_LIMIT:
+        raise ValueError(
+            f"the header takes {length} bytes, and the format allows "
+            f"{_format.HEADER_LIMIT}: shorten `metadata`."
+        )
+    write(path, data)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    params_like: Any = None,
+    model_state_like: Any = None,
+) -> Loaded:
+    """Reads a file that `save` wrote. Checks all of it; runs nothing that is in it.
+
+    Args:
+        path: The file.
+        params_like: A tree of the structure and shapes that the parameters had, of
+            arrays or `jax.ShapeDtypeStruct`. Default: nested dictionaries, which is
+            what Flax Linen has.
+        model_state_like: Likewise for the model state.
+
+    Returns:
+        Parameters, with binary leaves that are exactly +1 and -1, model state,
+        metadata and header.
+
+    Raises:
+        FormatError: If the file is not one of this format, is of another version, or
+            is damaged. It is a `ValueError`.
+        OSError: If the file cannot be read.
+        ValueError: If the file does not fit `params_like` or `model_state_like`.
+    """
+    tensors, header = _format.read(path)
+    tree = _format.nest(tensors)
+    params, model_state = tree.get("params", {}), tree.get("model_state", {})
+    if params_like is not None:
+        params = _restore("params", params_like, tensors)
+    if model_state_like is not None:
+        model_state = _restore("model_state", model_state_like, tensors)
+    return Loaded(params, model_state, header["metadata"], header)
+
+
+def row_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes along which a file packs: all but the last, if that wastes no bit.
+
+    For kernels of Flax those are the axes that are summed over, so that the bytes of a
+    dense kernel go into `packed_matmul` as they are.
+    """
+    rows = tuple(range(len(shape) - 1))
+    if rows and math.prod(shape[:-1]) % _pack.WEIGHTS_PER_BYTE == 0:
+        return rows
+    return tuple(range(len(shape)))
+
+
+def write(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that is either there and complete, or not there."""
+    target = pathlib.Path(path)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        with open(partial, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # else the new name may be lost with the power
+    finally:
+        os.close(folder)
+
+
+def _named(root: str, tree: Any) -> Iterator[tuple[str, Any]]:
+    """Leaves with their names: "params/body/kernel"."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
+        for key in keys:
+            if "/" in key:
+                raise ValueError(
+                    f"the key {key!r} has a slash, which separates keys in the file."
+                )
+        name = "/".join([root, *keys])
+        _format.check_name(name)
+        yield name, leaf
+
+
+def _binary(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    try:
+        latent = _base.check_latent(leaf)
+    except TypeError as error:
+        error.add_note(f"at the leaf {name!r}")
+        raise
+    axes = row_axes(latent.shape)
+    packed = np.asarray(_pack.pack(latent, axis=axes or None))
+    return packed, _description("bits", latent.dtype.name, latent.shape, axes, packed)
+
+
+def _real(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
+    dtype = jnp.asarray(leaf).dtype if np.isscalar(leaf) else leaf.dtype
+    if dtype.name not in _format.DTYPES:
+        raise TypeError(
+            f"{name!r} is of dtype {dtype}, and a file holds "
+            f"{', '.join(_format.DTYPES)}. Store random keys by `jax.random.key_data`."
+        )
+    stored = np.asarray(leaf, dtype, order="C")
+    return stored, _description("real", stored.dtype.name, stored.shape, (), stored)
+
+
+def _description(
+    encoding: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    stored: np.ndarray,
+) -> dict[str, Any]:
+    return {
+        "encoding": encoding,
+        "dtype": dtype,
+        "shape": list(shape),
+        "axes": list(axes),
+        "sha256": hashlib.sha256(stored.tobytes()).hexdigest(),
+    }
+
+
+def _restore(root: str, like: Any, tensors: dict[str, np.ndarray]) -> Any:
+    """The tensors under a root in the structure of another tree."""
+    names = [name for name, _ in _named(root, like)]
+    found = {name for name in tensors if name.split("/")[0] == root}
+    if set(names) != found:
+        raise ValueError(
+            f"the file and `{root}_like` differ in {sorted(found ^ set(names))}."
+        )
+    for name, leaf in _named(root, like):
+        if np.shape(leaf) != tensors[name].shape:
+            raise ValueError(
+                f"{name!r} has the shape {tensors[name].shape} in the file and "
+                f"{np.shape(leaf)} in `{root}_like`."
+            )
+    return jax.tree.unflatten(jax.tree.structure(like), [tensors[n] for n in names])

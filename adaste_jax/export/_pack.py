@@ -1,0 +1,262 @@
+"""Eight binary weights, or five ternary ones, in a byte.
+
+The packed axis is cut into groups, padded at the end to whole bytes, and each group
+becomes one byte. Binary: bit j of a byte, of value 2^j, is 1 where weight j of the
+group is +1, which is `numpy.packbits(weights > 0, bitorder="little")`; padding bits
+are 0. Ternary: a byte is the sum of (weight j + 1) 3^j, at most 242; padding is 0.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+from adaste_jax import _numerics
+
+Axis = int | Sequence[int] | None
+"""The packed axis: one axis, or neighbouring axes, which are flattened in C order into
+one, or None for all of them."""
+
+WEIGHTS_PER_BYTE = 8
+TRITS_PER_BYTE = 5
+
+
+def pack(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
+    """Packs signs, eight a byte: 1 where a weight or latent is >= 0, +1, else 0.
+
+    By default all axes are flattened, and n weights take ceil(n / 8) bytes. With an
+    axis, the others keep their places, so that sharding along them is kept and a byte
+    never mixes rows. `packed_matmul` takes a dense kernel [in, out] packed with
+    `axis=0`; with `axis=(0, 1, 2)` a convolution kernel [height, width, in, out]
+    becomes such a matrix. For a tree use `jax.tree.map`.
+
+    Args:
+        weights: Weights or latents, floating point or signed integers, any shape. The
+            sign is that of `adaste_jax.deploy`: +1 for 0.
+        axis: The packed axis; neighbouring axes, flattened into one; or None for all.
+
+    Returns:
+        Bytes, uint8. With sizes [..., n, ...] and n that of the packed axis, the shape
+        is [..., ceil(n / 8), ...].
+
+    Raises:
+        TypeError: If `weights` are not real numbers.
+        ValueError: If `axis` is out of range, or its axes are not neighbours.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import export
+        >>> export.pack(jnp.array([1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0]))
+        Array([9, 1], dtype=uint8)
+    """
+    array = _check_real(weights)
+    if not array.size:  # jnp.packbits divides by the number of groups
+        return jnp.zeros(packed_shape(array.shape, axis=axis), jnp.uint8)
+    return _pack_bits(array, *merge(array.shape, axis))
+
+
+def unpack(
+    packed: ArrayLike,
+    shape: Sequence[int],
+    *,
+    axis: Axis = None,
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
+    """Undoes `pack`: weights that are exactly +1 or -1.
+
+    Args:
+        packed: Bytes, as `pack` returns them.
+        shape: Shape of the weights. It cannot be read off the bytes, which are padded.
+        axis: As in `pack`.
+        dtype: Of the weights.
+
+    Returns:
+        Weights of the given shape and dtype.
+
+    Raises:
+        TypeError: If `packed` is not uint8.
+        ValueError: If the bytes do not have the shape that `pack` gives.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import export
+        >>> export.unpack(jnp.array([9, 1], jnp.uint8), (3, 3)).astype(int)
+        Array([[ 1, -1, -1],
+               [ 1, -1, -1],
+               [-1, -1,  1]], dtype=int32)
+    """
+    array = _check_packed(packed, shape, axis, WEIGHTS_PER_BYTE)
+    if not array.size:
+        return jnp.zeros(shape, dtype)
+    weights = _unpack_bits(array, *merge(shape, axis), dtype=jnp.dtype(dtype))
+    return weights.reshape(shape)
+
+
+def pack_ternary(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
+    """Packs -1, 0 and +1, five a byte: 1.6 bits a weight.
+
+    Args:
+        weights: Weights; of other values the sign is taken. Any shape.
+        axis: As in `pack`.
+
+    Returns:
+        Bytes, uint8, of shape [..., ceil(n / 5), ...].
+
+    Raises:
+        TypeError: As in `pack`.
+        ValueError: As in `pack`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import export
+        >>> export.pack_ternary(jnp.array([-1.0, 0.0, 1.0, 0.0, 0.0, 1.0]))
+        Array([129,   2], dtype=uint8)
+    """
+    array = _check_real(weights)
+    return _pack_trits(array, *merge(array.shape, axis))
+
+
+def unpack_ternary(
+    packed: ArrayLike,
+    shape: Sequence[int],
+    *,
+    axis: Axis = None,
+    dtype: DTypeLike = jnp.float32,
+) -> jax.Array:
+    """Undoes `pack_ternary`: weights that are -1, 0 or +1.
+
+    Args:
+        packed: Bytes, as `pack_ternary` returns them: none above 242.
+        shape: As in `unpack`.
+        axis: As in `pack`.
+        dtype: Of the weights.
+
+    Returns:
+        Weights of the given shape and dtype.
+
+    Raises:
+        TypeError: As in `unpack`.
+        ValueError: As in `unpack`.
+    """
+    array = _check_packed(packed, shape, axis, TRITS_PER_BYTE)
+    weights = _unpack_trits(array, *merge(shape, axis), dtype=jnp.dtype(dtype))
+    return weights.reshape(shape)
+
+
+def packed_shape(
+    shape: Sequence[int], *, axis: Axis = None, per_byte: int = WEIGHTS_PER_BYTE
+) -> tuple[int, ...]:
+    """Shape of the bytes that `pack` makes of weights of a shape.
+
+    Args:
+        shape: Shape of the weights.
+        axis: As in `pack`.
+        per_byte: 8 for `pack`, 5 for `pack_ternary`.
+
+    Returns:
+        The shape; its product is the number of bytes.
+
+    Raises:
+        ValueError: As in `pack`.
+
+    Example:
+        >>> from adaste_jax import export
+        >>> export.packed_shape((3, 3, 16, 32), axis=(0, 1, 2))
+        (18, 32)
+    """
+    first, merged = merge(shape, axis)
+    return (*merged[:first], -(-merged[first] // per_byte), *merged[first + 1 :])
+
+
+def merge(shape: Sequence[int], axis: Axis) -> tuple[int, tuple[int, ...]]:
+    """The place of the packed axis, and the shape with its axes flattened into one."""
+    rank = len(shape)
+    if axis is None:
+        first, stop = 0, rank
+    else:
+        axes = (axis,) if isinstance(axis, int) else tuple(axis)
+        wrapped = [a + rank if a < 0 else a for a in axes]
+        first, stop = (wrapped[0], wrapped[-1] + 1) if wrapped else (0, 0)
+        if wrapped != list(range(first, stop)) or not 0 <= first < stop <= rank:
+            raise ValueError(
+                f"`axis` must be one axis, neighbouring axes in rising order, or None; "
+                f"got {axis!r} for weights of shape {tuple(shape)}."
+            )
+    size = math.prod(shape[first:stop])
+    return first, (*shape[:first], size, *shape[stop:])
+
+
+@functools.partial(jax.jit, static_argnames=("first", "merged"))
+def _pack_bits(weights: jax.Array, first: int, merged: tuple[int, ...]) -> jax.Array:
+    positive = _numerics.sign(weights).reshape(merged) > 0
+    return jnp.packbits(positive, axis=first, bitorder="little")
+
+
+@functools.partial(jax.jit, static_argnames=("first", "merged", "dtype"))
+def _unpack_bits(
+    packed: jax.Array, first: int, merged: tuple[int, ...], dtype: jnp.dtype
+) -> jax.Array:
+    bits = jnp.unpackbits(packed, axis=first, count=merged[first], bitorder="little")
+    one = jnp.ones((), dtype)
+    return jnp.where(bits > 0, one, -one)
+
+
+@functools.partial(jax.jit, static_argnames=("first", "merged"))
+def _pack_trits(weights: jax.Array, first: int, merged: tuple[int, ...]) -> jax.Array:
+    digits = jnp.sign(weights).astype(jnp.int8).astype(jnp.uint8) + jnp.uint8(1)
+    digits = jnp.moveaxis(digits.reshape(merged), first, -1)
+    count = -(-merged[first] // TRITS_PER_BYTE)
+    padding = count * TRITS_PER_BYTE - merged[first]
+    digits = jnp.pad(digits, [(0, 0)] * (digits.ndim - 1) + [(0, padding)])
+    groups = digits.reshape(*digits.shape[:-1], count, TRITS_PER_BYTE)
+    packed = jnp.sum(groups * _powers(groups.ndim), axis=-1, dtype=jnp.uint8)
+    return jnp.moveaxis(packed, -1, first)
+
+
+@functools.partial(jax.jit, static_argnames=("first", "merged", "dtype"))
+def _unpack_trits(
+    packed: jax.Array, first: int, merged: tuple[int, ...], dtype: jnp.dtype
+) -> jax.Array:
+    groups = jnp.moveaxis(packed, first, -1)[..., None]
+    digits = groups // _powers(groups.ndim) % jnp.uint8(3)
+    padded = digits.shape[-2] * TRITS_PER_BYTE
+    digits = digits.reshape(*digits.shape[:-2], padded)[..., : merged[first]]
+    weights = jnp.moveaxis(digits, -1, first).astype(jnp.int8) - jnp.int8(1)
+    return weights.astype(dtype)
+
+
+def _powers(rank: int) -> jax.Array:
+    """1, 3, 9, 27, 81 along the last of `rank` axes."""
+    powers = jnp.array([3**j for j in range(TRITS_PER_BYTE)], jnp.uint8)
+    return powers.reshape(*[1] * (rank - 1), TRITS_PER_BYTE)
+
+
+def _check_real(weights: ArrayLike) -> jax.Array:
+    array = jnp.asarray(weights)
+    if not (
+        jnp.issubdtype(array.dtype, jnp.floating)
+        or jnp.issubdtype(array.dtype, jnp.signedinteger)
+    ):
+        raise TypeError(
+            f"weights must be floating point or signed integers, got {array.dtype} of "
+            f"shape {array.shape}."
+        )
+    return array
+
+
+def _check_packed(
+    packed: ArrayLike, shape: Sequence[int], axis: Axis, per_byte: int
+) -> jax.Array:
+    array = jnp.asarray(packed)
+    if array.dtype != jnp.uint8:
+        raise TypeError(f"packed weights are uint8, got {array.dtype}.")
+    expected = packed_shape(shape, axis=axis, per_byte=per_byte)
+    if array.shape != expected:
+        raise ValueError(
+            f"weights of shape {tuple(shape)} packed along axis {axis!r} are bytes of "
+            f"shape {expected}, got {array.shape}."
+        )
+    return array

@@ -1,0 +1,145 @@
+"""A network as one program that holds packed weights and needs no Python model."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from adaste_jax import _paths
+from adaste_jax.export import _file, _pack
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def packed_forward(
+    forward: Callable[..., Any],
+    params: Any,
+    model_state: Any = None,
+    *,
+    where: _paths.Where | None = None,
+) -> Callable[[jax.Array], Any]:
+    """A function of the inputs alone that holds one bit for each binary weight.
+
+    Its constants are the bytes of `pack` and the real leaves; it unpacks whenever it
+    runs, behind a barrier, so that XLA does not compute the floating-point weights
+    while compiling and keep them in the program.
+
+    Args:
+        forward: `forward(params, inputs)`, or `forward(params, model_state, inputs)`
+            where a model state is given. In evaluation mode, pure.
+        params: Latents or deployed weights. `forward` sees their signs.
+        model_state: Anything else that `forward` needs, for example batch statistics.
+        where: Which leaves are binary, as in `adaste_jax.deploy`.
+
+    Returns:
+        The function.
+
+    Raises:
+        TypeError: As `pack`.
+        ValueError: If nothing is selected.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import export
+        >>> params = {"kernel": jnp.array([[0.3, -2.0], [-0.1, 0.0]])}
+        >>> f = export.packed_forward(lambda params, x: x @ params["kernel"], params)
+        >>> f(jnp.array([[1.0, 3.0]]))
+        Array([[-2.,  2.]], dtype=float32)
+    """
+    mask = jax.tree.leaves(_paths.select(params, where))
+    leaves, structure = jax.tree.flatten(params)
+    shapes = [jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)) for x in leaves]
+    stored = [
+        np.asarray(_pack.pack(leaf) if binary else leaf)
+        for leaf, binary in zip(leaves, mask, strict=True)
+    ]
+    state = jax.tree.map(np.asarray, model_state)
+
+    def program(inputs: jax.Array) -> Any:
+        constants = jax.lax.optimization_barrier([jnp.asarray(x) for x in stored])
+        weights = [
+            _pack.unpack(value, like.shape, dtype=like.dtype) if binary else value
+            for value, like, binary in zip(constants, shapes, mask, strict=True)
+        ]
+        arguments = (inputs,) if model_state is None else (state, inputs)
+        return forward(jax.tree.unflatten(structure, weights), *arguments)
+
+    return program
+
+
+def to_stablehlo(
+    forward: Callable[..., Any],
+    params: Any,
+    model_state: Any = None,
+    *,
+    input_shape: Sequence[int],
+    input_dtype: DTypeLike = jnp.float32,
+    where: _paths.Where | None = None,
+    platforms: Sequence[str] = PLATFORMS,
+    path: str | os.PathLike[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Serialises a network by `jax.export`: packed weights, any batch size.
+
+    To run the program, only JAX is needed:
+
+        program = jax.export.deserialize(bytearray(file.read()))
+        logits = program.call(images)
+
+    JAX reads such programs for six months, and older releases do not read those of
+    newer ones: one written by jax 0.12 does not load in 0.10. Keep the file of `save`
+    as well; it does not age.
+
+    Args:
+        forward: As in `packed_forward`.
+        params: As in `packed_forward`.
+        model_state: As in `packed_forward`.
+        input_shape: Shape of one example. The batch is one axis more, at the front.
+        input_dtype: Of the inputs.
+        where: As in `packed_forward`.
+        platforms: Where the program shall run. Their devices need not be here.
+        path: If given, the program is also written there, as `save` writes, and beside
+            it, at `path` + ".json", what is needed to use it: versions, platforms,
+            shapes, dtypes, its checksum, and `metadata`.
+        metadata: For that second file; JSON.
+
+    Returns:
+        The serialised program.
+
+    Raises:
+        ImportError: If flatbuffers is not installed.
+        TypeError: As `packed_forward`, or if `metadata` are not JSON.
+        ValueError: As `packed_forward`.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ImportError(
+            'serialised programs need flatbuffers: pip install "adaste_jax[export]"'
+        )
+    program = jax.jit(packed_forward(forward, params, model_state, where=where))
+    (batch,) = jax.export.symbolic_shape("batch")
+    inputs = jax.ShapeDtypeStruct((batch, *input_shape), input_dtype)
+    exported = jax.export.export(program, platforms=tuple(platforms))(inputs)
+    data = bytes(exported.serialize())
+    if path is not None:
+        description = {
+            "adaste_jax": importlib.metadata.version("adaste_jax"),
+            "jax": jax.__version__,
+            "calling_convention_version": exported.calling_convention_version,
+            "platforms": list(exported.platforms),
+            "input": [str(x) for x in exported.in_avals],
+            "output": [str(x) for x in exported.out_avals],
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "metadata": dict(metadata or {}),
+        }
+        text = json.dumps(description, indent=2, allow_nan=False) + "\n"
+        _file.write(path, data)
+        _file.write(f"{os.fspath(path)}.json", text.encode())
+    return data

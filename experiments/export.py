@@ -1,0 +1,312 @@
+"""Writes the trained network of a workdir as a file with one bit a weight.
+
+    python -m experiments.export --workdir=runs/quickstart --out=quickstart.safetensors
+
+prints what each layer takes, and the accuracy before and after. With `--program=FILE`
+the network is also written as a program that JAX alone can run.
+"""
+
+import argparse
+import functools
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+
+import adaste_jax
+from adaste_jax import export
+from experiments import checkpoints, deployed, errors
+from experiments.configs import base
+from experiments.run import Run
+
+_TITLES = {
+    "binary": "binary weights",
+    "training": "weights of the last step, float32",
+    "deployed": "deployed weights, float32",
+    "file": "file",
+    "program": "program",
+}
+
+
+def export_run(
+    workdir: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    program: str | os.PathLike[str] | None = None,
+    fold: bool = False,
+    num_test: int = 0,
+) -> dict[str, Any]:
+    """Writes the file, reads it back, and compares the two networks.
+
+    Args:
+        workdir: Folder of a run with a checkpoint.
+        out: File to write.
+        program: Where to write the network as a program too; None for nowhere.
+        fold: Whether batch normalisation is folded into a scale and a shift.
+        num_test: How many test images are compared; 0 for all.
+
+    Returns:
+        The report; see `show`.
+
+    Raises:
+        RunError: If there is no checkpoint, or nothing binary in it.
+    """
+    run, state = _restored(pathlib.Path(workdir))
+    return export_state(run, state, out, program=program, fold=fold, num_test=num_test)
+
+
+def export_state(
+    run: Run,
+    state: Any,
+    out: str | os.PathLike[str],
+    *,
+    program: str | os.PathLike[str] | None = None,
+    fold: bool = False,
+    num_test: int = 0,
+) -> dict[str, Any]:
+    """As `export_run`, from a run in memory."""
+    if run.where is None:
+        raise errors.RunError(
+            f"the method {run.config.method!r} has no binary weights to pack."
+        )
+    config = run.config
+    images = run.splits.test.images[: num_test or None]
+    labels = run.splits.test.labels[: num_test or None]
+    model_state = run.deployed_statistics(state)
+    plain = deployed.describe(config, run.splits, folded=False)
+    weights = adaste_jax.deploy(state.params, where=run.where)
+    outputs = jax.jit(deployed.network(plain))
+    evaluate = functools.partial(
+        deployed.all_logits, images=images, batch_size=config.eval_batch_size
+    )
+    logits = {
+        "training": evaluate(
+            functools.partial(outputs, _training_weights(run, state), state.model_state)
+        ),
+        "deployed": evaluate(functools.partial(outputs, weights, model_state)),
+    }
+
+    description = deployed.describe(config, run.splits, folded=fold)
+    stored = (weights, model_state)
+    if fold:
+        stored = deployed.fold(plain, *stored)
+    metadata = {
+        **description,
+        "estimator": {"method": config.method, **config.methods[config.method]},
+        "config": json.loads(config.to_json(default=str)),
+        "step": int(state.step),
+        "commit": _commit(),
+    }
+    export.save(
+        out, stored[0], where=run.where, model_state=stored[1], metadata=metadata
+    )
+    loaded = export.load(out)
+    read = jax.jit(deployed.network(loaded.metadata))
+    logits["file"] = evaluate(
+        functools.partial(read, loaded.params, loaded.model_state)
+    )
+    if program:
+        call = _write_program(program, description, *stored, run.where, metadata)
+        logits["program"] = evaluate(call)
+    return _report(out, program, loaded, weights, model_state, logits, labels)
+
+
+def show(report: dict[str, Any], console: rich.console.Console) -> None:
+    """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
+    table = rich.table.Table(box=None, pad_edge=False)
+    table.add_column("tensor", no_wrap=True)
+    for name in ("shape", "float32 bytes", "bytes", "ratio"):
+        table.add_column(name, justify="right")
+    rows = report["tensors"] + [
+        {"name": _TITLES[name], **report[name]}
+        for name in ("binary", "file", "program")
+        if name in report
+    ]
+    for row in rows:
+        table.add_row(
+            row["name"],
+            " x ".join(map(str, row.get("shape", ()))),
+            f"{row['float32_bytes']:,}",
+            f"{row['bytes']:,}",
+            f"{row['ratio']:.2f}",
+        )
+    console.print(table)
+    console.print()
+    table = rich.table.Table(box=None, pad_edge=False)
+    table.add_column(f"on {report['num_test']:,} test images", no_wrap=True)
+    for name in ("accuracy", "loss", "difference", "changed"):
+        table.add_column(name, justify="right")
+    for name, path in report["paths"].items():
+        table.add_row(
+            _TITLES[name],
+            f"{100 * path['accuracy']:.2f} %",
+            f"{path['loss']:.4f}",
+            f"{path['largest_difference']:.2g}",
+            f"{path['other_predictions']}",
+        )
+    console.print(table)
+    console.print(
+        "difference: the largest of a logit; changed: predictions; to the "
+        "deployed weights in float32"
+    )
+
+
+def _restored(folder: pathlib.Path) -> tuple[Run, Any]:
+    """The run of a workdir, at its latest checkpoint."""
+    file = folder / "config.json"
+    if not file.exists():
+        raise errors.RunError(
+            f"{folder} holds no config.json: give the --workdir of a run."
+        )
+    config = base.get_config()
+    config.update(json.loads(file.read_text("utf-8")))
+    run = Run(config.lock())
+    state = run.init()
+    store = checkpoints.Checkpoints(
+        folder.absolute() / "checkpoints", keep=config.keep_checkpoints
+    )
+    try:
+        found = store.restore({"state": state, "tally": run.start_tally(state)})
+    finally:
+        store.close()
+    if found is None:
+        raise errors.RunError(f"{folder} holds no checkpoint yet.")
+    return run, found[0]["state"]
+
+
+def _training_weights(run: Run, state: Any) -> Any:
+    """The weights of the last step, soft ones if annealing had not ended."""
+    method = run.method
+    assert method.estimator is not None, "export_state has refused full precision"
+    values = {name: f(state.step) for name, f in method.hyperparameters.items()}
+    estimator = functools.partial(method.estimator, **values)
+    return adaste_jax.binarize(state.params, estimator, where=run.where)
+
+
+def _write_program(
+    path: str | os.PathLike[str],
+    description: dict[str, Any],
+    params: Any,
+    model_state: Any,
+    where: Any,
+    metadata: dict[str, Any],
+) -> Any:
+    """Writes the program, and returns it as it is read back."""
+    export.to_stablehlo(
+        deployed.network(description),
+        params,
+        model_state,
+        input_shape=description["input"]["shape"],
+        input_dtype=np.uint8,
+        where=where,
+        path=path,
+        metadata=metadata,
+    )
+    data = bytearray(pathlib.Path(path).read_bytes())
+    return jax.jit(jax.export.deserialize(data).call)
+
+
+def _report(
+    out: str | os.PathLike[str],
+    program: str | os.PathLike[str] | None,
+    loaded: export.Loaded,
+    params: Any,
+    model_state: Any,
+    logits: dict[str, np.ndarray],
+    labels: np.ndarray,
+) -> dict[str, Any]:
+    tensors = []
+    binary = []
+    for name, stored in loaded.header["tensors"].items():
+        count = math.prod(stored["shape"])
+        if stored["encoding"] == "bits":
+            size = -(-count // 8)
+            binary.append((4 * count, size))
+        else:
+            size = count * jnp.dtype(stored["dtype"]).itemsize
+        tensors.append(
+            {"name": name, "shape": stored["shape"], **_sizes(4 * count, size)}
+        )
+    float32_bytes, binary_bytes = map(sum, zip(*binary, strict=True))
+    whole = sum(4 * leaf.size for leaf in jax.tree.leaves((params, model_state)))
+    report = {
+        "tensors": tensors,
+        "binary": _sizes(float32_bytes, binary_bytes),
+        "file": _sizes(whole, pathlib.Path(out).stat().st_size),
+        "num_test": len(labels),
+        "paths": {
+            name: _compared(found, logits["deployed"], labels)
+            for name, found in logits.items()
+        },
+    }
+    if program:
+        report["program"] = _sizes(whole, pathlib.Path(program).stat().st_size)
+    return report
+
+
+def _sizes(float32_bytes: int, size: int) -> dict[str, float]:
+    ratio = float32_bytes / size if size else 1.0
+    return {"float32_bytes": float32_bytes, "bytes": size, "ratio": ratio}
+
+
+def _compared(
+    found: np.ndarray, expected: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    return {
+        **deployed.score(found, labels),
+        "largest_difference": float(np.abs(found - expected).max()),
+        "other_predictions": int((found.argmax(1) != expected.argmax(1)).sum()),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of this program, marked where files have changed since; or None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command,
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the file and prints the report."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.export",
+        description="Writes the network of a workdir as a file with one bit a weight.",
+    )
+    parser.add_argument("--workdir", required=True, help="folder of the run")
+    parser.add_argument("--out", required=True, help="one-bit file to write")
+    parser.add_argument("--program", help="program to write: NAME.stablehlo")
+    parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
+    parser.add_argument(
+        "--num_test", type=int, default=0, help="test images to compare; 0 is all"
+    )
+    arguments = parser.parse_args(argv)
+    console = rich.console.Console()
+    try:
+        report = export_run(**vars(arguments))
+    except errors.RunError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    show(report, console)
+
+
+if __name__ == "__main__":
+    main()

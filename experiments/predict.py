@@ -1,0 +1,125 @@
+"""Loads a network that `experiments.export` wrote, and evaluates it on test images.
+
+    python -m experiments.predict --model=quickstart.safetensors
+
+The model is a one-bit file or a program (with its `.json` beside it). Nothing else of
+the run is needed.
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import rich.console
+
+from adaste_jax import export
+from experiments import data, deployed, errors
+
+
+def load(
+    path: str | os.PathLike[str],
+) -> tuple[Callable[[Any], jax.Array], dict[str, Any]]:
+    """The network of a file.
+
+    Args:
+        path: A one-bit file, or a program: a name that ends in ".stablehlo".
+
+    Returns:
+        The compiled function from uint8 images to logits, and the metadata.
+
+    Raises:
+        RunError: If the file cannot be read, or does not hold such a network.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.suffix == ".stablehlo":
+            described = json.loads(path.with_name(path.name + ".json").read_text())
+            program = jax.export.deserialize(bytearray(path.read_bytes()))
+            return jax.jit(program.call), described["metadata"]
+        loaded = export.load(path)
+    except (OSError, ValueError) as error:
+        raise errors.RunError(f"cannot read {path}: {error}") from error
+    outputs = jax.jit(deployed.network(loaded.metadata))
+    call = functools.partial(outputs, loaded.params, loaded.model_state)
+    return call, loaded.metadata
+
+
+def evaluate(
+    path: str | os.PathLike[str],
+    *,
+    dataset: str = "",
+    data_dir: str = "",
+    cache_dir: str = "",
+    batch_size: int = 500,
+    num_test: int = 0,
+) -> dict[str, float]:
+    """Loss and accuracy of a file on the test images.
+
+    Args:
+        path: As in `load`.
+        dataset: Default: the one that the network was trained on.
+        data_dir: As in `data.load`.
+        cache_dir: As in `data.load`.
+        batch_size: Images in a batch.
+        num_test: How many images; 0 for all.
+
+    Returns:
+        `loss`, `accuracy` and `count`.
+
+    Raises:
+        RunError: If the file or the data cannot be read, or do not fit.
+    """
+    function, metadata = load(path)
+    splits = data.load(
+        dataset or metadata["dataset"],
+        data_dir=data_dir or None,
+        cache_dir=cache_dir or None,
+    )
+    images = splits.test.images[: num_test or None]
+    labels = splits.test.labels[: num_test or None]
+    expected, found = metadata["input"]["shape"], list(images.shape[1:])
+    if found != expected:
+        raise errors.RunError(
+            f"the network takes images of shape {expected}, and those of the data set "
+            f"have {found}: give another --dataset."
+        )
+    logits = deployed.all_logits(function, images, batch_size)
+    return {**deployed.score(logits, labels), "count": len(labels)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Prints the accuracy."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.predict",
+        description="Evaluates a network that experiments.export wrote.",
+    )
+    parser.add_argument("--model", required=True, help="one-bit file or program")
+    parser.add_argument("--dataset", default="", help="default: as in training")
+    parser.add_argument("--data_dir", default="", help="of TFDS; or $TFDS_DATA_DIR")
+    parser.add_argument("--cache_dir", default="", help="of decoded images")
+    parser.add_argument("--batch_size", type=int, default=500, help="images at once")
+    parser.add_argument(
+        "--num_test", type=int, default=0, help="test images to evaluate; 0 is all"
+    )
+    arguments = vars(parser.parse_args(argv))
+    console = rich.console.Console()
+    try:
+        found = evaluate(arguments.pop("model"), **arguments)
+    except errors.RunError as error:
+        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+    console.print(
+        f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "
+        f"({found['count']:,} images)",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""From a trained network to a file, and from the file to the same predictions."""
+
+import functools
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rich.console
+
+import adaste_jax
+from adaste_jax import export
+from experiments import checkpoints, deployed, errors, predict, workdir
+from experiments import export as command
+from experiments.configs import base
+from experiments.run import Run
+
+NETWORKS = {
+    "mlp": {"features": (48, 24)},
+    "vgg_small": {"width": 4, "dense": 24},
+    "resnet18": {"width": 4},
+}
+
+
+def make_run(model, **changes):
+    config = base.get_config()
+    config.model = model
+    config.model_options.update(NETWORKS[model])
+    config.num_epochs = 2
+    config.batch_size = 64
+    config.method = "ste"
+    config.update(changes)
+    return Run(config.lock())
+
+
+@pytest.mark.parametrize(
+    ("model", "fold"),
+    [
+        ("mlp", False),
+        ("mlp", True),
+        pytest.param("vgg_small", True, marks=pytest.mark.slow),
+        pytest.param("resnet18", True, marks=pytest.mark.slow),
+    ],
+)
+def test_files_and_programs_predict_what_the_deployed_network_does(
+    model, fold, tmp_path
+):
+    """Every logit of the whole test set; folding and compilation may round."""
+    run = make_run(model, method="adaste", reestimate_batches=20)
+    out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
+    report = command.export_state(run, run.init(), out, program=program, fold=fold)
+    assert report["num_test"] == 360
+    assert report["paths"]["deployed"]["loss"] < 10  # or the tolerance means nothing
+    tolerance = {"file": 1e-4 if fold else 0.0, "program": 1e-4}
+    for path, largest in tolerance.items():
+        assert report["paths"][path]["largest_difference"] <= largest
+        assert report["paths"][path]["other_predictions"] == 0
+    stored = export.load(out)
+    assert stored.metadata["architecture"]["folded"] == fold
+    assert ("batch_stats" in stored.model_state) != fold
+    images = run.splits.test.images[:50]
+    function, _ = predict.load(program)
+    labels = deployed.all_logits(function, images, 20).argmax(1)
+    function, _ = predict.load(out)
+    expected = deployed.all_logits(function, images, 500).argmax(1)
+    np.testing.assert_array_equal(labels, expected)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A workdir with a checkpoint of a few steps, and the state in it."""
+    folder = tmp_path_factory.mktemp("run")
+    run = make_run("mlp", binary_exclude=("^head/",))
+    state = run.init()
+    for batch, _ in run.feed.batches(0):
+        state, _ = run.train_step(state, batch, run.feed.resident)
+    workdir.Workdir(folder, run.config.to_dict())
+    store = checkpoints.Checkpoints(folder / "checkpoints")
+    store.save(int(state.step), {"state": state, "tally": run.start_tally(state)}, {})
+    store.close()
+    return folder, run, state
+
+
+def test_a_checkpoint_becomes_a_file_that_predicts(trained, tmp_path):
+    folder, run, state = trained
+    report = command.export_run(folder, tmp_path / "m.safetensors")
+    loaded = export.load(tmp_path / "m.safetensors")
+    weights = adaste_jax.deploy(state.params, where=run.where)
+    for (path, leaf), other in zip(
+        jax.tree_util.tree_leaves_with_path(weights),
+        jax.tree.leaves(loaded.params),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(leaf, other, err_msg=str(path))
+    assert not np.array_equal(abs(loaded.params["head"]["kernel"]), np.ones((24, 10)))
+    assert loaded.metadata["step"] == int(state.step)
+    assert loaded.metadata["estimator"]["method"] == "ste"
+    expected = run.evaluate(state, "test")
+    for found in (
+        report["paths"]["file"],
+        predict.evaluate(tmp_path / "m.safetensors", batch_size=77),
+    ):
+        assert found["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-9)
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_the_report_counts_bytes(trained, tmp_path):
+    folder, _, _ = trained
+    out = tmp_path / "m.safetensors"
+    report = command.export_run(folder, out, num_test=20)
+    rows = {row["name"]: row for row in report["tensors"]}
+    assert rows["params/Dense_0/kernel"]["bytes"] == 64 * 48 / 8
+    assert rows["params/head/kernel"]["bytes"] == 4 * 24 * 10
+    binary = 64 * 48 + 48 * 24
+    assert report["binary"] == {
+        "float32_bytes": 4 * binary,
+        "bytes": binary // 8,
+        "ratio": 32.0,
+    }
+    real = 24 * 10 + 2 * (48 + 24 + 10)
+    assert report["file"]["float32_bytes"] == 4 * (binary + real)
+    assert report["file"]["bytes"] == out.stat().st_size
+    assert report["num_test"] == 20
+    console = rich.console.Console(width=100, record=True, quiet=False)
+    command.show(report, console)
+    text = console.export_text()
+    assert "params/Dense_0/kernel" in text
+    assert "32.00" in text
+
+
+def test_soft_weights_are_deployed_with_statistics_of_their_own(tmp_path):
+    """While annealing the network that trains is not the one that is shipped."""
+    run = make_run("mlp", method="adaste", reestimate_batches=3)
+    state = run.init()
+    report = command.export_state(run, state, tmp_path / "m.safetensors")
+    paths = report["paths"]
+    assert paths["training"]["largest_difference"] > 0.1
+    assert paths["file"]["largest_difference"] == 0
+    expected = run.evaluate(state, "test")
+    assert paths["file"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-9)
+
+
+def test_a_resnet_takes_a_twenty_fifth_of_its_float32_checkpoint(tmp_path):
+    """At the published width, without running it."""
+    run = make_run("resnet18", model_options={"width": 64})
+    state = jax.eval_shape(run.init)
+    rng = np.random.default_rng(0)
+    params, model_state = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(x.dtype),
+        (state.params, state.model_state),
+    )
+    path = tmp_path / "m.safetensors"
+    export.save(path, params, where=run.where, model_state=model_state)
+    leaves = jax.tree.leaves((params, model_state))
+    assert sum(leaf.size for leaf in leaves) > 11e6
+    assert sum(leaf.nbytes for leaf in leaves) / path.stat().st_size >= 25
+
+
+def test_what_cannot_be_exported_is_said(tmp_path):
+    with pytest.raises(errors.RunError, match=r"no config\.json"):
+        command.export_run(tmp_path, tmp_path / "out")
+    run = make_run("mlp", method="full_precision")
+    with pytest.raises(errors.RunError, match="no binary weights"):
+        command.export_state(run, None, tmp_path / "out")
+    folder = tmp_path / "run"
+    workdir.Workdir(folder, make_run("mlp").config.to_dict())
+    with pytest.raises(errors.RunError, match="no checkpoint yet"):
+        command.export_run(folder, tmp_path / "out")
+
+
+def test_what_cannot_be_predicted_is_said(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(errors.RunError, match="No such file"):
+        predict.load(path)
+    path.write_bytes(b"not a file of ours")
+    with pytest.raises(errors.RunError, match="cannot read"):
+        predict.load(path)
+    export.save(path, {"kernel": jnp.ones(3)})
+    with pytest.raises(errors.RunError, match="does not describe its network"):
+        predict.load(path)
+
+
+def test_the_commands_run(trained, tmp_path):
+    folder, _, _ = trained
+    run = functools.partial(subprocess.run, capture_output=True, text=True, check=False)
+    out = str(tmp_path / "m.safetensors")
+    module = [sys.executable, "-m", "experiments.export", f"--workdir={folder}"]
+    done = run([*module, f"--out={out}", "--fold", "--num_test=20"])
+    assert done.returncode == 0, done.stderr
+    assert "binary weights" in done.stdout
+    module = [sys.executable, "-m", "experiments.predict"]
+    done = run([*module, f"--model={out}", "--num_test=20"])
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    done = run([*module, f"--model={tmp_path / 'other'}"])
+    assert done.returncode == 1
+    assert "error: cannot read" in done.stdout
+    assert "Traceback" not in done.stderr

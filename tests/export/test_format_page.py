@@ -1,0 +1,96 @@
+"""The reader printed in `docs/format.md`, run without JAX and without the library."""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import adaste_jax
+from adaste_jax import export
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "format.md"
+
+
+def reader_code():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return code
+
+
+@pytest.fixture(scope="module")
+def read():
+    names = {}
+    exec(compile(reader_code(), str(PAGE), "exec"), names)
+    return names["read"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    rng = np.random.default_rng(0)
+    params = {
+        "stem": {"kernel": jnp.asarray(rng.normal(size=(3, 3, 3, 5)), jnp.float32)},
+        "head": {"kernel": jnp.asarray(rng.normal(size=(8, 3)), jnp.float32)},
+        "scalar": {"kernel": jnp.asarray(-1.0)},
+        "half": {"bias": jnp.asarray(rng.normal(size=3), jnp.bfloat16)},
+        "count": jnp.int32(-3),
+    }
+    path = tmp_path / "model.safetensors"
+    export.save(path, params, metadata={"architecture": "demo"})
+    return path, params
+
+
+def test_it_reads_what_the_library_reads(read, saved):
+    path, params = saved
+    arrays, header = read(path)
+    deployed = adaste_jax.deploy(params)
+    assert len(arrays) == 5
+    for name in ("stem", "head", "scalar"):
+        np.testing.assert_array_equal(
+            arrays[f"params/{name}/kernel"], deployed[name]["kernel"]
+        )
+    np.testing.assert_array_equal(
+        arrays["params/half/bias"], params["half"]["bias"].astype(jnp.float32)
+    )
+    assert arrays["params/count"] == -3
+    assert header == export.load(path).header
+
+
+def test_it_refuses_damage(read, saved):
+    path, _ = saved
+    whole = path.read_bytes()
+    damaged = [whole[:-1], whole + b"\0"]
+    for position in (len(whole) - 1, len(whole) - 10, 120):
+        data = bytearray(whole)
+        data[position] ^= 4
+        damaged.append(bytes(data))
+    for data in damaged:
+        path.write_bytes(data)
+        with pytest.raises(ValueError):  # noqa: PT011  each has its own message
+            read(path)
+
+
+def test_it_is_one_page_and_needs_numpy_only(saved):
+    path, params = saved
+    code = reader_code()
+    assert len(code.splitlines()) <= 60
+    code += f"""
+import sys
+arrays, _ = read({str(path)!r})
+assert not {{"jax", "adaste_jax", "safetensors"}} & set(sys.modules)
+print(json.dumps(arrays["params/head/kernel"].tolist()))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    expected = adaste_jax.deploy(params)["head"]["kernel"]
+    np.testing.assert_array_equal(json.loads(output.stdout), expected)
+
+
+def test_the_example_of_the_page_is_right():
+    kernel = np.array([[1, -1], [-1, -1], [1, 1]])
+    assert export.pack(kernel) == 49
+    assert "1 + 16 + 32 = 49" in PAGE.read_text()
