@@ -87,10 +87,8 @@ class _Walk:
     ) -> tuple[list[int], _Tally]:
         primitive, params = equation.primitive, equation.params
         if primitive is primitives.scan_p:
-            carried = slice(
-                params["num_consts"], params["num_consts"] + params["num_carry"]
-            )
-            outputs, counts = self._loop(params["jaxpr"].jaxpr, sources, carried)
+            body = params["jaxpr"].jaxpr
+            outputs, counts = self._loop(body, sources, _carried(equation, body))
             times = params["length"]
             return outputs, collections.Counter(
                 {key: times * count for key, count in counts.items()}
@@ -138,7 +136,9 @@ class _Walk:
         return collections.Counter({owner: size * per_output})
 
     def _while(self, params: Any, sources: list[int]) -> tuple[list[int], _Tally]:
-        test, body = params["cond_nconsts"], params["body_nconsts"]
+        carries = len(params["body_jaxpr"].jaxpr.outvars)
+        test = len(params["cond_jaxpr"].jaxpr.invars) - carries
+        body = len(params["body_jaxpr"].jaxpr.invars) - carries
         carry = sources[test + body :]
         outputs, counts = self._loop(
             params["body_jaxpr"].jaxpr,
@@ -177,6 +177,20 @@ class _Walk:
             return (2 if source == _INPUTS else 0), False, 0, 0
         one_bit, size = self._leaves[source]
         return 1, one_bit, size, -source
+
+
+def _carried(scan: jax_core.JaxprEqn, body: jax_core.Jaxpr) -> slice:
+    """Which inputs of a scan are its carry.
+
+    Read off the shapes, since the names of the parameters that say it change between
+    versions of JAX: what is scanned over, or stacked, has one axis more outside.
+    """
+    outside = [len(_shape(value)) for value in (*scan.outvars, *scan.invars)]
+    inside = [len(_shape(value)) for value in (*body.outvars, *body.invars)]
+    same = [out == into for out, into in zip(outside, inside, strict=True)]
+    carries = sum(same[: len(body.outvars)])
+    whole = sum(same[len(body.outvars) :])
+    return slice(whole - carries, whole)
 
 
 def _shape(value: Any) -> tuple[int, ...]:

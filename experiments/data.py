@@ -7,6 +7,7 @@ goes through `data_stream`.
 
 import dataclasses
 import functools
+from typing import Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ from experiments import data_source, errors
 
 AUGMENTATIONS = ("none", "flip", "pad_crop_flip")
 PADDING = 4
+
+SourceT = TypeVar("SourceT", bound=data_source.Source, covariant=True)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +43,7 @@ class Arrays:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Splits:
+class Splits(Generic[SourceT]):
     """A data set for classification.
 
     Attributes:
@@ -53,9 +56,9 @@ class Splits:
         max_value: The largest value a pixel can have.
     """
 
-    train: data_source.Source  # `Arrays`, from `load`
-    validation: data_source.Source
-    test: data_source.Source
+    train: SourceT
+    validation: SourceT
+    test: SourceT
     num_classes: int
     mean: np.ndarray
     std: np.ndarray
@@ -70,7 +73,7 @@ def load(
     num_train: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
-) -> Splits:
+) -> Splits[Arrays]:
     """Reads a data set into memory.
 
     Args:

@@ -35,7 +35,7 @@ def open_splits(
     num_train: int | None = None,
     validation: float = 0.1,
     image_size: int | None = None,
-) -> data.Splits:
+) -> data.Splits[data_source.Source]:
     """Opens a data set of TensorFlow Datasets that is too large to load.
 
     Args:

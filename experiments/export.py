@@ -25,7 +25,7 @@ import rich.table
 
 import adaste_jax
 from adaste_jax import export
-from experiments import checkpoints, deployed, errors
+from experiments import checkpoints, data, deployed, errors
 from experiments.configs import base
 from experiments.run import Run
 
@@ -80,8 +80,14 @@ def export_state(
             f"the method {run.config.method!r} has no binary weights to pack."
         )
     config = run.config
-    images = run.splits.test.images[: num_test or None]
-    labels = run.splits.test.labels[: num_test or None]
+    test = run.splits.test
+    if not isinstance(test, data.Arrays):
+        raise errors.RunError(
+            "this run streams its data, and the report compares logits on test images "
+            "in memory. Export its parameters with `adaste_jax.export.save`."
+        )
+    images = test.images[: num_test or None]
+    labels = test.labels[: num_test or None]
     model_state = run.deployed_statistics(state)
     plain = deployed.describe(config, run.splits, folded=False)
     weights = adaste_jax.deploy(state.params, where=run.where)

@@ -15,6 +15,7 @@ from adaste_jax import optim, train
 from adaste_jax.nn import linen
 from experiments import (
     data,
+    data_source,
     data_stream,
     errors,
     feeds,
@@ -267,7 +268,9 @@ def steps_per_call(wanted: int) -> int:
     return 1 if jax.default_backend() == "cpu" else 100
 
 
-def _load(config: ml_collections.ConfigDict) -> data.Splits:
+def _load(
+    config: ml_collections.ConfigDict,
+) -> data.Splits[data_source.Source]:
     if config.resident or config.dataset == "digits":
         return data.load(
             config.dataset,

@@ -211,7 +211,10 @@ def test_every_method_trains(tmp_path, method):
         ({"batch_size": 66}, "multiple of the 4 devices"),
         ({"batch_size": 4000}, "only 400 training images"),
         ({"num_train": 4000}, "num_train is 4000"),
-        ({"binary_exclude": ("^Dense_7/",)}, "binary_exclude: .*Dense_7/.*Dense_0/kernel"),
+        (
+            {"binary_exclude": ("^Dense_7/",)},
+            "binary_exclude: .*Dense_7/.*Dense_0/kernel",
+        ),
         ({"methods": {"adaste": {"alpha": 1.5}}}, "alpha must lie in"),
         ({"methods": {"adaste": {"mu_init": -1.0}}}, "mu_init and mu_end must be > 0"),
         ({"methods": {"adaste": {"learning_rate": 0.0}}}, "learning_rate must be > 0"),
