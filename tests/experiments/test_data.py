@@ -79,7 +79,7 @@ def test_moments_are_those_of_the_training_examples():
 def test_moments_are_taken_for_each_channel_and_never_zero():
     images = COLOUR.copy()
     images[..., 1] = 7
-    mean, std = data._moments(images, 255)
+    mean, std = data.moments(images, 255)
     pixels = images.reshape(-1, 3) / 255.0
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(std[[0, 2]], pixels.std(axis=0)[[0, 2]], rtol=1e-6)
