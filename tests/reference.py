@@ -83,3 +83,112 @@ def adaste_annealed(thetas, mu, alpha):
     sizes = [min(1.0, (abs(t) / rms + mu * (1 + alpha)) / (1 + mu)) for t in thetas]
     mean = sum(sizes) / len(sizes)
     return [sgn(t) * s / mean for t, s in zip(thetas, sizes, strict=True)]
+
+
+def approx_sign(theta, grad):
+    return sgn(theta), (2 * (1 - abs(theta)) * grad if abs(theta) <= 1 else 0.0)
+
+
+def swish_sign(theta, grad, beta):
+    x = beta * theta
+    slope = beta * (2 - x * math.tanh(x / 2)) / (1 + math.cosh(x))
+    return sgn(theta), slope * grad
+
+
+def reste(theta, grad, exponent, cut=1.5, floor=0.1):
+    size = abs(theta)
+    if size > cut:
+        slope = 0.0
+    elif size > floor:
+        slope = size ** ((1 - exponent) / exponent) / exponent
+    else:
+        slope = floor ** (1 / exponent) / floor
+    return sgn(theta), slope * grad
+
+
+def ede(theta, grad, sharpness):
+    k = max(1 / sharpness, 1.0)
+    slope = k * sharpness / math.cosh(sharpness * theta) ** 2
+    return sgn(theta), slope * grad
+
+
+def fda(theta, grad, omega, order):
+    total = sum(math.cos((2 * i + 1) * omega * theta) for i in range(order + 1))
+    return sgn(theta), 4 * omega / math.pi * total * grad
+
+
+def rbnn(theta, grad, sharpness):
+    t = sharpness
+    slope = max(2 * math.sqrt(t**2 / 2) - abs(t**2 * theta), 0.0)
+    return sgn(theta), max(1 / t, 1.0) * slope * grad
+
+
+def tanh(theta, grad, beta):
+    slope = beta / math.cosh(beta * theta) ** 2 if abs(beta * theta) < 300 else 0.0
+    return math.tanh(beta * theta), slope * grad
+
+
+def md_tanh_s(theta, grad, beta):
+    return math.tanh(beta * theta), grad
+
+
+def hardtanh_adaste(theta, grad):
+    weight = clip(theta, -1.0, 1.0)
+    if abs(theta) < 1:
+        return weight, grad
+    if grad * theta > 0:
+        return weight, 2 * grad / (1 + abs(theta))
+    return weight, 0.0
+
+
+def fenbp(theta, grad, beta, squash):
+    return squash(theta), (squash(theta) - squash(theta - beta * grad)) / beta
+
+
+def hardtanh(x):
+    return clip(x, -1.0, 1.0)
+
+
+def ternary_fixed(theta, grad, threshold):
+    weight = sgn(theta) if abs(theta) >= threshold else 0.0
+    return weight, (grad if abs(theta) <= 1 else 0.0)
+
+
+def ternary_tanh(theta, grad, beta):
+    """With the derivative as its backward rule."""
+    up, up_grad = tanh(theta + 0.5, grad, beta)
+    down, down_grad = tanh(theta - 0.5, grad, beta)
+    return (up + down) / 2, (up_grad + down_grad) / 2
+
+
+def scaled_sign(thetas, grads, scale_grad):
+    """One group: the weights, and the gradients at the latents."""
+    n = len(thetas)
+    scale = sum(abs(t) for t in thetas) / n
+    through_scale = sum(g * sgn(t) for t, g in zip(thetas, grads, strict=True)) / n
+    cotangents = []
+    for theta, grad in zip(thetas, grads, strict=True):
+        passed = grad if abs(theta) <= 1 else 0.0
+        cotangents.append(
+            {
+                "constant": scale * passed,
+                "detached": passed,
+                "exact": scale * passed + sgn(theta) * through_scale,
+                "diagonal": scale * passed + grad / n,
+            }[scale_grad]
+        )
+    return [scale * sgn(t) for t in thetas], cotangents
+
+
+def irnet_weight(thetas, grads, sharpness):
+    """One group: weights, gradients at the latents, and standardised latents."""
+    n = len(thetas)
+    mean = sum(thetas) / n
+    std = math.sqrt(sum((t - mean) ** 2 for t in thetas) / (n - 1))
+    z = [(t - mean) / std for t in thetas]
+    scale = 2.0 ** round(math.log2(sum(map(abs, z)) / n))
+    q = [ede(a, g * scale, sharpness)[1] for a, g in zip(z, grads, strict=True)]
+    mean_q = sum(q) / n
+    moment = sum(a * b for a, b in zip(q, z, strict=True)) / (n - 1)
+    h = [(a - mean_q - b * moment) / std for a, b in zip(q, z, strict=True)]
+    return [scale * sgn(a) for a in z], h, z

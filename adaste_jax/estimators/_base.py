@@ -58,6 +58,22 @@ def compute_dtype(latent: jax.Array) -> Any:
     return latent.dtype if latent.dtype == jnp.float64 else jnp.dtype(jnp.float32)
 
 
+def group_axes(latent: jax.Array, axis: int | None) -> tuple[int, ...]:
+    """Axes to reduce over for one group per entry of `axis`, or for one group in all.
+
+    Raises:
+        ValueError: If the latent has no such axis.
+    """
+    if axis is None:
+        return tuple(range(latent.ndim))
+    if not -latent.ndim <= axis < latent.ndim:
+        raise ValueError(
+            f"`axis={axis}` is no axis of a latent of shape {latent.shape}. Pass that "
+            "of the output channels, or None for one group."
+        )
+    return tuple(i for i in range(latent.ndim) if i != axis % latent.ndim)
+
+
 def mean_over_devices(
     cotangent: jax.Array, axis_name: Hashable | tuple[Hashable, ...] | None
 ) -> jax.Array:

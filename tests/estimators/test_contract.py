@@ -1,9 +1,6 @@
 """What every estimator must do, one row for each."""
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,98 +8,12 @@ import numpy as np
 import pytest
 
 import adaste_jax
-from adaste_jax import estimators
-from tests import reference
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """An estimator, hyperparameters to call it with, and what holds of it.
-
-    `reference(theta, grad, **hyper)` gives the weight and the latent's gradient.
-    """
-
-    estimator: Callable[..., jax.Array]
-    hyper: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    other: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    reference: Callable[..., tuple[float, float]] | None = None
-    elementwise: bool = True
-    odd: bool = True
-
-
-def _adaste(rule, **options):
-    return functools.partial(estimators.adaste, rule=rule, **options)
-
-
-def _adaste_reference(slope):
-    return lambda theta, grad, mu, alpha: (
-        reference.adaste_forward(theta, mu, alpha),
-        slope(theta, grad, mu, alpha) * grad,
-    )
-
-
-ANNEALING = {"mu": 0.7, "alpha": 0.2}
-BINARY = {"mu": 100.0, "alpha": 0.01}
-
-CASES = {
-    "ste_identity": Case(estimators.ste_identity, reference=reference.ste_identity),
-    "ste_clipped": Case(
-        estimators.ste_clipped,
-        {"threshold": 1.0},
-        {"threshold": 0.3},
-        reference=reference.ste_clipped,
-    ),
-    "adaste_adaptive": Case(
-        _adaste("adaptive"),
-        ANNEALING,
-        BINARY,
-        reference=_adaste_reference(reference.adaste_adaptive),
-    ),
-    "adaste_supremum": Case(
-        _adaste("supremum"),
-        ANNEALING,
-        BINARY,
-        reference=_adaste_reference(reference.adaste_supremum),
-    ),
-    "adaste_released": Case(
-        _adaste("released"),
-        {"mu": 0.1, "alpha": 0.2},  # where its asymmetry shows
-        BINARY,
-        reference=_adaste_reference(reference.adaste_released),
-        odd=False,
-    ),
-    "adaste_identity": Case(
-        _adaste("identity"),
-        ANNEALING,
-        BINARY,
-        reference=_adaste_reference(lambda *_: 1.0),
-    ),
-    "adaste_no_annealing": Case(
-        _adaste("adaptive"),
-        BINARY,
-        ANNEALING,
-        reference=_adaste_reference(reference.adaste_adaptive),
-    ),
-    "adaste_mu_zero": Case(
-        _adaste("adaptive"),
-        {"mu": 0.0, "alpha": 0.01},
-        ANNEALING,
-        reference=_adaste_reference(reference.adaste_adaptive),
-    ),
-    "adaste_recommended": Case(
-        _adaste("identity", unit="rms", rescale=True),
-        ANNEALING,
-        BINARY,
-        elementwise=False,
-    ),
-    "adaste_rms": Case(
-        _adaste("adaptive", unit="rms"), ANNEALING, BINARY, elementwise=False
-    ),
-}
+from tests.estimators.cases import CASES
 
 every = pytest.mark.parametrize("name", CASES)
 elementwise = pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.elementwise]
+    "name",
+    [name for name, case in CASES.items() if case.elementwise and not case.random],
 )
 
 # Both sides of every threshold of every rule above, and no threshold itself.
@@ -148,9 +59,11 @@ def test_keeps_shape_and_dtype_and_the_sign_of_the_latent(name, dtype):
         assert (cotangent.shape, cotangent.dtype) == (latent.shape, latent.dtype)
         assert np.isfinite(np.float64(weight)).all()
         assert np.isfinite(np.float64(cotangent)).all()
-        np.testing.assert_array_equal(
-            np.sign(np.float64(weight)), [[-1, -1, -1, 1], [1, 1, 1, 1]]
-        )
+        expected = np.array([[-1, -1, -1, 1], [1, 1, 1, 1]])
+        if CASES[name].sign == "nonzero":
+            expected = np.sign(np.float64(latent))
+        if CASES[name].sign != "no":
+            np.testing.assert_array_equal(np.sign(np.float64(weight)), expected)
 
 
 @every
@@ -161,7 +74,7 @@ def test_is_the_same_outside_jit(name):
     )
     expected = _pull(name, latent, grad)
     np.testing.assert_allclose(weight, expected[0], rtol=1e-6)
-    np.testing.assert_allclose(pullback(grad)[0], expected[1], rtol=1e-6)
+    np.testing.assert_allclose(pullback(grad)[0], expected[1], rtol=1e-5, atol=1e-6)
 
 
 @elementwise
@@ -216,7 +129,8 @@ def test_extreme_values_stay_finite(name):
     for hyper in (CASES[name].hyper, {**CASES[name].hyper, **CASES[name].other}):
         weight, cotangent, _ = _pull(name, latent, grad, **hyper)
         assert np.isfinite(weight).all()
-        assert (np.asarray(weight) != 0).all()
+        if CASES[name].sign == "always":
+            assert (np.asarray(weight) != 0).all()
         assert np.isfinite(cotangent).all()
         np.testing.assert_array_equal(np.asarray(cotangent)[np.asarray(grad) == 0], 0)
 
@@ -226,8 +140,9 @@ def test_odd_but_for_the_released_rule(name):
     latent, grad = _grid()
     weight, cotangent, _ = _pull(name, latent, grad)
     mirror_weight, mirror_cotangent, _ = _pull(name, -latent, -grad)
-    np.testing.assert_array_equal(mirror_weight, -weight)
-    same = np.array_equal(mirror_cotangent, -cotangent)
+    if not CASES[name].random:
+        np.testing.assert_allclose(mirror_weight, -weight, rtol=1e-6, atol=1e-7)
+    same = np.allclose(mirror_cotangent, -cotangent, rtol=1e-6, atol=1e-7)
     assert same == CASES[name].odd
 
 
@@ -242,8 +157,8 @@ def test_float64_is_the_closed_form(name, set_of):
         latent, grad = _grid(np.float64)
         got = _pull(name, latent, grad, **hyper)
     expected = np.vectorize(lambda t, g: case.reference(t, g, **hyper))(latent, grad)
-    np.testing.assert_allclose(got[0], expected[0], rtol=1e-12)
-    np.testing.assert_allclose(got[1], expected[1], rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-12, atol=1e-14)
 
 
 @every
@@ -278,8 +193,8 @@ def mesh():
 
 
 @every
-@pytest.mark.parametrize("latent_axes", [(), ("data",)], ids=["replicated", "sharded"])
-def test_a_sharded_batch_gives_the_gradient_of_one_device(name, mesh, latent_axes):
+def test_a_sharded_batch_gives_the_gradient_of_one_device(name, mesh):
+    """With latents on every device; and in parts, where a rule could tell."""
     case = CASES[name]
     rng = np.random.default_rng(0)
     latent = jnp.asarray(rng.normal(size=(8, 3)), jnp.float32)
@@ -294,13 +209,13 @@ def test_a_sharded_batch_gives_the_gradient_of_one_device(name, mesh, latent_axe
     expected = gradient(latent, inputs, targets)
     spec = jax.sharding.PartitionSpec
     by_batch = jax.sharding.NamedSharding(mesh, spec("data"))
-    got = gradient(
-        jax.device_put(latent, jax.sharding.NamedSharding(mesh, spec(*latent_axes))),
-        jax.device_put(inputs, by_batch),
-        jax.device_put(targets, by_batch),
-    )
-    assert len(got.devices()) == 4
-    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+    data = jax.device_put((inputs, targets), by_batch)
+    additive = case.elementwise and not name.startswith("adaste")
+    for latent_spec in [spec()] if additive else [spec(), spec("data")]:
+        sharding = jax.sharding.NamedSharding(mesh, latent_spec)
+        got = gradient(jax.device_put(latent, sharding), *data)
+        assert len(got.devices()) == 4
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
 
 
 @every

@@ -29,6 +29,28 @@ def test_clipped_passes_up_to_the_edge_and_on_it():
     np.testing.assert_array_equal(_pull(estimators.ste_clipped), np.float32(expected))
 
 
+# What follows is printed to six digits and computed in float64.
+APPROX = [0, 0, 0.6, -0.2, 0.76, 0.7, 0, 0]
+SWISH = [-0.00606804, 0.0584977, 0.250311, -0.5, 1.93847, -0.0592351, 0.116995]
+SWISH = [*SWISH, -0.00326813]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "expected"),
+    [(estimators.approx_sign, APPROX), (estimators.swish_sign, SWISH)],
+)
+def test_approx_and_swish_rows(float64, estimator, expected):
+    np.testing.assert_allclose(_pull(estimator), expected, rtol=5e-6)
+
+
+def test_swish_is_not_clamped_and_does_not_overflow():
+    """Negative far out; the naive form is NaN in float32 from |5 t| = 88."""
+    slope = jax.grad(lambda t: estimators.swish_sign(t).sum())
+    far = slope(jnp.array([0.6, 1.0, 17.0, 20.0, 200.0, 1e38]))
+    assert (np.asarray(far[:3]) < 0).all()
+    np.testing.assert_allclose(far[3:], 0.0, atol=1e-30)
+
+
 @pytest.mark.parametrize(
     ("threshold", "passes"), [(0.5, [2, 3, 4, 5]), (1.5, [0, 1, 2, 3, 4, 5, 6])]
 )

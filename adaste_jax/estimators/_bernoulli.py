@@ -1,0 +1,141 @@
+"""Random signs, and three ways to differentiate through them.
+
+Courbariaux, Bengio and David, "BinaryConnect: Training Deep Neural Networks with Binary
+Weights during Propagations", NeurIPS 2015, https://arxiv.org/abs/1511.00363
+(`bernoulli_hard`); Cheng, Liu, Li, Shen, Henao and Carin, "Straight-Through Estimator
+as Projected Wasserstein Gradient Flow", 2019, https://arxiv.org/abs/1910.02176
+(`bernoulli_pwgf`); Bengio, Léonard and Courville, 2013, https://arxiv.org/abs/1308.3432
+(`bernoulli_identity`).
+
+A sample is w = +1 with probability p(t), else -1. All rules are additive in g, so with
+several samples average the losses, and the gradients are averaged with them:
+
+    losses = jax.vmap(lambda key: loss(binarize(params, bernoulli_pwgf, key=key)))(
+        jax.random.split(key, num_samples))
+
+At test weights are sign(t), or predictions are averaged over samples.
+"""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from adaste_jax.estimators import _base, _linear
+
+Probability = Literal["sigmoid", "hard"]
+
+
+def bernoulli_pwgf(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
+    """Random signs with p = sigmoid(t); differentiates as their mean.
+
+        h = 2 p (1 - p) g
+
+    The projected Wasserstein gradient flow: each sample moves along -g, and the mean of
+    the moved samples is matched. h is an unbiased gradient of the expected loss if the
+    loss has no square of a single weight.
+
+    Args:
+        latent: Floating point, any shape.
+        key: For the sample. One key gives one sample for each shape: use a key of its
+            own for each leaf (`adaste_jax.binarize(..., key=key)` does).
+
+    Returns:
+        Weights +1 and -1, with the shape and dtype of `latent`.
+
+    Raises:
+        TypeError: If `latent` is not floating point.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> estimators.bernoulli_pwgf(jnp.array([-30.0, 30.0]), key=jax.random.key(0))
+        Array([-1.,  1.], dtype=float32)
+    """
+    latent = _base.check_latent(latent)
+    return _pwgf(latent, _uniform(latent, key))
+
+
+def bernoulli_hard(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
+    """Random signs with p = clip((t + 1) / 2, 0, 1); differentiates as `ste_clipped`.
+
+    BinaryConnect in its stochastic form: h = g 1[|t| <= 1], edge included. Published
+    with latents clipped to [-1, 1], and tested with the latents themselves as weights.
+
+    Args:
+        latent: Floating point, any shape.
+        key: As in `bernoulli_pwgf`.
+
+    Returns:
+        As `bernoulli_pwgf`.
+
+    Raises:
+        TypeError: If `latent` is not floating point.
+    """
+    latent = _base.check_latent(latent)
+    return _hard(latent, _uniform(latent, key))
+
+
+def bernoulli_identity(
+    latent: ArrayLike, *, key: jax.Array, probability: Probability = "sigmoid"
+) -> jax.Array:
+    """Random signs; differentiates straight-through:  h = g.
+
+    Args:
+        latent: Floating point, any shape.
+        key: As in `bernoulli_pwgf`.
+        probability: p as in `bernoulli_pwgf` ("sigmoid") or `bernoulli_hard` ("hard").
+
+    Returns:
+        As `bernoulli_pwgf`.
+
+    Raises:
+        TypeError: If `latent` is not floating point.
+        ValueError: If `probability` is unknown.
+    """
+    if probability not in get_args(Probability):
+        raise ValueError(
+            f"`probability` must be one of {get_args(Probability)}, got "
+            f"{probability!r}."
+        )
+    latent = _base.check_latent(latent)
+    straight = _straight if probability == "sigmoid" else _straight_hard
+    return straight(latent, _uniform(latent, key))
+
+
+def _uniform(latent, key):
+    # In float32 always, so that one key gives one sample in every precision.
+    return jax.random.uniform(key, latent.shape, jnp.float32)
+
+
+def _hard_sigmoid(latent):
+    return jnp.clip((latent + 1) / 2, 0, 1)
+
+
+def _sample(probability):
+    """The forward map, with the uniform numbers as a second argument."""
+
+    def weight(latent, uniform):
+        one = jnp.ones((), latent.dtype)
+        return jnp.where(uniform < probability(latent), one, -one)
+
+    return weight
+
+
+def _pwgf_slope(latent, uniform):
+    return 2 * jax.nn.sigmoid(latent) * jax.nn.sigmoid(-latent)
+
+
+def _hard_slope(latent, uniform):
+    return (jnp.abs(latent) <= 1).astype(latent.dtype)
+
+
+def _identity_slope(latent, uniform):
+    return jnp.ones_like(latent)
+
+
+_pwgf = _linear.linear(_sample(jax.nn.sigmoid), _pwgf_slope)
+_hard = _linear.linear(_sample(_hard_sigmoid), _hard_slope)
+_straight = _linear.linear(_sample(jax.nn.sigmoid), _identity_slope)
+_straight_hard = _linear.linear(_sample(_hard_sigmoid), _identity_slope)

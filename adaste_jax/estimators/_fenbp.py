@@ -1,0 +1,114 @@
+"""Fenchel back-propagation, the general contrastive rule.
+
+Zach, "Bilevel Programs Meet Deep Learning: A Unifying View on Inference Learning
+Methods", 2021, https://arxiv.org/abs/2105.07231, and, for weights, Le, Høier, Lin and
+Zach, "AdaSTE", CVPR 2022, https://arxiv.org/abs/2112.02880.
+"""
+
+import functools
+from collections.abc import Callable, Hashable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from adaste_jax.estimators import _base
+
+Squash = Callable[[jax.Array], jax.Array]
+"""An elementwise, differentiable function, for example `jnp.tanh`."""
+
+
+def fenbp(
+    latent: ArrayLike,
+    *,
+    beta: ArrayLike,
+    squash: Squash = jnp.tanh,
+    straight_through: bool = False,
+    axis_name: Hashable | tuple[Hashable, ...] | None = None,
+) -> jax.Array:
+    """Maps latents t to s(t), s = `squash`; differentiates by `fenbp_gradient`.
+
+    At test the weights are sign(t). Not additive in g: right only where the gradient
+    that arrives is that of the whole batch, as for `adaste`. Elsewhere pass
+    `straight_through=True` and use `optim.scale_by_fenbp`.
+
+    Args:
+        latent: Floating point, any shape.
+        beta: Step of the difference quotient, at least 0, scalar. May be traced.
+        squash: s. Two calls compile once if they get the same function.
+        straight_through: Differentiates as h = g, for use with the transformation.
+        axis_name: As in `adaste`.
+
+    Returns:
+        Weights with the shape and dtype of `latent`.
+
+    Raises:
+        TypeError: If `latent` is not floating point.
+        ValueError: If `beta` is negative, or the gradient is already summed over
+            `axis_name`.
+
+    Example:
+        >>> import jax
+        >>> from adaste_jax import estimators
+        >>> s = jax.nn.hard_tanh
+        >>> jax.grad(lambda t: 0.5 * estimators.fenbp(t, beta=10.0, squash=s))(3.0)
+        Array(0.2, dtype=float32)
+    """
+    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    form = (squash, straight_through, axis_name)
+    return _fenbp(form, _base.check_latent(latent), beta)
+
+
+def fenbp_gradient(
+    latent: jax.Array,
+    grad: jax.Array,
+    *,
+    beta: ArrayLike,
+    squash: Squash = jnp.tanh,
+) -> jax.Array:
+    """Turns the gradient g at a weight into h = (s(t) - s(t - beta g)) / beta.
+
+    Elementwise. Where beta |g| is so small that the difference would cancel (0.001 in
+    float32, 5e-8 in float64) it is the limit s'(t) g. Not additive in g: `grad` must be
+    the gradient of the whole batch already.
+
+    Args:
+        latent: Latents t, floating point, any shape.
+        grad: Gradients g at the weights, of the same shape.
+        beta: As in `fenbp`.
+        squash: As in `fenbp`.
+
+    Returns:
+        h, of the shape and dtype of `latent`.
+    """
+    dtype = _base.compute_dtype(latent)
+    latents, grads = latent.astype(dtype), grad.astype(dtype)
+    step = jnp.asarray(beta, dtype) * grads
+    value, derivative = jax.jvp(squash, (latents,), (jnp.ones_like(latents),))
+    large = jnp.abs(step) > 3 * jnp.sqrt(jnp.finfo(dtype).eps)
+    difference = value - squash(latents - step)
+    ratio = difference / jnp.where(large, step, jnp.ones((), dtype))
+    return (jnp.where(large, ratio, derivative) * grads).astype(latent.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _fenbp(form, latent, beta):
+    del beta
+    squash, *_ = form
+    return squash(latent.astype(_base.compute_dtype(latent))).astype(latent.dtype)
+
+
+def _forward(form, latent, beta):
+    return _fenbp(form, latent, beta), (latent, beta)
+
+
+def _backward(form, residuals, grad):
+    squash, straight_through, axis_name = form
+    latent, beta = residuals
+    grad = _base.mean_over_devices(grad, axis_name)
+    if straight_through:
+        return grad, None
+    return fenbp_gradient(latent, grad, beta=beta, squash=squash), None
+
+
+_fenbp.defvjp(_forward, _backward)

@@ -1,0 +1,95 @@
+"""AdaSTE without an inner energy: the contrastive rule of hard tanh.
+
+A later variant by an author of Le, Høier, Lin and Zach, "AdaSTE: An Adaptive
+Straight-Through Estimator to Train Binary Neural Networks", CVPR 2022,
+https://arxiv.org/abs/2112.02880.
+"""
+
+import functools
+from collections.abc import Hashable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from adaste_jax import _numerics
+from adaste_jax.estimators import _base
+
+
+def hardtanh_adaste(
+    latent: ArrayLike,
+    *,
+    straight_through: bool = False,
+    axis_name: Hashable | tuple[Hashable, ...] | None = None,
+) -> jax.Array:
+    """Maps latents t to clip(t, -1, 1); differentiates by `hardtanh_adaste_gradient`.
+
+    At test the weights are sign(t). Not additive in g: right only where the gradient
+    that arrives is that of the whole batch, as for `adaste`. Elsewhere pass
+    `straight_through=True` and use `optim.scale_by_hardtanh_adaste`.
+
+    Args:
+        latent: Floating point, any shape.
+        straight_through: Differentiates as h = g, for use with the transformation.
+        axis_name: As in `adaste`.
+
+    Returns:
+        Weights in [-1, 1], 0 for a latent of 0, with the shape and dtype of `latent`.
+
+    Raises:
+        TypeError: If `latent` is not floating point.
+        ValueError: If the gradient is already summed over `axis_name`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> jax.grad(lambda t: estimators.hardtanh_adaste(t).sum())(
+        ...     jnp.array([0.5, 3.0, -3.0]))
+        Array([1. , 0.5, 0. ], dtype=float32)
+    """
+    return _hardtanh((straight_through, axis_name), _base.check_latent(latent))
+
+
+def hardtanh_adaste_gradient(latent: jax.Array, grad: jax.Array) -> jax.Array:
+    """Turns the gradient g at a weight into h at its latent t, elementwise.
+
+        |t| < 1                                  h = g
+        |t| >= 1, g and t of one sign            h = 2 g / (1 + |t|)
+        |t| >= 1, otherwise                      h = 0
+
+    This is the difference quotient of hard tanh along -g, over a step of |t| + 1. Not
+    additive in g: `grad` must be the gradient of the whole batch already.
+
+    Args:
+        latent: Latents, floating point, any shape.
+        grad: Gradients at the weights, of the same shape.
+
+    Returns:
+        h, of the shape and dtype of `latent`.
+    """
+    dtype = _base.compute_dtype(latent)
+    latents, grads = latent.astype(dtype), grad.astype(dtype)
+    size = jnp.abs(latents)
+    toward = _numerics.sign(grads) == _numerics.sign(latents)
+    outside = jnp.where(toward, 2 / (1 + size), jnp.zeros((), dtype))
+    slope = jnp.where(size < 1, jnp.ones((), dtype), outside)
+    return (slope * grads).astype(latent.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _hardtanh(form, latent):
+    del form
+    return jnp.clip(latent, -1, 1)
+
+
+def _forward(form, latent):
+    return _hardtanh(form, latent), latent
+
+
+def _backward(form, latent, grad):
+    straight_through, axis_name = form
+    grad = _base.mean_over_devices(grad, axis_name)
+    return (grad if straight_through else hardtanh_adaste_gradient(latent, grad),)
+
+
+_hardtanh.defvjp(_forward, _backward)
