@@ -116,7 +116,7 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
     return jax.device_put(tree, _shardings(mesh)[0])
 
 
-def make_train_step(
+def train_step(
     forward: Forward,
     tx: optax.GradientTransformation,
     *,
@@ -126,46 +126,26 @@ def make_train_step(
     loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
     prepare: Prepare | None = None,
     deployed_pass: bool = False,
-    many: bool = False,
-    mesh: Mesh | None = None,
+    deploy: Callable[[jax.Array], jax.Array] | None = None,
+    random_weights: bool = False,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-    """Compiles one step of training: `step(state, batch, resident=None)`.
+    """One step of training as a pure function, for programs that compile it themselves.
 
-    The step binarises the latents once, takes the gradient of the mean loss with
-    respect to them and gives it to `tx`. The state is donated: use the returned one.
-
-    Args:
-        forward: The network.
-        tx: Optax transformation of all parameters; see `optim.labels` for several.
-        estimator: A map from `estimators`; None trains in full precision.
-        hyperparameters: Schedules of the step count; the estimator gets their values
-            under these names, traced, so annealing does not compile again.
-        where: Which leaves are latents, as in `binarize`.
-        loss: From outputs and labels to one loss per label.
-        prepare: See `Prepare`. Default: `batch["image"]` and `batch["label"]`.
-        deployed_pass: Runs a second training-mode forward pass with the deployed
-            weights; its loss and batch-norm statistics are kept. The released recipe
-            of AdaSTE does so.
-        many: Compiles a scan of steps: every leaf of `batch` has a leading axis more,
-            the steps, and so have the metrics. Saves Python's time on accelerators. On
-            the CPU a convolution inside a scan is 30 to 40 times slower.
-        mesh: Devices to split the batch over. Default: `data_mesh()`.
-
-    Returns:
-        The compiled step. `batch` is a tree of arrays [batch, ...], split over the
-        mesh; `resident` a tree that every device has whole, for data sets kept on the
-        device. It returns the new state and a dict of float32 scalars: `loss`,
-        `accuracy` and, unless in full precision, `flip_rate`, `saturated` and
-        `zero_gradient` (see `metrics`), and the hyperparameters.
+    `jax.vmap` of it over states trains several networks at once. See `make_train_step`
+    for the arguments, and for what the step takes and returns.
     """
     hyperparameters = dict(hyperparameters or {})
     prepare = prepare or _take_image_and_label
+    deployed = _deployment(deploy, where)
+    update = optax.with_extra_args_support(tx).update
 
     def objective(params, state, inputs, labels, key, values):
         weights = params
         if estimator is not None:
+            weight_key, key = jax.random.split(key) if random_weights else (None, key)
             bound = functools.partial(estimator, **values)
-            weights = _tree.binarize(params, bound, where=where)
+            keyed = {"key": weight_key} if random_weights else {}
+            weights = _tree.binarize(params, bound, where=where, **keyed)
         outputs, model_state = forward(
             weights, state.model_state, inputs, train=True, key=key
         )
@@ -184,19 +164,23 @@ def make_train_step(
         )
         if deployed_pass:
             outputs, model_state = forward(
-                _tree.deploy(state.params, where=where),
+                deployed(state.params),
                 model_state,
                 inputs,
                 train=True,
                 key=forward_key,
             )
             value = jnp.mean(loss(outputs, labels))
-        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        updates, opt_state = update(
+            grads, state.opt_state, state.params, weights=weights
+        )
         params = optax.apply_updates(state.params, updates)
         report = {"loss": value, "accuracy": _accuracy(outputs, labels)}
         if estimator is not None:
             report |= {
-                "flip_rate": metrics.flip_rate(state.params, params, where=where),
+                "flip_rate": metrics.flip_rate(
+                    deployed(state.params), deployed(params), where=where
+                ),
                 "saturated": metrics.saturated_share(weights, where=where),
                 "zero_gradient": metrics.zero_share(grads, where=where),
             }
@@ -209,6 +193,70 @@ def make_train_step(
             key=state.key,
         )
         return new_state, report
+
+    return step
+
+
+def make_train_step(
+    forward: Forward,
+    tx: optax.GradientTransformation,
+    *,
+    estimator: Callable[..., jax.Array] | None,
+    hyperparameters: Mapping[str, optax.Schedule] | None = None,
+    where: _paths.Where | None = None,
+    loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
+    prepare: Prepare | None = None,
+    deployed_pass: bool = False,
+    deploy: Callable[[jax.Array], jax.Array] | None = None,
+    random_weights: bool = False,
+    many: bool = False,
+    mesh: Mesh | None = None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles one step of training: `step(state, batch, resident=None)`.
+
+    The step binarises the latents once, takes the gradient of the mean loss with
+    respect to the latents and gives it to `tx`, along with the weights of this step as
+    the extra argument `weights`. The state is donated: use the returned one.
+
+    Args:
+        forward: The network.
+        tx: Optax transformation of all parameters; see `optim.labels` for several.
+        estimator: A map from `estimators`; None trains in full precision.
+        hyperparameters: Schedules of the step count; the estimator gets their values
+            under these names, traced, so annealing does not compile again.
+        where: Which leaves are latents, as in `binarize`.
+        loss: From outputs and labels to one loss per label.
+        prepare: See `Prepare`. Default: `batch["image"]` and `batch["label"]`.
+        deployed_pass: Runs a second training-mode forward pass with the deployed
+            weights; its loss and batch-norm statistics are kept. The released recipe
+            of AdaSTE does so.
+        deploy: The map from latents to the weights that are shipped, for the second
+            pass and for `flip_rate`. Default: the sign.
+        random_weights: The estimator takes a `key`, another one for each leaf and step.
+        many: Compiles a scan of steps: every leaf of `batch` has a leading axis more,
+            the steps, and so have the metrics. Saves Python's time on accelerators. On
+            the CPU a convolution inside a scan is 30 to 40 times slower.
+        mesh: Devices to split the batch over. Default: `data_mesh()`.
+
+    Returns:
+        The compiled step. `batch` is a tree of arrays [batch, ...], split over the
+        mesh; `resident` a tree that every device has whole, for data sets kept on the
+        device. It returns the new state and a dict of float32 scalars: `loss`,
+        `accuracy` and, unless in full precision, `flip_rate`, `saturated` and
+        `zero_gradient` (see `metrics`), and the hyperparameters.
+    """
+    step = train_step(
+        forward,
+        tx,
+        estimator=estimator,
+        hyperparameters=hyperparameters,
+        where=where,
+        loss=loss,
+        prepare=prepare,
+        deployed_pass=deployed_pass,
+        deploy=deploy,
+        random_weights=random_weights,
+    )
 
     def steps(state, batches, resident):
         return jax.lax.scan(lambda s, b: step(s, b, resident), state, batches)
@@ -237,6 +285,7 @@ def make_eval_step(
     *,
     where: _paths.Where | None = None,
     deployed: bool = True,
+    deploy: Callable[[jax.Array], jax.Array] | None = None,
     loss: Loss = optax.softmax_cross_entropy_with_integer_labels,
     prepare: Prepare | None = None,
     mesh: Mesh | None = None,
@@ -246,8 +295,9 @@ def make_eval_step(
     Args:
         forward: The network.
         where: Which leaves are latents, as in `binarize`.
-        deployed: Evaluates at `deploy(params)`, the weights that are shipped; False
-            for a full-precision network.
+        deployed: Evaluates at the weights that are shipped; False for a full-precision
+            network.
+        deploy: As in `make_train_step`.
         loss: As in `make_train_step`.
         prepare: As in `make_train_step`; it gets the key None.
         mesh: As in `make_train_step`.
@@ -258,9 +308,10 @@ def make_eval_step(
         batch: `loss`, `correct`, `count`.
     """
     prepare = prepare or _take_image_and_label
+    deployment = _deployment(deploy, where)
 
     def evaluate(params, model_state, batch, resident):
-        weights = _tree.deploy(params, where=where) if deployed else params
+        weights = deployment(params) if deployed else params
         inputs, labels = prepare(None, batch, resident)
         outputs, _ = forward(weights, model_state, inputs, train=False, key=None)
         losses = loss(outputs, labels)
@@ -291,6 +342,7 @@ def make_statistics_step(
     forward: Forward,
     *,
     where: _paths.Where | None = None,
+    deploy: Callable[[jax.Array], jax.Array] | None = None,
     prepare: Prepare | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[..., Any]:
@@ -304,6 +356,7 @@ def make_statistics_step(
     Args:
         forward: The network.
         where: Which leaves are latents, as in `binarize`.
+        deploy: As in `make_train_step`.
         prepare: As in `make_train_step`.
         mesh: As in `make_train_step`.
 
@@ -311,10 +364,11 @@ def make_statistics_step(
         The compiled update.
     """
     prepare = prepare or _take_image_and_label
+    deployed = _deployment(deploy, where)
 
     def update(params, model_state, batch, key, resident):
         inputs, _ = prepare(key, batch, resident)
-        weights = _tree.deploy(params, where=where)
+        weights = deployed(params)
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
     whole, split = _shardings(mesh)
@@ -327,6 +381,15 @@ def make_statistics_step(
         return compiled(params, model_state, batch, key, resident)
 
     return call
+
+
+def _deployment(
+    deploy: Callable[[jax.Array], jax.Array] | None, where: _paths.Where | None
+) -> Callable[[Any], Any]:
+    """From the tree of parameters to that of the weights that are shipped."""
+    if deploy is None:
+        return functools.partial(_tree.deploy, where=where)
+    return lambda params: _tree.binarize(params, deploy, where=where)
 
 
 def _take_image_and_label(key, batch, resident):

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,15 +47,13 @@ class Run:
         _check(config)
         self.config = config
         self.splits = _load(config)
-        keys = jax.random.split(jax.random.key(config.seed), 4)
-        self._init_key, self._train_key, order_key, self._latent_key = keys
         num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(
                 f"batch_size is {config.batch_size}, but there are only "
                 f"{num_examples} training images."
             )
-        self.feed = self._make_feed(order_key)
+        self.feed = self._make_feed(keys_of(config.seed).order)
         self.num_steps = config.num_epochs * self.feed.steps_per_epoch
         length = methods.Length(
             num_epochs=config.num_epochs,
@@ -92,39 +90,44 @@ class Run:
             image_size=config.image_size or None,
         )
 
-    def init(self) -> train.TrainState:
+    def init(self, seed: int | None = None) -> train.TrainState:
         """The state before the first step.
+
+        Args:
+            seed: Default: that of the config.
 
         Raises:
             RunError: If `binary_exclude` does not fit the network.
         """
+        keys = keys_of(self.config.seed if seed is None else seed)
         sample = self._abstract_images()
         images = jnp.zeros(sample.shape, sample.dtype)
-        variables = dict(self._network.init(self._init_key, images, train=False))
+        variables = dict(self._network.init(keys.network, images, train=False))
         params = variables.pop("params")
         try:
             labels = optim.labels(params, {"latent": self.where} if self.where else {})
         except ValueError as error:
             raise errors.RunError(f"config.binary_exclude: {error}") from error
-        if self.method.initial_latent is not None:
-            params = _random_signs(
-                self._latent_key, params, labels, self.method.initial_latent
+        if self.method.initial_latents is not None:
+            params = _replaced(
+                keys.latents, params, labels, self.method.initial_latents
             )
         state = train.TrainState.create(
-            params, self._tx, key=self._train_key, model_state=variables
+            params, self.tx(self.method), key=keys.train, model_state=variables
         )
         return train.replicate(state)
 
-    @functools.cached_property
-    def _tx(self) -> optax.GradientTransformation:
+    def tx(self, method: methods.Method) -> optax.GradientTransformation:
+        """The transformation of all parameters: the method's, and one for the rest."""
         if self.where is None:
-            return self.method.tx
+            return method.tx
         cosine = optax.cosine_decay_schedule(
             self.config.real_learning_rate, self.num_steps
         )
         return optax.partition(
-            {"latent": self.method.tx, "real": optax.adam(cosine)},
+            {"latent": method.tx, "real": optax.adam(cosine)},
             functools.partial(optim.labels, rules={"latent": self.where}),
+            mask_compatible_extra_args=True,
         )
 
     @functools.cached_property
@@ -132,14 +135,22 @@ class Run:
         """The compiled step, or scan of steps."""
         return train.make_train_step(
             self.forward,
-            self._tx,
-            estimator=self.method.estimator,
-            hyperparameters=self.method.hyperparameters,
-            where=self.where,
-            prepare=functools.partial(self._prepare, kind=self.config.augment),
-            deployed_pass=self.method.deployed_pass,
+            **self.step_arguments(self.method),
             many=steps_per_call(self.config.steps_per_call) > 1,
         )
+
+    def step_arguments(self, method: methods.Method) -> dict[str, Any]:
+        """What `train.train_step` gets besides the network."""
+        return {
+            "tx": self.tx(method),
+            "estimator": method.estimator,
+            "hyperparameters": method.hyperparameters,
+            "where": self.where,
+            "prepare": functools.partial(self._prepare, kind=self.config.augment),
+            "deployed_pass": method.deployed_pass,
+            "deploy": method.deploy,
+            "random_weights": method.random_weights,
+        }
 
     def start_tally(self, state: train.TrainState) -> tally.Tally:
         """An empty tally of the metrics that the train step reports."""
@@ -195,6 +206,7 @@ class Run:
             self.forward,
             where=self.where,
             deployed=self.where is not None,
+            deploy=self.method.deploy,
             prepare=functools.partial(self._prepare, kind="none"),
         )
 
@@ -203,6 +215,7 @@ class Run:
         return train.make_statistics_step(
             self.forward,
             where=self.where,
+            deploy=self.method.deploy,
             prepare=functools.partial(self._prepare, kind=self.config.augment),
         )
 
@@ -288,14 +301,28 @@ def _load(
     )
 
 
-def _random_signs(key: jax.Array, params: Any, labels: Any, size: float) -> Any:
-    """Latents of plus and minus `size`, with equal probability."""
+class Keys(NamedTuple):
+    """What a seed stands for."""
+
+    network: jax.Array
+    train: jax.Array
+    order: jax.Array
+    latents: jax.Array
+
+
+def keys_of(seed: int) -> Keys:
+    """The keys of a run."""
+    return Keys(*jax.random.split(jax.random.key(seed), 4))
+
+
+def _replaced(
+    key: jax.Array, params: Any, labels: Any, initial: methods.InitialLatents
+) -> Any:
+    """Other latents in the place of those that the network has drawn."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     drawn = [
-        size * jax.random.rademacher(key, leaf.shape, leaf.dtype)
-        if label == "latent"
-        else leaf
+        initial(key, leaf) if label == "latent" else leaf
         for key, leaf, label in zip(keys, leaves, jax.tree.leaves(labels), strict=True)
     ]
     return jax.tree.unflatten(structure, drawn)
