@@ -8,6 +8,7 @@ from adaste_jax.export._fold import (
     fold_threshold,
 )
 from adaste_jax.export._format import FormatError
+from adaste_jax.export._matmul import packed_matmul
 from adaste_jax.export._pack import (
     pack,
     pack_ternary,
@@ -28,6 +29,7 @@ __all__ = [
     "pack",
     "pack_ternary",
     "packed_forward",
+    "packed_matmul",
     "packed_shape",
     "save",
     "to_stablehlo",

@@ -1,0 +1,146 @@
+"""Products with a packed matrix, in the forms that suit batch size and backend."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from adaste_jax.estimators import _base
+from adaste_jax.export import _pack
+
+Form = Literal["lookup", "pallas", "planes", "unpack"]
+
+_LOOKUP_ROWS = 4
+"""Most rows for which a table lookup beats bit planes on a CPU: 2.8 against 4.1 ms at
+4 rows of 4096 x 4096, 5.1 against 3.8 ms at 8; see docs/results/packed_matmul.md."""
+
+
+def packed_matmul(
+    x: ArrayLike, packed: ArrayLike, *, form: Form | None = None
+) -> jax.Array:
+    """The product x W of real rows with a packed matrix of +1 and -1.
+
+    The forms compute the same sums in another order, in at least float32:
+
+        unpack   unpacks W and multiplies. The plain form, left to XLA.
+        planes   for bit j of a byte, one eighth of the columns of x times one eighth
+                 of the rows of W, unpacked. The float matrix is never whole.
+        lookup   for each byte of a column of W, the sum of eight x with the signs of
+                 that byte, from a table of 256: no products with W at all.
+        pallas   a kernel for GPU and TPU that reads bytes and unpacks them on the
+                 chip. Elsewhere it runs, slowly, in Pallas's interpreter.
+
+    Args:
+        x: Inputs, floating point, of shape [..., in].
+        packed: `pack(kernel, axis=0)` of a kernel [in, out]: uint8, of shape
+            [ceil(in / 8), out]. Files hold dense kernels in this form where `in` is
+            a multiple of 8.
+        form: One of the above. Default: on a CPU `lookup` for up to 4 rows and
+            `planes` for more; elsewhere `unpack`, the others not being measured there.
+
+    Returns:
+        Outputs of shape [..., out], of the dtype of `x`.
+
+    Raises:
+        TypeError: If `x` is not floating point, or `packed` is not uint8.
+        ValueError: If the shapes do not fit, or there is no such form.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import export
+        >>> kernel = jnp.array([[1.0, -1.0], [-1.0, -1.0], [1.0, 1.0]])
+        >>> packed = export.pack(kernel, axis=0)
+        >>> export.packed_matmul(jnp.array([1.0, 2.0, 3.0]), packed)
+        Array([2., 0.], dtype=float32)
+    """
+    x, packed = _base.check_latent(x), jnp.asarray(packed)
+    if not x.ndim:
+        raise ValueError("`x` must have an axis of inputs, got a scalar.")
+    if packed.dtype != jnp.uint8:
+        raise TypeError(f"`packed` must be uint8, got {packed.dtype}: see `pack`.")
+    bytes_in = -(-x.shape[-1] // _pack.WEIGHTS_PER_BYTE)
+    if packed.ndim != 2 or packed.shape[0] != bytes_in:
+        raise ValueError(
+            f"inputs of shape {x.shape} need a kernel of {bytes_in} rows of bytes, got "
+            f"{packed.shape}. Pack it as `pack(kernel, axis=0)`."
+        )
+    if form not in (None, *get_args(Form)):
+        raise ValueError(f"`form` must be one of {get_args(Form)}, got {form!r}.")
+    rows = x.reshape(-1, x.shape[-1])
+    if form is None:
+        form = _choose(rows.shape[0], jax.default_backend())
+    outputs = _FORMS[form](rows, packed)
+    return outputs.astype(x.dtype).reshape(*x.shape[:-1], packed.shape[1])
+
+
+def _choose(rows: int, backend: str) -> Form:
+    """The form for a number of rows: the one place where it is chosen."""
+    if backend != "cpu":
+        return "unpack"
+    return "lookup" if rows <= _LOOKUP_ROWS else "planes"
+
+
+@jax.jit
+def _unpack(x: jax.Array, packed: jax.Array) -> jax.Array:
+    shape = (x.shape[1], packed.shape[1])
+    return _dot(x, _pack.unpack(packed, shape, axis=0, dtype=x.dtype))
+
+
+@jax.jit
+def _planes(x: jax.Array, packed: jax.Array) -> jax.Array:
+    """A scan: eight products side by side take XLA's CPU backend ten times as long."""
+    x = x.astype(_base.compute_dtype(x))
+    inputs = jnp.moveaxis(_by_bytes(x, packed), -1, 0)  # [8, rows, bytes]
+    one = jnp.ones((), x.dtype)
+
+    def add(total, plane):
+        bit, chosen = plane
+        positive = (packed >> bit) & jnp.uint8(1) > 0
+        return total + _dot(chosen, jnp.where(positive, one, -one)), None
+
+    start = jnp.zeros((x.shape[0], packed.shape[1]), x.dtype)
+    bits = jnp.arange(8, dtype=jnp.uint8)
+    return jax.lax.scan(add, start, (bits, inputs))[0]
+
+
+@jax.jit
+def _lookup(x: jax.Array, packed: jax.Array) -> jax.Array:
+    x = x.astype(_base.compute_dtype(x))
+    every_byte = jnp.arange(256, dtype=jnp.uint8).reshape(1, 256)
+    signs = _pack.unpack(every_byte, (8, 256), axis=0, dtype=x.dtype)
+    tables = jnp.moveaxis(_dot(_by_bytes(x, packed), signs), 1, 0)  # [bytes, rows, 256]
+
+    def add(total, table_and_bytes):
+        table, byte = table_and_bytes
+        return total + table.at[:, byte].get(mode="promise_in_bounds"), None
+
+    start = jnp.zeros((x.shape[0], packed.shape[1]), x.dtype)
+    return jax.lax.scan(add, start, (tables, packed))[0]
+
+
+def _pallas(x: jax.Array, packed: jax.Array) -> jax.Array:
+    from adaste_jax.export import _kernel  # Pallas takes a while to import
+
+    backend = jax.default_backend()
+    return _kernel.packed_matmul(_by_bytes(x, packed), packed, backend=backend)
+
+
+def _dot(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Product in at least float32, also where a backend would take less by default."""
+    return jnp.matmul(
+        x,
+        weights,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=_base.compute_dtype(x),
+    )
+
+
+def _by_bytes(x: jax.Array, packed: jax.Array) -> jax.Array:
+    """Inputs in groups of eight, filled up with zeros: [rows, bytes, 8]."""
+    missing = _pack.WEIGHTS_PER_BYTE * packed.shape[0] - x.shape[1]
+    filled = jnp.pad(x, ((0, 0), (0, missing)))
+    return filled.reshape(x.shape[0], packed.shape[0], _pack.WEIGHTS_PER_BYTE)
+
+
+_FORMS = {"lookup": _lookup, "pallas": _pallas, "planes": _planes, "unpack": _unpack}
