@@ -71,6 +71,7 @@ def load(
     data_dir: str | None = None,
     cache_dir: str | None = None,
     num_train: int | None = None,
+    num_test: int | None = None,
     validation: float = 0.1,
     seed: int = 0,
 ) -> Splits[Arrays]:
@@ -86,6 +87,7 @@ def load(
             else in `~/.cache`.
         num_train: Trains on so many examples, in the proportions of the classes, of
             those that are left after validation. A smaller set is part of a larger one.
+        num_test: Tests on the first so many examples. Default: all.
         validation: Part of the training split that is kept back, in the proportions of
             the classes: a share below 1, or a number of examples. 0 keeps none.
         seed: Of these two choices. It is not the seed of training: runs that are to be
@@ -122,7 +124,7 @@ def load(
     return Splits(
         train=train,
         validation=_take(whole, order[:kept]),
-        test=test,
+        test=Arrays(test.images[:num_test], test.labels[:num_test]),
         num_classes=num_classes,
         mean=mean,
         std=std,

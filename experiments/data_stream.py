@@ -33,6 +33,7 @@ def open_splits(
     *,
     data_dir: str | None = None,
     num_train: int | None = None,
+    num_test: int | None = None,
     validation: float = 0.1,
     image_size: int | None = None,
 ) -> data.Splits[data_source.Source]:
@@ -42,6 +43,7 @@ def open_splits(
         name: As in `data.load`.
         data_dir: As in `data.load`.
         num_train: Trains on so many of the examples that are left after validation.
+        num_test: As in `data.load`.
         validation: As in `data.load`, but the first examples of the training split,
             which TFDS has shuffled when it was prepared.
         image_size: As in `stream`.
@@ -61,12 +63,13 @@ def open_splits(
         train, batch_size=min(1000, len(train)), train=True, image_size=image_size
     )
     mean, std = data.moments(next(iter(sample))["image"], 255)
+    test = f"{data_source.test_split(opened)}[:{num_test or ''}]"
     return data.Splits(
         train=train,
         validation=data_source.source(name, f"train[:{kept}]", data_dir)
         if kept
         else [],
-        test=data_source.source(name, data_source.test_split(opened), data_dir),
+        test=data_source.source(name, test, data_dir),
         num_classes=data_source.num_classes(opened),
         mean=mean,
         std=std,

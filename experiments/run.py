@@ -290,12 +290,14 @@ def _load(
             data_dir=config.data_dir or None,
             cache_dir=config.cache_dir or None,
             num_train=config.num_train or None,
+            num_test=config.num_test or None,
             validation=config.validation,
         )
     return data_stream.open_splits(
         config.dataset,
         data_dir=config.data_dir or None,
         num_train=config.num_train or None,
+        num_test=config.num_test or None,
         validation=config.validation,
         image_size=config.image_size or None,
     )
@@ -339,6 +341,7 @@ def _check(config: ml_collections.ConfigDict) -> None:
         "batch_size": 1,
         "eval_batch_size": 1,
         "num_train": 0,
+        "num_test": 0,
         "reestimate_batches": 0,
         "steps_per_call": 0,
         "eval_every_epochs": 1,

@@ -6,6 +6,9 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    # Simulated devices wait for each other; on a busy machine longer than 40 seconds,
+    # after which XLA would abort the process.
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
 import contextlib

@@ -18,6 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
     config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax
     config.num_train = 0  # use only so many training images; 0 is all
+    config.num_test = 0  # test on only so many images; 0 is all
     config.validation = 0.1  # share of the training images; 0.0 is none
     config.augment = "none"  # or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain

@@ -36,6 +36,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.batch_size = 16
         config.eval_batch_size = 64
         config.num_train = 48
+        config.num_test = 128
         config.validation = 0.002
         config.model_options.width = 8
         config.checkpoint_every_epochs = 1

@@ -29,6 +29,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.num_epochs = 1
         config.batch_size = 32
         config.num_train = 128
+        config.num_test = 128
         config.validation = 0.01
         config.model_options.width = 8
         config.model_options.dense = 32

@@ -21,6 +21,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     if variant == "smoke":
         config.num_epochs = 1
         config.num_train = 1280
+        config.num_test = 500
         config.model_options.features = (32,)
         config.reestimate_batches = 5
     elif variant != "full":
