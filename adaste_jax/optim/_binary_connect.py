@@ -8,7 +8,6 @@ import math
 
 import jax.numpy as jnp
 import optax
-from jax.typing import ArrayLike
 
 from adaste_jax.estimators import _base as _checks
 from adaste_jax.optim import _base
@@ -19,7 +18,7 @@ def binary_connect(
     *,
     inner: optax.GradientTransformation | None = None,
     glorot: bool = True,
-    bound: ArrayLike = 1.0,
+    bound: float = 1.0,
 ) -> optax.GradientTransformation:
     """The update of BinaryConnect, for latents t with the direction d of `inner`.
 
@@ -61,7 +60,7 @@ def binary_connect(
     )
 
 
-def clip_latents(bound: ArrayLike = 1.0) -> optax.GradientTransformation:
+def clip_latents(bound: float = 1.0) -> optax.GradientTransformation:
     """Keeps latents in [-bound, bound]:  u <- clip(t + u, -bound, bound) - t.
 
     Place it last in a chain.
