@@ -31,6 +31,7 @@ from adaste_jax.estimators._tanh import md_tanh_s, tanh
 from adaste_jax.estimators._ternary_absmean import ternary_absmean
 from adaste_jax.estimators._ternary_tanh import ternary_tanh
 from adaste_jax.estimators._ternary_twn import ternary_fixed, ternary_twn
+from adaste_jax.estimators._vispa import vispa_probability, vispa_sample
 
 __all__ = [
     "Estimator",
@@ -65,4 +66,6 @@ __all__ = [
     "ternary_fixed",
     "ternary_tanh",
     "ternary_twn",
+    "vispa_probability",
+    "vispa_sample",
 ]

@@ -41,6 +41,7 @@ from adaste_jax.optim._schedules import (
     grow,
     reste_exponent,
 )
+from adaste_jax.optim._vispa import vispa
 
 __all__ = [
     "MIRROR_DESCENT_RECIPES",
@@ -75,4 +76,5 @@ __all__ = [
     "scale_by_fenbp",
     "scale_by_glorot",
     "scale_by_hardtanh_adaste",
+    "vispa",
 ]

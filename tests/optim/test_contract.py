@@ -19,8 +19,9 @@ STRAIGHT = estimators.ste_identity
 STARTS = {
     "bop": optim.binary_signs,
     "md_softmax": lambda latent: jnp.stack([-latent, latent], -1),
+    "vispa": lambda latent: jnp.stack([latent, 0.1 * latent, 0.1 * latent**2], -1),
 }
-RANDOM = ("binary_connect_stochastic", "bayesbinn")
+RANDOM = ("binary_connect_stochastic", "bayesbinn", "vispa")
 CASES = {
     "scale_by_adaste": (
         optax.chain(optim.scale_by_adaste(1.0), optax.scale(-LEARNING_RATE)),
@@ -84,6 +85,7 @@ CASES = {
         optim.md_softmax(LEARNING_RATE, beta=optim.grow(1.02, 20)),
         functools.partial(estimators.md_softmax_s, beta=1.0),
     ),
+    "vispa": (optim.vispa(), estimators.vispa_sample),
 }
 
 every = pytest.mark.parametrize("name", CASES)
