@@ -24,6 +24,14 @@ def scale_by_hardtanh_adaste() -> optax.GradientTransformation:
 
     Raises:
         ValueError: If `update` gets no `params`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_hardtanh_adaste()
+        >>> latent, grad = jnp.array([0.5, 3.0, -3.0]), jnp.ones(3)
+        >>> tx.update(grad, tx.init(latent), latent)[0]
+        Array([1. , 0.5, 0. ], dtype=float32)
     """
     return _base.leafwise(
         "scale_by_hardtanh_adaste",
@@ -48,6 +56,14 @@ def scale_by_fenbp(
 
     Raises:
         ValueError: If `beta` is negative, or `update` gets no `params`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_fenbp(8.0, squash=jax.nn.hard_tanh)
+        >>> latent, grad = jnp.array([3.0]), jnp.array([0.5])
+        >>> tx.update(grad, tx.init(latent), latent)[0]
+        Array([0.25], dtype=float32)
     """
     if not callable(beta):
         _checks.check_scalar("beta", beta, low=0.0, high=float("inf"))

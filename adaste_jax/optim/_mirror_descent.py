@@ -79,6 +79,15 @@ def md_softmax(
 
     Returns:
         A chain.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from adaste_jax import optim
+        >>> tx = optim.md_softmax(1.0, beta=1.0, inner=optax.identity())
+        >>> t = jnp.log(jnp.array([0.5, 0.5]))
+        >>> update, _ = tx.update(jnp.array([-0.1, 0.1]), tx.init(t), t)
+        >>> jax.nn.softmax(t + update).round(6)
+        Array([0.549834, 0.450166], dtype=float32)
     """
     return md_tanh(learning_rate, beta=beta, inner=inner)
 

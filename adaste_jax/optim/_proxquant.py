@@ -116,6 +116,11 @@ def proxquant(
 
     Raises:
         ValueError: As `apply_prox`.
+
+    Example:
+        >>> from adaste_jax import optim
+        >>> strength = optim.proxquant_strength(0.01, steps_per_epoch=100)
+        >>> tx = optim.proxquant(0.01, strength=strength)
     """
     return optax.chain(
         optax.scale_by_adam(),
