@@ -1,5 +1,6 @@
 """Latents to weights over a whole parameter tree, of any model of any library."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,7 +10,11 @@ from adaste_jax.estimators import _base
 
 
 def binarize(
-    params: Any, estimator: _base.Estimator, *, where: _paths.Where | None = None
+    params: Any,
+    estimator: Callable[..., jax.Array],
+    *,
+    where: _paths.Where | None = None,
+    key: jax.Array | None = None,
 ) -> Any:
     """Replaces the selected latents by weights: `estimator(latent)`, leaf by leaf.
 
@@ -24,6 +29,8 @@ def binarize(
         where: Which leaves. Default `kernels()`: those called `kernel`. Otherwise
             regular expressions on the path, a tree of booleans, or a function from
             `params` to one.
+        key: For a stochastic estimator, which is then called as
+            `estimator(latent, key=...)` with a key of its own for each leaf.
 
     Returns:
         A tree of the same structure, shapes and dtypes; other leaves are untouched.
@@ -40,17 +47,21 @@ def binarize(
         Array([-1.,  1.], dtype=float32)
     """
 
-    def weight(path: Any, selected: bool, latent: jax.Array) -> jax.Array:
+    def weight(path: Any, selected: bool, index: int, latent: jax.Array) -> jax.Array:
         if not selected:
             return latent
         try:
-            return estimator(latent)
+            if key is None:
+                return estimator(latent)
+            return estimator(latent, key=jax.random.fold_in(key, index))
         except TypeError as error:
             error.add_note(f"at the leaf {jax.tree_util.keystr(path)}")
             raise
 
     mask = _paths.select(params, where)
-    return jax.tree_util.tree_map_with_path(weight, mask, params)
+    leaves, treedef = jax.tree.flatten(params)
+    indices = jax.tree.unflatten(treedef, range(len(leaves)))
+    return jax.tree_util.tree_map_with_path(weight, mask, indices, params)
 
 
 def deploy(params: Any, *, where: _paths.Where | None = None) -> Any:

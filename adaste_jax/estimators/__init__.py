@@ -1,4 +1,19 @@
-"""Estimators: latents in, weights out, each with its own backward rule."""
+"""Estimators: latents in, weights out, each with its own backward rule.
+
+    sign, fixed rule     ste_identity, ste_clipped, approx_sign, swish_sign
+    sign, sharpened      reste, ede, fda, rbnn
+    squashed             tanh, md_tanh_s, md_softmax_s, pmf
+    scaled signs         scaled_sign, irnet_weight
+    contrastive          adaste, hardtanh_adaste, fenbp
+    random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
+                         bayesbinn_sample, vispa_sample
+    ternary              ternary_absmean, ternary_twn, ternary_fixed, ternary_tanh
+
+The backward rules of the contrastive ones are not additive: they need the gradient of
+the whole batch. All others commute with averaging and with accumulation. The random
+ones take a key, and `md_softmax_s`, `pmf` and `vispa_sample` have several latents for
+each weight.
+"""
 
 from adaste_jax.estimators._adaste import (
     adaste,
@@ -31,6 +46,7 @@ from adaste_jax.estimators._tanh import md_tanh_s, tanh
 from adaste_jax.estimators._ternary_absmean import ternary_absmean
 from adaste_jax.estimators._ternary_tanh import ternary_tanh
 from adaste_jax.estimators._ternary_twn import ternary_fixed, ternary_twn
+from adaste_jax.estimators._vispa import vispa_probability, vispa_sample
 
 __all__ = [
     "Estimator",
@@ -65,4 +81,6 @@ __all__ = [
     "ternary_fixed",
     "ternary_tanh",
     "ternary_twn",
+    "vispa_probability",
+    "vispa_sample",
 ]

@@ -72,6 +72,12 @@ def bernoulli_hard(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 
     Raises:
         TypeError: If `latent` is not floating point.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> estimators.bernoulli_hard(jnp.array([-1.0, 1.0]), key=jax.random.key(0))
+        Array([-1.,  1.], dtype=float32)
     """
     latent = _base.check_latent(latent)
     return _hard(latent, _uniform(latent, key))
@@ -93,6 +99,14 @@ def bernoulli_identity(
     Raises:
         TypeError: If `latent` is not floating point.
         ValueError: If `probability` is unknown.
+
+    Example:
+        >>> import functools, jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> estimator = functools.partial(
+        ...     estimators.bernoulli_identity, key=jax.random.key(0))
+        >>> jax.grad(lambda t: estimator(t).sum())(jnp.array([-9.0, 0.0]))
+        Array([1., 1.], dtype=float32)
     """
     if probability not in get_args(Probability):
         raise ValueError(

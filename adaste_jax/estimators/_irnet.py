@@ -90,9 +90,8 @@ def _standardise(latent, group):
     latent = latent / jax.lax.stop_gradient(jnp.where(unit > 0, unit, one))
     count = latent.size // unit.size
     centred = latent - jnp.mean(latent, axis=group, keepdims=True)
-    variance = jnp.sum(jnp.square(centred), axis=group, keepdims=True) / max(
-        count - 1, 1
-    )
+    squares = jnp.sum(jnp.square(centred), axis=group, keepdims=True)
+    variance = squares / max(count - 1, 1)
     return centred / jnp.sqrt(jnp.where(variance > 0, variance, one))
 
 

@@ -68,9 +68,8 @@ def scaled_sign(
     latents = latent.astype(_base.compute_dtype(latent))
     ste = estimator(latents)
     sign = jax.lax.stop_gradient(ste)
-    # Not jnp.abs, whose derivative at 0 is 0.
-    size = sign * latents
-    scale = jnp.mean(size, axis=_base.group_axes(latents, axis), keepdims=True)
+    group = _base.group_axes(latents, axis)
+    scale = jnp.mean(jnp.abs(latents), axis=group, keepdims=True)
     fixed = jax.lax.stop_gradient(scale)
     if scale_grad == "exact":
         weight = scale * ste

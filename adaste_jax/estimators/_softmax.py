@@ -76,6 +76,12 @@ def pmf(
     Raises:
         TypeError: If `latent` is not floating point.
         ValueError: As `md_softmax_s`, or if `jacobian` is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> jax.grad(lambda t: estimators.pmf(t, beta=1.0).sum())(jnp.zeros((1, 2)))
+        Array([[-0.5,  0.5]], dtype=float32)
     """
     if jacobian not in get_args(Jacobian):
         raise ValueError(

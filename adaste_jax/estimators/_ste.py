@@ -59,6 +59,13 @@ def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
     Raises:
         TypeError: If `latent` is not floating point.
         ValueError: If `threshold` is negative.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> jax.grad(lambda t: estimators.ste_clipped(t).sum())(
+        ...     jnp.array([-1.5, -1.0, 0.5]))
+        Array([0., 1., 1.], dtype=float32)
     """
     _base.check_scalar("threshold", threshold, low=0.0, high=float("inf"))
     return _ste(_base.check_latent(latent), threshold)

@@ -5,6 +5,8 @@ Large Language Models are in 1.58 Bits", 2024 (BitNet b1.58),
 https://arxiv.org/abs/2402.17764.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -12,23 +14,26 @@ from jax.typing import ArrayLike
 from adaste_jax.estimators import _base, _linear
 
 
-def ternary_absmean(latent: ArrayLike, *, epsilon: ArrayLike = 1e-5) -> jax.Array:
+def ternary_absmean(
+    latent: ArrayLike, *, epsilon: ArrayLike = 1e-5, axis: int | None = None
+) -> jax.Array:
     """Maps latents t to w = s clip(round(t / s), -1, 1), s the mean of |t|.
 
-    s = max(mean |t|, `epsilon`) over the whole tensor; a half is rounded to even, so
+    s = max(mean |t|, `epsilon`) over each group; a half is rounded to even, so
     |t| = s / 2 gives 0. Differentiates straight-through, h = g, past both s and the
     rounding. The same weights at test. Additive in g.
 
     Args:
-        latent: Floating point, any shape; all of it is one group.
+        latent: Floating point, at least one axis unless `axis` is None.
         epsilon: Smallest scale, above 0. May be traced.
+        axis: Axis whose entries are groups; None for one group, as published.
 
     Returns:
         Weights -s, 0 and s, with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If `epsilon` is not positive.
+        ValueError: If `epsilon` is not positive, or `latent` has no such `axis`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -39,12 +44,15 @@ def ternary_absmean(latent: ArrayLike, *, epsilon: ArrayLike = 1e-5) -> jax.Arra
     _base.check_scalar(
         "epsilon", epsilon, low=0.0, high=float("inf"), open_interval=True
     )
-    return _absmean(latent, epsilon)
+    return _absmean(axis)(latent, epsilon)
 
 
-def _weight(latent, epsilon):
-    scale = jnp.maximum(jnp.mean(jnp.abs(latent)), epsilon)
-    return scale * jnp.clip(jnp.round(latent / scale), -1, 1)
+@functools.cache
+def _absmean(axis):
+    def weight(latent, epsilon):
+        group = _base.group_axes(latent, axis)
+        size = jnp.mean(jnp.abs(latent), axis=group, keepdims=True)
+        scale = jnp.maximum(size, epsilon)
+        return scale * jnp.clip(jnp.round(latent / scale), -1, 1)
 
-
-_absmean = _linear.linear(_weight, lambda latent, epsilon: jnp.ones_like(latent))
+    return _linear.linear(weight, lambda latent, epsilon: jnp.ones_like(latent))

@@ -3,32 +3,40 @@
 Li, Zhang and Liu, "Ternary Weight Networks", 2016, https://arxiv.org/abs/1605.04711.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adaste_jax import _numerics
 from adaste_jax.estimators import _base, _linear
 
 
 def ternary_twn(
-    latent: ArrayLike, *, ratio: ArrayLike = 0.7, scale: bool = False
+    latent: ArrayLike,
+    *,
+    ratio: ArrayLike = 0.7,
+    scale: bool = False,
+    axis: int | None = None,
 ) -> jax.Array:
     """Maps latents t to 0 where |t| <= D, else to sign(t); D = `ratio` mean |t|.
 
-    The mean is over the whole tensor. Differentiates as h = g 1[|t| <= 1], also with
+    The mean is over each group. Differentiates as h = g 1[|t| <= 1], also with
     `scale`. The same weights at test. Additive in g.
 
     Args:
-        latent: Floating point, any shape; all of it is one group.
+        latent: Floating point, at least one axis unless `axis` is None.
         ratio: Threshold in units of the mean magnitude, at least 0. May be traced.
-        scale: Multiplies the weights by the mean of |t| where they are not 0.
+        scale: Multiplies the weights of a group by the mean |t| of those kept.
+        axis: Axis whose entries are groups; None for one group, as published.
 
     Returns:
         Weights -1, 0 and 1 (or scaled), with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If `ratio` is negative.
+        ValueError: If `ratio` is negative, or `latent` has no such `axis`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -37,7 +45,7 @@ def ternary_twn(
         Array([ 0.7,  0. ,  0. , -0.7], dtype=float32)
     """
     _base.check_scalar("ratio", ratio, low=0.0, high=float("inf"))
-    return (_twn_scaled if scale else _twn)(latent, ratio)
+    return _twn(scale, axis)(latent, ratio)
 
 
 def ternary_fixed(latent: ArrayLike, *, threshold: ArrayLike = 0.05) -> jax.Array:
@@ -69,29 +77,31 @@ def ternary_fixed(latent: ArrayLike, *, threshold: ArrayLike = 0.05) -> jax.Arra
     return _fixed(latent, threshold)
 
 
-def _ternary(latent, kept):
-    # jnp.sign here: where it is 0 the latent is not kept.
-    return jnp.where(kept, jnp.sign(latent), jnp.zeros((), latent.dtype))
+@functools.cache
+def _twn(scale, axis):
+    def weight(latent, ratio):
+        group = _base.group_axes(latent, axis)
+        size = jnp.abs(latent)
+        kept = size > ratio * jnp.mean(size, axis=group, keepdims=True)
+        weights = _signs_of(latent, kept)
+        if not scale:
+            return weights
+        zero, one = jnp.zeros((), latent.dtype), jnp.ones((), latent.dtype)
+        total = jnp.sum(jnp.where(kept, size, zero), axis=group, keepdims=True)
+        count = jnp.sum(kept.astype(latent.dtype), axis=group, keepdims=True)
+        return total / jnp.maximum(count, one) * weights
+
+    return _linear.linear(weight, _slope)
 
 
-def _kept(latent, ratio):
-    return jnp.abs(latent) > ratio * jnp.mean(jnp.abs(latent))
-
-
-def _scaled(latent, ratio):
-    kept = _kept(latent, ratio)
-    zero, one = jnp.zeros((), latent.dtype), jnp.ones((), latent.dtype)
-    total = jnp.sum(jnp.where(kept, jnp.abs(latent), zero))
-    count = jnp.maximum(jnp.sum(kept.astype(latent.dtype)), one)
-    return total / count * _ternary(latent, kept)
+def _signs_of(latent, kept):
+    return jnp.where(kept, _numerics.sign(latent), jnp.zeros((), latent.dtype))
 
 
 def _slope(latent, _):
     return (jnp.abs(latent) <= 1).astype(latent.dtype)
 
 
-_twn = _linear.linear(lambda t, ratio: _ternary(t, _kept(t, ratio)), _slope)
-_twn_scaled = _linear.linear(_scaled, _slope)
 _fixed = _linear.linear(
-    lambda t, threshold: _ternary(t, jnp.abs(t) >= threshold), _slope
+    lambda latent, threshold: _signs_of(latent, jnp.abs(latent) >= threshold), _slope
 )

@@ -1,5 +1,7 @@
 """Schedules that move once per epoch, as the released recipes do."""
 
+from typing import Literal
+
 import jax.numpy as jnp
 import optax
 
@@ -83,3 +85,120 @@ def cosine_per_epoch(
         return end_value + (init_value - end_value) * cosine
 
     return schedule
+
+
+def reste_exponent(
+    num_epochs: int,
+    steps_per_epoch: int,
+    *,
+    end_value: float = 3.0,
+    form: Literal["cosine", "linear"] = "cosine",
+) -> optax.Schedule:
+    """The exponent o of `estimators.reste`, from 1 towards `end_value`, once per epoch.
+
+    In epoch e (from 0), with x = e / num_epochs,
+
+        cosine  o = 1 + (end_value - 1) (1 - cos(pi x / 2))    as the authors' code
+        linear  o = 1 + (end_value - 1) x                      as the paper
+
+    Args:
+        num_epochs: Epochs until `end_value`.
+        steps_per_epoch: Optimiser steps in one epoch.
+        end_value: o at x = 1, at least 1.
+        form: Which of the two.
+
+    Returns:
+        A schedule of the step count (from 0).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from adaste_jax import optim
+        >>> schedule = optim.reste_exponent(10, steps_per_epoch=5, form="linear")
+        >>> [round(float(schedule(step)), 6) for step in (0, 24, 25)]
+        [1.0, 1.8, 2.0]
+    """
+    if num_epochs < 1 or steps_per_epoch < 1 or end_value < 1:
+        raise ValueError(
+            "reste_exponent needs num_epochs >= 1, steps_per_epoch >= 1 and end_value "
+            f">= 1, got {num_epochs=}, {steps_per_epoch=}, {end_value=}."
+        )
+    if form not in ("cosine", "linear"):
+        raise ValueError(f"`form` must be 'cosine' or 'linear', got {form!r}.")
+
+    def schedule(count):
+        x = jnp.minimum(count // steps_per_epoch, num_epochs) / num_epochs
+        rise = x if form == "linear" else 1 - jnp.cos(jnp.pi * x / 2)
+        return 1 + (end_value - 1) * rise
+
+    return schedule
+
+
+def ede_sharpness(
+    num_epochs: int,
+    steps_per_epoch: int,
+    *,
+    init_value: float = 0.1,
+    end_value: float = 10.0,
+) -> optax.Schedule:
+    """The sharpness of `estimators.ede`, geometric in the epoch.
+
+    In epoch e (from 0) it is init_value (end_value / init_value)^(e / num_epochs).
+
+    Args:
+        num_epochs: Epochs until `end_value`.
+        steps_per_epoch: Optimiser steps in one epoch.
+        init_value: Above 0; 0.1 for binary weights, 0.001 where the activations of a
+            ResNet-20 are binary too.
+        end_value: Above 0.
+
+    Returns:
+        A schedule of the step count (from 0).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from adaste_jax import optim
+        >>> schedule = optim.ede_sharpness(10, steps_per_epoch=5)
+        >>> [round(float(schedule(step)), 6) for step in (0, 25)]
+        [0.1, 1.0]
+    """
+    if num_epochs < 1 or steps_per_epoch < 1 or min(init_value, end_value) <= 0:
+        raise ValueError(
+            "ede_sharpness needs num_epochs >= 1, steps_per_epoch >= 1 and positive "
+            f"values, got {num_epochs=}, {steps_per_epoch=}, {init_value=}, "
+            f"{end_value=}."
+        )
+
+    def schedule(count):
+        x = jnp.minimum(count // steps_per_epoch, num_epochs) / num_epochs
+        return init_value * (end_value / init_value) ** x
+
+    return schedule
+
+
+def grow(rate: float, interval: int) -> optax.Schedule:
+    """The published schedule of beta:  beta <- rate beta every `interval` steps.
+
+    It starts at 1 and is first multiplied before step 0, so in step t it is
+    rate^(t // interval + 1), up to 1e35.
+
+    Args:
+        rate: Factor, at least 1; published 1.01 to 1.2.
+        interval: Steps between multiplications; published 100 to 2000.
+
+    Returns:
+        A schedule of the step count (from 0).
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from adaste_jax import optim
+        >>> schedule = optim.grow(1.5, interval=100)
+        >>> [float(schedule(step)) for step in (0, 99, 100)]
+        [1.5, 1.5, 2.25]
+    """
+    return anneal(1.0, rate, 1e35, interval)

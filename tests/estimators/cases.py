@@ -100,6 +100,12 @@ CASES = {
     "adaste_rms": Case(
         _adaste("adaptive", unit="rms"), ANNEALING, BINARY, elementwise=False
     ),
+    "adaste_all_options": Case(
+        _adaste("supremum", rescale=True),
+        {**ANNEALING, "cap": 0.7, "threshold": 1e-3},
+        {"cap": 3.0, "threshold": 1.0},
+        elementwise=False,
+    ),
     "approx_sign": Case(estimators.approx_sign, reference=reference.approx_sign),
     "swish_sign": Case(
         estimators.swish_sign,

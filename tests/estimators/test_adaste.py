@@ -410,13 +410,16 @@ def test_units_of_the_tensor_make_the_map_free_of_scale(float64):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-@pytest.mark.parametrize("alpha", [0.01, 0.003, 0.07, 0.3])
+@pytest.mark.parametrize("alpha", [0.01, 0.03, 0.13, 0.3])
 def test_weights_are_exactly_binary_once_mu_is_one_over_alpha(dtype, alpha):
-    """Although mu alpha need not round to 1."""
+    """Although mu alpha need not round to 1: it does not for 0.03 and 0.13."""
     latent = jnp.array([-1e-6, -0.0, 0.0, 1e-6, 3.0], dtype)
     for rescale in (False, True):
         weight = estimators.adaste(latent, mu=1 / alpha, alpha=alpha, rescale=rescale)
         np.testing.assert_array_equal(np.float32(weight), [-1, 1, 1, 1, 1])
+    slope = functools.partial(estimators.adaste_slope, mu=1 / alpha, alpha=alpha)
+    away = slope(jnp.float32(1e-8), jnp.float32(-1.0))
+    assert away == 0  # nothing is left of the range in which w* is not saturated
 
 
 def test_all_latents_zero_is_not_a_division_by_zero():

@@ -43,6 +43,14 @@ def test_rows_with_the_uniform_numbers_given(
     np.testing.assert_allclose(pullback(grad)[0], columns[gradient_column], rtol=DIGITS)
 
 
+def test_a_probability_of_zero_or_one_is_certain():
+    """Whatever the uniform number, 0 included; u < p, not u <= p."""
+    uniform = jnp.array([0.0, 0.5, 1 - 2**-24])
+    for latent, weight in ((-1.0, -1.0), (-3.0, -1.0), (1.0, 1.0), (3.0, 1.0)):
+        got = _bernoulli._hard(jnp.full(3, latent), uniform)
+        np.testing.assert_array_equal(got, weight)
+
+
 SAMPLERS = {
     "pwgf": (estimators.bernoulli_pwgf, "sigmoid"),
     "hard": (estimators.bernoulli_hard, "hard"),

@@ -56,6 +56,27 @@ def test_groups_are_the_entries_of_the_axis(axis):
     np.testing.assert_allclose(weight, np.sign(latent) * scales, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        functools.partial(estimators.scaled_sign, scale_grad="exact"),
+        functools.partial(estimators.irnet_weight, sharpness=0.7),
+    ],
+)
+def test_a_group_is_the_tensor_mapped_over_the_axis(estimator):
+    """Weights and gradients."""
+    rng = np.random.default_rng(0)
+    latent, grad = jnp.asarray(rng.normal(size=(2, 5, 3)), jnp.float32)
+
+    def pull(latent, grad, axis):
+        weight, pullback = jax.vjp(functools.partial(estimator, axis=axis), latent)
+        return weight, pullback(grad)[0]
+
+    mapped = jax.vmap(pull, in_axes=(1, 1, None), out_axes=1)(latent, grad, None)
+    for got, expected in zip(pull(latent, grad, -1), mapped, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_the_published_reste_scales_by_the_whole_tensor(float64):
     """The exact form, with ReSTE's slope in place of the clip."""
     sign = functools.partial(estimators.reste, exponent=3.0)

@@ -44,6 +44,26 @@ def test_twn_rows(float64, latent, signs, scale):
     np.testing.assert_allclose(scaled, np.multiply(scale, signs), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        estimators.ternary_absmean,
+        estimators.ternary_twn,
+        functools.partial(estimators.ternary_twn, scale=True),
+    ],
+)
+def test_groups_are_the_entries_of_the_axis(estimator):
+    """As one group for each, mapped over the axis."""
+    latent = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3, 5)), jnp.float32)
+    latent = latent * jnp.arange(1.0, 6.0)[None, None]
+    for axis in (0, -1):
+        mapped = jax.vmap(estimator, in_axes=axis, out_axes=axis)(latent)
+        np.testing.assert_allclose(estimator(latent, axis=axis), mapped, rtol=1e-6)
+    assert not np.allclose(estimator(latent, axis=-1), estimator(latent))
+    with pytest.raises(ValueError, match=r"`axis=3` is no axis"):
+        estimator(latent, axis=3)
+
+
 def test_twn_of_zeros_is_zero():
     for scale in (False, True):
         got = estimators.ternary_twn(jnp.zeros(3), scale=scale)

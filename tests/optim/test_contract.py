@@ -13,8 +13,15 @@ from adaste_jax import estimators, optim
 
 LEARNING_RATE = 0.03
 
-# Complete optimisers of latents, and the estimator that the loss uses with each.
+# Complete optimisers of latents, and the estimator that the loss uses with each. Some
+# want a start of their own.
 STRAIGHT = estimators.ste_identity
+STARTS = {
+    "bop": optim.binary_signs,
+    "md_softmax": lambda latent: jnp.stack([-latent, latent], -1),
+    "vispa": lambda latent: jnp.stack([latent, 0.1 * latent, 0.1 * latent**2], -1),
+}
+RANDOM = ("binary_connect_stochastic", "bayesbinn", "vispa")
 CASES = {
     "scale_by_adaste": (
         optax.chain(optim.scale_by_adaste(1.0), optax.scale(-LEARNING_RATE)),
@@ -40,19 +47,59 @@ CASES = {
         ),
         STRAIGHT,
     ),
+    "hardtanh_adaste": (
+        optax.chain(
+            optax.ema(0.9), optim.scale_by_hardtanh_adaste(), optax.scale(-0.1)
+        ),
+        functools.partial(estimators.hardtanh_adaste, straight_through=True),
+    ),
+    "fenbp": (
+        optax.chain(optax.ema(0.9), optim.scale_by_fenbp(0.5), optax.scale(-0.1)),
+        functools.partial(estimators.fenbp, beta=0.5, straight_through=True),
+    ),
+    "binary_connect": (optim.binary_connect(LEARNING_RATE), estimators.ste_clipped),
+    "binary_connect_stochastic": (
+        optim.binary_connect(LEARNING_RATE),
+        estimators.bernoulli_hard,
+    ),
+    "bop": (optim.bop(0.1, tau=0.05), lambda weight: weight),
+    "bayesbinn": (
+        optim.bayesbinn(0.01, num_examples=10, temperature=1.0, momentum=0.5),
+        functools.partial(estimators.bayesbinn_sample, temperature=1.0),
+    ),
+    "proxquant": (
+        optim.proxquant(
+            LEARNING_RATE, strength=optim.proxquant_strength(0.01, 5), clip=True
+        ),
+        lambda latent: latent,
+    ),
+    "proxquant_ternary": (
+        optim.proxquant(LEARNING_RATE, strength=1e-3, form="ternary"),
+        lambda latent: latent,
+    ),
+    "md_tanh": (
+        optim.md_tanh(LEARNING_RATE, beta=optim.grow(1.02, 20)),
+        functools.partial(estimators.md_tanh_s, beta=1.0),
+    ),
+    "md_softmax": (
+        optim.md_softmax(LEARNING_RATE, beta=optim.grow(1.02, 20)),
+        functools.partial(estimators.md_softmax_s, beta=1.0),
+    ),
+    "vispa": (optim.vispa(), estimators.vispa_sample),
 }
 
 every = pytest.mark.parametrize("name", CASES)
 
 
-@pytest.fixture(scope="module")
-def problem():
+@pytest.fixture
+def problem(name):
     """Least squares whose solution is binary; and latents to start from."""
     rng = np.random.default_rng(3)
     inputs = rng.normal(size=(32, 6))
     solution = rng.choice([-1.0, 1.0], size=(6, 4))
+    latent = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
     params = {
-        "kernel": jnp.asarray(rng.normal(size=(6, 4)), jnp.float32),
+        "kernel": STARTS.get(name, lambda latent: latent)(latent),
         "bias": jnp.zeros((4,), jnp.float32),
     }
     data = jnp.asarray(inputs, jnp.float32), jnp.asarray(inputs @ solution, jnp.float32)
@@ -66,21 +113,30 @@ def _compiled(name):
         optax.partition(
             {"latent": latents, "real": optax.sgd(0.1)},
             lambda params: optim.labels(params, {"latent": adaste_jax.kernels()}),
+            mask_compatible_extra_args=True,
         )
     )
     traces = []
 
-    def loss_of(params, data):
+    def loss_of(weights, data):
         inputs, targets = data
-        weights = adaste_jax.binarize(params, estimator)
         predictions = inputs @ weights["kernel"] + weights["bias"][None]
         return jnp.mean(jnp.square(predictions - targets))
 
     @jax.jit
     def step(params, state, data):
         traces.append(name)
-        loss, grads = jax.value_and_grad(loss_of)(params, data)
-        updates, state = tx.update(grads, state, params, unused_argument=loss)
+        # A fresh key in every step, made from what changes in every step.
+        seed = jax.lax.bitcast_convert_type(params["bias"].sum(), jnp.int32)
+        key = jax.random.key(seed) if name in RANDOM else None
+        weights, pullback = jax.vjp(
+            lambda params: adaste_jax.binarize(params, estimator, key=key), params
+        )
+        loss, grads = jax.value_and_grad(loss_of)(weights, data)
+        (grads,) = pullback(grads)
+        updates, state = tx.update(
+            grads, state, params, weights=weights, unused_argument=loss
+        )
         return optax.apply_updates(params, updates), state, loss
 
     return tx, step, traces

@@ -1,0 +1,112 @@
+"""Bop, an optimiser that flips binary weights and has no latents.
+
+Helwegen, Widdicombe, Geiger, Liu, Cheng and Nusselder, "Latent Weights Do Not Exist:
+Rethinking Binarized Neural Network Optimization", NeurIPS 2019,
+https://arxiv.org/abs/1906.02107.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from adaste_jax import _numerics
+from adaste_jax.estimators import _base as _checks
+from adaste_jax.optim import _base
+
+
+class BopState(NamedTuple):
+    """The step count, and the average gradient m of each weight."""
+
+    step: jax.Array  # shape=(), dtype=int32
+    momentum: Any  # as the params, at least float32
+
+
+def bop(
+    gamma: optax.ScalarOrSchedule = 1e-4, *, tau: optax.ScalarOrSchedule = 1e-8
+) -> optax.GradientTransformation:
+    """Flips a weight when its average gradient has pushed against it enough.
+
+        m <- (1 - gamma) m + gamma g
+        w <- -w  if  w m > tau,  else w
+
+    The parameters are the weights +1 and -1 themselves (`binary_signs` makes them from
+    the draw of an initialiser), so the loss uses them as they are. The inequality is
+    strict. It is a whole optimiser: no learning rate follows it.
+
+    Published for CIFAR-10 (500 epochs, batches of 50): gamma divided by 10 every 100
+    epochs, and Adam at 0.01 for real parameters. For ImageNet gamma falls linearly from
+    1e-4 to 1e-6.
+
+    Args:
+        gamma: Adaptivity rate, in [0, 1]; a number or a schedule of the step count.
+        tau: Threshold, at least 0; a number or a schedule.
+
+    Returns:
+        A transformation whose updates are -2, 0 and 2; its `update` needs `params`.
+
+    Raises:
+        ValueError: If a number is out of range, if `init` gets parameters other than
+            +1 and -1 (traced ones cannot be looked at), or `update` no `params`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.bop(0.1, tau=1e-3)
+        >>> weight = jnp.array([1.0, 1.0])
+        >>> tx.update(jnp.array([0.05, -0.05]), tx.init(weight), weight)[0]
+        Array([-2.,  0.], dtype=float32)
+    """
+    if not callable(gamma):
+        _checks.check_scalar("gamma", gamma, low=0.0, high=1.0)
+    if not callable(tau):
+        _checks.check_scalar("tau", tau, low=0.0, high=float("inf"))
+
+    def init(params):
+        _check_binary(params)
+        zeros = lambda weight: jnp.zeros(weight.shape, _checks.compute_dtype(weight))
+        return BopState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
+
+    def update(updates, state, params=None):
+        _base.check_params("bop", params)
+        rate, threshold = _base.at(gamma, state.step), _base.at(tau, state.step)
+        momentum = jax.tree.map(
+            lambda m, g: (1 - rate) * m + rate * g.astype(m.dtype),
+            state.momentum,
+            updates,
+        )
+        flips = jax.tree.map(
+            lambda w, m: jnp.where(w.astype(m.dtype) * m > threshold, -2 * w, 0 * w),
+            params,
+            momentum,
+        )
+        return flips, BopState(optax.safe_increment(state.step), momentum)
+
+    return optax.GradientTransformation(init, update)
+
+
+def binary_signs(params: Any) -> Any:
+    """Weights to start `bop` from: the signs of a draw, +1 at 0.
+
+    Args:
+        params: A pytree of arrays, for example a Glorot draw.
+
+    Returns:
+        The tree with +1 and -1.
+    """
+    return jax.tree.map(_numerics.sign, params)
+
+
+def _check_binary(params: Any) -> None:
+    for path, weight in jax.tree_util.tree_leaves_with_path(params):
+        if isinstance(weight, jax.core.Tracer):
+            continue
+        if not (np.abs(np.asarray(weight, np.float64)) == 1).all():
+            name = jax.tree_util.keystr(path) or "the array"
+            raise ValueError(
+                f"bop trains weights that are +1 and -1; {name} has others. Pass "
+                "`optim.binary_signs(params)`, and route real parameters elsewhere "
+                "(`optax.partition`)."
+            )

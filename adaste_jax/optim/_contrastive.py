@@ -1,0 +1,76 @@
+"""The contrastive rules of hard tanh and of any squashing function, as transformations.
+
+The mathematics and the papers are in `adaste_jax.estimators`.
+"""
+
+import jax.numpy as jnp
+import optax
+
+from adaste_jax import estimators
+from adaste_jax.estimators import _base as _checks
+from adaste_jax.estimators import _fenbp
+from adaste_jax.optim import _base
+
+
+def scale_by_hardtanh_adaste() -> optax.GradientTransformation:
+    """Turns updates at the weights into updates at the latents.
+
+    The rule of `estimators.hardtanh_adaste_gradient` on a gradient that is already
+    averaged. In the loss let weights be
+    `estimators.hardtanh_adaste(..., straight_through=True)`.
+
+    Returns:
+        A transformation whose `update` needs `params`.
+
+    Raises:
+        ValueError: If `update` gets no `params`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_hardtanh_adaste()
+        >>> latent, grad = jnp.array([0.5, 3.0, -3.0]), jnp.ones(3)
+        >>> tx.update(grad, tx.init(latent), latent)[0]
+        Array([1. , 0.5, 0. ], dtype=float32)
+    """
+    return _base.leafwise(
+        "scale_by_hardtanh_adaste",
+        lambda update, latent: estimators.hardtanh_adaste_gradient(latent, update),
+    )
+
+
+def scale_by_fenbp(
+    beta: optax.ScalarOrSchedule, *, squash: _fenbp.Squash = jnp.tanh
+) -> optax.GradientTransformation:
+    """Turns updates at the weights into updates at the latents.
+
+    The rule of `estimators.fenbp_gradient` on a gradient that is already averaged. In
+    the loss let weights be `estimators.fenbp(..., straight_through=True)`.
+
+    Args:
+        beta: As in `estimators.fenbp`; a number, or a schedule of the step count.
+        squash: As in `estimators.fenbp`.
+
+    Returns:
+        A transformation whose `update` needs `params`.
+
+    Raises:
+        ValueError: If `beta` is negative, or `update` gets no `params`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_fenbp(8.0, squash=jax.nn.hard_tanh)
+        >>> latent, grad = jnp.array([3.0]), jnp.array([0.5])
+        >>> tx.update(grad, tx.init(latent), latent)[0]
+        Array([0.25], dtype=float32)
+    """
+    if not callable(beta):
+        _checks.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    return _base.leafwise(
+        "scale_by_fenbp",
+        lambda update, latent, beta: estimators.fenbp_gradient(
+            latent, update, beta=beta, squash=squash
+        ),
+        beta,
+    )

@@ -1,0 +1,202 @@
+"""Mirror descent on weights, in its direct form.
+
+Ajanthan, Gupta, Torr, Hartley and Dokania, "Mirror Descent View for Neural Network
+Quantization", AISTATS 2021, https://arxiv.org/abs/1910.08237.
+
+The weights themselves are trained, w in (-1, 1) or u on the simplex. What is stored are
+the dual variables, in which a mirror step is a subtraction: in float32 a weight that
+has reached -1 could never leave it.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def md_tanh(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    beta: optax.ScalarOrSchedule,
+    inner: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """Trains weights by w <- tanh(atanh(w) - learning_rate beta d).
+
+    d is the direction of `inner`. The parameters are t = atanh(w), a Glorot draw to
+    begin with, and
+
+        t <- t - learning_rate beta d.
+
+    In the loss weights are `estimators.md_tanh_s(t, beta=1.0)`, so that d is made from
+    the gradient at the weights; at test they are sign(t). Not the same as
+    `estimators.md_tanh_s` with a growing beta, which also rescales what is accumulated.
+
+    Args:
+        learning_rate: A number or a schedule.
+        beta: A number or a schedule of the step count, usually `grow`.
+        inner: Gives the direction; default `scale_by_early_adam()`.
+
+    Returns:
+        A chain.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from adaste_jax import optim
+        >>> tx = optim.md_tanh(0.1, beta=1.0, inner=optax.identity())
+        >>> t = jnp.arctanh(jnp.array([0.5]))
+        >>> update, _ = tx.update(jnp.array([1.0]), tx.init(t), t)
+        >>> jnp.tanh(t + update).round(6)
+        Array([0.421328], dtype=float32)
+    """
+    return optax.chain(
+        scale_by_early_adam() if inner is None else inner,
+        optax.scale_by_schedule(beta) if callable(beta) else optax.scale(beta),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def md_softmax(
+    learning_rate: optax.ScalarOrSchedule,
+    *,
+    beta: optax.ScalarOrSchedule,
+    inner: optax.GradientTransformation | None = None,
+) -> optax.GradientTransformation:
+    """Exponentiated gradient:  u <- u exp(-learning_rate beta d) / sum.
+
+    u are the probabilities of the levels -1 and +1. The parameters are logits t of the
+    shape `[..., 2]`, u = softmax(t), for which the update is
+
+        t <- t - learning_rate beta d,
+
+    the same as that of `md_tanh`. In the loss weights are
+    `estimators.md_softmax_s(t, beta=1.0)`; at test `estimators.softmax_deploy(t)`.
+
+    Args:
+        learning_rate: As in `md_tanh`.
+        beta: As in `md_tanh`.
+        inner: As in `md_tanh`.
+
+    Returns:
+        A chain.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from adaste_jax import optim
+        >>> tx = optim.md_softmax(1.0, beta=1.0, inner=optax.identity())
+        >>> t = jnp.log(jnp.array([0.5, 0.5]))
+        >>> update, _ = tx.update(jnp.array([-0.1, 0.1]), tx.init(t), t)
+        >>> jax.nn.softmax(t + update).round(6)
+        Array([0.549834, 0.450166], dtype=float32)
+    """
+    return md_tanh(learning_rate, beta=beta, inner=inner)
+
+
+class ScaleByEarlyAdamState(NamedTuple):
+    """The step count and the two moments."""
+
+    step: jax.Array  # shape=(), dtype=int32
+    mu: Any
+    nu: Any
+
+
+def scale_by_early_adam(
+    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """Adam with epsilon beside the uncorrected second moment, as once was usual.
+
+        m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
+        d = sqrt(1 - b2^step) / (1 - b1^step) m / (sqrt(v) + eps)
+
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, end of
+    section 2, https://arxiv.org/abs/1412.6980. `optax.scale_by_adam` differs in the
+    epsilon only.
+
+    Args:
+        b1: Decay of the first moment.
+        b2: Decay of the second moment.
+        eps: As above.
+
+    Returns:
+        A transformation.
+    """
+
+    def init(params):
+        zeros = optax.tree.zeros_like(params)
+        return ScaleByEarlyAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(updates, state, params=None):
+        del params
+        step = optax.safe_increment(state.step)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(
+            lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates
+        )
+        correction = jnp.sqrt(1 - b2**step) / (1 - b1**step)
+        updates = jax.tree.map(
+            lambda m, v: (correction * m / (jnp.sqrt(v) + eps)).astype(m.dtype), mu, nu
+        )
+        return updates, ScaleByEarlyAdamState(step, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+class MirrorDescentRecipe(NamedTuple):
+    """Published hyperparameters of one method, data set and network.
+
+    The learning rate is multiplied by `decay` every 30,000 of 100,000 iterations, and
+    beta is `grow(beta_rate, beta_interval)`. Batches of 128; weight decay 1e-4 for
+    `pmf` and 0 for the others.
+    """
+
+    learning_rate: float
+    decay: float
+    beta_rate: float
+    beta_interval: int
+
+
+_METHODS = ("md_tanh_s", "md_softmax_s", "md_tanh", "md_softmax", "pmf")
+_TABLE = {
+    ("cifar10", "resnet18"): (
+        (0.001, 0.3, 1.02, 200),
+        (0.001, 0.3, 1.02, 200),
+        (0.001, 0.3, 1.01, 100),
+        (0.001, 0.2, 1.02, 200),
+        (0.001, 0.3, 1.1, 1000),
+    ),
+    ("cifar10", "vgg16"): (
+        (0.001, 0.2, 1.2, 2000),
+        (0.001, 0.3, 1.2, 2000),
+        (0.001, 0.3, 1.1, 1000),
+        (0.01, 0.2, 1.05, 500),
+        (0.001, 0.5, 1.05, 500),
+    ),
+    ("cifar100", "resnet18"): (
+        (0.001, 0.2, 1.2, 500),
+        (0.001, 0.2, 1.1, 200),
+        (0.001, 0.3, 1.05, 500),
+        (0.001, 0.2, 1.05, 500),
+        (0.001, 0.3, 1.01, 100),
+    ),
+    ("cifar100", "vgg16"): (
+        (0.001, 0.5, 1.05, 500),
+        (0.0001, 0.2, 1.2, 500),
+        (0.001, 0.3, 1.05, 500),
+        (0.0001, 0.3, 1.01, 100),
+        (0.0001, 0.5, 1.02, 200),
+    ),
+    ("tinyimagenet", "resnet18"): (
+        (0.001, 0.1, 1.2, 500),
+        (0.001, 0.1, 1.02, 100),
+        (0.001, 0.5, 1.2, 2000),
+        (0.001, 0.2, 1.02, 200),
+        (0.001, 0.5, 1.01, 100),
+    ),
+}
+
+MIRROR_DESCENT_RECIPES = {
+    (method, *task): MirrorDescentRecipe(*row)
+    for task, rows in _TABLE.items()
+    for method, row in zip(_METHODS, rows, strict=True)
+}
+"""By method, data set and network, as in `["pmf", "cifar10", "vgg16"]`."""

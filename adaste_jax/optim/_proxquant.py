@@ -1,0 +1,164 @@
+"""ProxQuant: real weights, pulled towards the levels after each step.
+
+Bai, Wang and Liberty, "ProxQuant: Quantized Neural Networks via Proximal Operators",
+ICLR 2019, https://arxiv.org/abs/1810.00861.
+"""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from adaste_jax import _numerics
+from adaste_jax.estimators import _base as _checks
+from adaste_jax.optim import _base
+
+Form = Literal["l1", "squared", "ternary"]
+
+
+def prox(latent: jax.Array, strength: ArrayLike, *, form: Form = "l1") -> jax.Array:
+    """Minimises (x - t)^2 / 2 + strength R(x) over x, for each latent t.
+
+        l1       sign(t) (1 + sign(|t| - 1) max(0, ||t| - 1| - strength))
+        squared  (t + strength sign(t)) / (1 + strength)
+        ternary  (t + strength q(t)) / (1 + strength)
+
+    R is the distance to the nearest of +1 and -1, or half its square; for `ternary`
+    half the squared distance to q(t), which has three levels: with D = 0.7 mean |t|
+    over the tensor, entries above D are replaced by their mean, those below -D by
+    theirs, the rest by 0. The sign of 0 is +1. (AdaSTE's forward map is the squared
+    form with the strength mu and the target 1 + alpha.)
+
+    Args:
+        latent: Real weights t, floating point, any shape.
+        strength: Scalar, at least 0. May be traced.
+        form: Which of the three.
+
+    Returns:
+        An array of the shape and dtype of `latent`.
+
+    Raises:
+        ValueError: If `form` is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> optim.prox(jnp.array([-0.5, 0.0, 0.95, 2.0]), 0.25)
+        Array([-0.75,  0.25,  1.  ,  1.75], dtype=float32)
+    """
+    if form not in get_args(Form):
+        raise ValueError(f"`form` must be one of {get_args(Form)}, got {form!r}.")
+    strength = jnp.asarray(strength, latent.dtype)
+    sign = _numerics.sign(latent)
+    if form == "l1":
+        excess = jnp.abs(latent) - 1
+        kept = jnp.maximum(jnp.abs(excess) - strength, jnp.zeros((), latent.dtype))
+        return sign * (1 + _numerics.sign(excess) * kept)
+    target = sign if form == "squared" else _ternary_levels(latent)
+    return (latent + strength * target) / (1 + strength)
+
+
+def apply_prox(
+    strength: optax.ScalarOrSchedule, *, form: Form = "l1", clip: bool = False
+) -> optax.GradientTransformation:
+    """Ends a step at the proximal map of where it led:  u <- prox(t + u) - t.
+
+    Place it last in a chain.
+
+    Args:
+        strength: As in `prox`; a number or a schedule of the step count.
+        form: As in `prox`.
+        clip: Clips to [-1, 1] after the map.
+
+    Returns:
+        A transformation whose `update` needs `params`.
+
+    Raises:
+        ValueError: If `strength` is negative, `form` is unknown, or `update` gets no
+            `params`.
+    """
+    if not callable(strength):
+        _checks.check_scalar("strength", strength, low=0.0, high=float("inf"))
+    if form not in get_args(Form):
+        raise ValueError(f"`form` must be one of {get_args(Form)}, got {form!r}.")
+
+    def mapped(update, latent, strength):
+        end = prox(latent + update, strength, form=form)
+        return (jnp.clip(end, -1, 1) if clip else end) - latent
+
+    return _base.leafwise("apply_prox", mapped, strength)
+
+
+def proxquant(
+    learning_rate: optax.ScalarOrSchedule = 0.01,
+    *,
+    strength: optax.ScalarOrSchedule,
+    form: Form = "l1",
+    clip: bool = False,
+) -> optax.GradientTransformation:
+    """Adam, then the proximal map. The loss uses the real weights as they are.
+
+    Published: start from a trained real network; Adam at 0.01; the strength grows by
+    1e-4 times the learning rate each epoch (`proxquant_strength`); after 200 of 300
+    epochs (ternary: 400 of 600) the weights are replaced by their signs and frozen.
+    Batch norm, biases and the convolutions of shortcuts stay real.
+
+    Args:
+        learning_rate: A number or a schedule.
+        strength: As in `apply_prox`.
+        form: As in `prox`.
+        clip: As in `apply_prox`.
+
+    Returns:
+        A chain; its `update` needs `params`.
+
+    Raises:
+        ValueError: As `apply_prox`.
+
+    Example:
+        >>> from adaste_jax import optim
+        >>> strength = optim.proxquant_strength(0.01, steps_per_epoch=100)
+        >>> tx = optim.proxquant(0.01, strength=strength)
+    """
+    return optax.chain(
+        optax.scale_by_adam(),
+        optax.scale_by_learning_rate(learning_rate),
+        apply_prox(strength, form=form, clip=clip),
+    )
+
+
+def proxquant_strength(
+    learning_rate: float, steps_per_epoch: int, *, rate: float = 1e-4
+) -> optax.Schedule:
+    """The published strength, linear in the epoch e (from 0): learning_rate rate e.
+
+    Args:
+        learning_rate: That of the optimiser.
+        steps_per_epoch: Optimiser steps in one epoch.
+        rate: Growth per epoch.
+
+    Returns:
+        A schedule of the step count (from 0).
+
+    Raises:
+        ValueError: If `steps_per_epoch` is less than 1.
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(
+            f"proxquant_strength needs steps_per_epoch >= 1, got {steps_per_epoch}."
+        )
+    return lambda count: learning_rate * rate * (count // steps_per_epoch)
+
+
+def _ternary_levels(latent):
+    """q(t) of `prox`."""
+    zero, one = jnp.zeros((), latent.dtype), jnp.ones((), latent.dtype)
+    threshold = 0.7 * jnp.mean(jnp.abs(latent))
+
+    def level(chosen):
+        count = jnp.maximum(jnp.sum(chosen.astype(latent.dtype)), one)
+        return jnp.where(chosen, jnp.sum(jnp.where(chosen, latent, zero)) / count, zero)
+
+    return level(latent > threshold) + level(latent < -threshold)
