@@ -12,7 +12,9 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -66,13 +68,12 @@ def measure(size: int, batch: int, repeats: int) -> dict[str, float]:
     contestants: dict[str, Callable[[], jax.Array]] = {
         "float32": lambda: dot(x, dense),
         "bfloat16": lambda: dot(x_half, half),
-        "packed": lambda: export.packed_matmul(x, packed),
+        "packed": functools.partial(jax.jit(export.packed_matmul), x, packed),
     }
     for form in FORMS:
         if form != "lookup" or batch <= LOOKUP_ROWS:
-            contestants[form] = functools.partial(
-                export.packed_matmul, x, packed, form=form
-            )
+            product = jax.jit(functools.partial(export.packed_matmul, form=form))
+            contestants[form] = functools.partial(product, x, packed)
     exact = dot(x, dense)
     for name in ("packed", *FORMS):
         if name in contestants:
@@ -172,13 +173,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--repeats", type=int, default=15)
+    argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     rows = {
         (size, batch): measure(size, batch, arguments.repeats)
         for size in arguments.sizes
         for batch in arguments.batches
     }
-    command = "python -m benchmarks.packed_matmul"
+    command = shlex.join(["python", "-m", "benchmarks.packed_matmul", *argv])
     page = write_report(rows, bandwidth(arguments.repeats), command)
     if arguments.out:
         path = pathlib.Path(arguments.out)
