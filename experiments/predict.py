@@ -8,6 +8,7 @@ the run is needed.
 
 import argparse
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -38,17 +39,35 @@ def load(
         RunError: If the file cannot be read, or does not hold such a network.
     """
     path = pathlib.Path(path)
+    if path.suffix == ".stablehlo":
+        return _load_program(path)
     try:
-        if path.suffix == ".stablehlo":
-            described = json.loads(path.with_name(path.name + ".json").read_text())
-            program = jax.export.deserialize(bytearray(path.read_bytes()))
-            return jax.jit(program.call), described["metadata"]
         loaded = export.load(path)
     except (OSError, ValueError) as error:
         raise errors.RunError(f"cannot read {path}: {error}") from error
     outputs = jax.jit(deployed.network(loaded.metadata))
     call = functools.partial(outputs, loaded.params, loaded.model_state)
     return call, loaded.metadata
+
+
+def _load_program(path: pathlib.Path) -> tuple[Callable[[Any], Any], dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+        described = json.loads(path.with_name(path.name + ".json").read_text("utf-8"))
+        if hashlib.sha256(data).hexdigest() != described["sha256"]:
+            raise ValueError("it does not have the checksum in the .json beside it")
+        metadata = described["metadata"]
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.RunError(f"cannot read {path}: {error}") from error
+    try:
+        program = jax.export.deserialize(bytearray(data))
+    except Exception as error:  # another version of JAX fails in many ways
+        raise errors.RunError(
+            f"cannot read {path}: it was written by jax {described['jax']}, and this is "
+            f"jax {jax.__version__} ({error}). Export the network again with this "
+            "version, or use that one."
+        ) from error
+    return jax.jit(program.call), metadata
 
 
 def evaluate(

@@ -1,6 +1,8 @@
 """From a trained network to a file, and from the file to the same predictions."""
 
 import functools
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -178,6 +180,21 @@ def test_what_cannot_be_predicted_is_said(tmp_path):
         predict.load(path)
     export.save(path, {"kernel": jnp.ones(3)})
     with pytest.raises(errors.RunError, match="does not describe its network"):
+        predict.load(path)
+
+
+def test_a_damaged_or_foreign_program_is_said(tmp_path):
+    path = tmp_path / "m.stablehlo"
+    with pytest.raises(errors.RunError, match="No such file"):
+        predict.load(path)
+    path.write_bytes(bytes(100))
+    beside = {"sha256": "0", "jax": "0.99.0", "metadata": {}}
+    path.with_name("m.stablehlo.json").write_text(json.dumps(beside))
+    with pytest.raises(errors.RunError, match="checksum"):
+        predict.load(path)
+    beside["sha256"] = hashlib.sha256(bytes(100)).hexdigest()
+    path.with_name("m.stablehlo.json").write_text(json.dumps(beside))
+    with pytest.raises(errors.RunError, match=r"written by jax 0\.99\.0"):
         predict.load(path)
 
 
