@@ -63,7 +63,7 @@ def _load_program(path: pathlib.Path) -> tuple[Callable[[Any], Any], dict[str, A
         program = jax.export.deserialize(bytearray(data))
     except Exception as error:  # another version of JAX fails in many ways
         raise errors.RunError(
-            f"cannot read {path}: it was written by jax {described['jax']}, and this is "
+            f"cannot read {path}: it was written by jax {described['jax']}, this is "
             f"jax {jax.__version__} ({error}). Export the network again with this "
             "version, or use that one."
         ) from error
