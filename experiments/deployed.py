@@ -13,14 +13,17 @@ import numpy as np
 from flax import linen as nn
 
 from adaste_jax import export
-from experiments import data, errors, models
+from experiments import data, data_source, errors, feeds, models
 
 Logits = Callable[[Any, Any, jax.Array], Any]
 """`logits(params, model_state, images)`, of uint8 images [batch, ...]."""
 
 
 def describe(
-    config: ml_collections.ConfigDict, splits: data.Splits, *, folded: bool
+    config: ml_collections.ConfigDict,
+    splits: data.Splits[data_source.Source],
+    *,
+    folded: bool,
 ) -> dict[str, Any]:
     """What has to be known to build and to feed the network, as JSON.
 
@@ -32,6 +35,10 @@ def describe(
     Returns:
         Part of the metadata of a file.
     """
+    size = config.image_size or None
+    shape = (
+        (size, size, len(splits.mean)) if size else np.shape(splits.test[0]["image"])
+    )
     return {
         "architecture": {
             "network": config.model,
@@ -40,7 +47,8 @@ def describe(
             "folded": folded,
         },
         "input": {
-            "shape": list(splits.test.images.shape[1:]),
+            "shape": list(shape),
+            "image_size": size,
             "mean": splits.mean.tolist(),
             "std": splits.std.tolist(),
             "max_value": splits.max_value,
@@ -106,25 +114,43 @@ def _module(description: Mapping[str, Any]) -> nn.Module:
 
 
 def all_logits(
-    function: Callable[[np.ndarray], jax.Array], images: np.ndarray, batch_size: int
-) -> np.ndarray:
-    """Logits of many images, in batches of one size, the last one filled up.
+    functions: Mapping[str, Callable[[jax.Array], jax.Array]],
+    source: data_source.Source,
+    *,
+    batch_size: int,
+    image_size: int | None = None,
+    most: int = 0,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Logits of several functions on the same images, read once.
 
     Args:
-        function: From a batch of images to logits.
-        images: uint8 [n, ...].
+        functions: By name; each from a batch of images to logits.
+        source: Of images and labels.
         batch_size: Images in a batch.
+        image_size: As in `feeds.evaluation`.
+        most: How many images; 0 for all.
 
     Returns:
-        float32 [n, classes].
+        Logits by name, float32 [n, classes], and labels [n].
     """
-    found = []
-    for begin in range(0, len(images), batch_size):
-        batch = np.asarray(images[begin : begin + batch_size])
-        missing = batch_size - len(batch)
-        filled = np.pad(batch, [(0, missing)] + [(0, 0)] * (batch.ndim - 1))
-        found.append(np.asarray(function(filled))[: len(batch)])
-    return np.concatenate(found)
+    batches, resident = feeds.evaluation(
+        source, batch_size=batch_size, image_size=image_size
+    )
+    logits: dict[str, list[np.ndarray]] = {name: [] for name in functions}
+    labels: list[np.ndarray] = []
+    for batch in batches:
+        images, truth = feeds.images_and_labels(batch, resident)
+        counts = batch["mask"]
+        labels.append(np.asarray(truth)[counts])
+        for name, function in functions.items():
+            logits[name].append(np.asarray(function(images))[counts])
+        if most and sum(map(len, labels)) >= most:
+            break
+    end = most or None
+    return (
+        {name: np.concatenate(parts)[:end] for name, parts in logits.items()},
+        np.concatenate(labels)[:end],
+    )
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -25,7 +25,7 @@ import rich.table
 
 import adaste_jax
 from adaste_jax import export
-from experiments import checkpoints, data, deployed, errors
+from experiments import checkpoints, deployed, errors
 from experiments.configs import base
 from experiments.run import Run
 
@@ -80,32 +80,21 @@ def export_state(
             f"the method {run.config.method!r} has no binary weights to pack."
         )
     config = run.config
-    test = run.splits.test
-    if not isinstance(test, data.Arrays):
-        raise errors.RunError(
-            "this run streams its data, and the report compares logits on test images "
-            "in memory. Export its parameters with `adaste_jax.export.save`."
-        )
-    images = test.images[: num_test or None]
-    labels = test.labels[: num_test or None]
     model_state = run.deployed_statistics(state)
-    plain = deployed.describe(config, run.splits, folded=False)
     weights = adaste_jax.deploy(state.params, where=run.where)
+    plain = deployed.describe(config, run.splits, folded=False)
     outputs = jax.jit(deployed.network(plain))
-    evaluate = functools.partial(
-        deployed.all_logits, images=images, batch_size=config.eval_batch_size
-    )
-    logits = {
-        "training": evaluate(
-            functools.partial(outputs, _training_weights(run, state), state.model_state)
-        ),
-        "deployed": evaluate(functools.partial(outputs, weights, model_state)),
+    training = (_training_weights(run, state), state.model_state)
+    functions = {
+        "training": functools.partial(outputs, *training),
+        "deployed": functools.partial(outputs, weights, model_state),
     }
 
-    description = deployed.describe(config, run.splits, folded=fold)
-    stored = (weights, model_state)
+    stored = weights, model_state
+    description = plain
     if fold:
         stored = deployed.fold(plain, *stored)
+        description = deployed.describe(config, run.splits, folded=True)
     metadata = {
         **description,
         "estimator": {"method": config.method, **config.methods[config.method]},
@@ -118,12 +107,18 @@ def export_state(
     )
     loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
-    logits["file"] = evaluate(
-        functools.partial(read, loaded.params, loaded.model_state)
-    )
+    functions["file"] = functools.partial(read, loaded.params, loaded.model_state)
     if program:
-        call = _write_program(program, description, *stored, run.where, metadata)
-        logits["program"] = evaluate(call)
+        functions["program"] = _write_program(
+            program, description, *stored, run.where, metadata
+        )
+    logits, labels = deployed.all_logits(
+        functions,
+        run.splits.test,
+        batch_size=config.eval_batch_size,
+        image_size=config.image_size or None,
+        most=num_test,
+    )
     return _report(out, program, loaded, weights, model_state, logits, labels)
 
 

@@ -8,6 +8,7 @@ the run is needed.
 
 import argparse
 import functools
+import hashlib
 import json
 import os
 import pathlib
@@ -16,10 +17,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 import rich.console
 
 from adaste_jax import export
-from experiments import data, deployed, errors
+from experiments import data_source, deployed, errors
 
 
 def load(
@@ -37,11 +39,9 @@ def load(
         RunError: If the file cannot be read, or does not hold such a network.
     """
     path = pathlib.Path(path)
+    if path.suffix == ".stablehlo":
+        return _load_program(path)
     try:
-        if path.suffix == ".stablehlo":
-            described = json.loads(path.with_name(path.name + ".json").read_text())
-            program = jax.export.deserialize(bytearray(path.read_bytes()))
-            return jax.jit(program.call), described["metadata"]
         loaded = export.load(path)
     except (OSError, ValueError) as error:
         raise errors.RunError(f"cannot read {path}: {error}") from error
@@ -50,12 +50,32 @@ def load(
     return call, loaded.metadata
 
 
+def _load_program(path: pathlib.Path) -> tuple[Callable[[Any], Any], dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+        described = json.loads(path.with_name(path.name + ".json").read_text("utf-8"))
+        if hashlib.sha256(data).hexdigest() != described["sha256"]:
+            raise ValueError("it does not have the checksum in the .json beside it")
+        metadata = described["metadata"]
+    except (OSError, ValueError, KeyError) as error:
+        raise errors.RunError(f"cannot read {path}: {error}") from error
+    try:
+        program = jax.export.deserialize(bytearray(data))
+    except Exception as error:  # another version of JAX fails in many ways
+        raise errors.RunError(
+            f"cannot read {path}: it was written by jax {described['jax']}, this is "
+            f"jax {jax.__version__} ({error}). Export the network again with this "
+            "version, or use that one."
+        ) from error
+    return jax.jit(program.call), metadata
+
+
 def evaluate(
     path: str | os.PathLike[str],
     *,
     dataset: str = "",
+    split: str = "test",
     data_dir: str = "",
-    cache_dir: str = "",
     batch_size: int = 500,
     num_test: int = 0,
 ) -> dict[str, float]:
@@ -64,8 +84,8 @@ def evaluate(
     Args:
         path: As in `load`.
         dataset: Default: the one that the network was trained on.
+        split: Of the data set.
         data_dir: As in `data.load`.
-        cache_dir: As in `data.load`.
         batch_size: Images in a batch.
         num_test: How many images; 0 for all.
 
@@ -76,21 +96,23 @@ def evaluate(
         RunError: If the file or the data cannot be read, or do not fit.
     """
     function, metadata = load(path)
-    splits = data.load(
-        dataset or metadata["dataset"],
-        data_dir=data_dir or None,
-        cache_dir=cache_dir or None,
-    )
-    images = splits.test.images[: num_test or None]
-    labels = splits.test.labels[: num_test or None]
-    expected, found = metadata["input"]["shape"], list(images.shape[1:])
-    if found != expected:
+    source = data_source.source(dataset or metadata["dataset"], split, data_dir or None)
+    image_size = metadata["input"]["image_size"]
+    expected = metadata["input"]["shape"]
+    found = list(np.shape(source[0]["image"]))
+    if image_size is None and found != expected:
         raise errors.RunError(
             f"the network takes images of shape {expected}, and those of the data set "
             f"have {found}: give another --dataset."
         )
-    logits = deployed.all_logits(function, images, batch_size)
-    return {**deployed.score(logits, labels), "count": len(labels)}
+    logits, labels = deployed.all_logits(
+        {"file": function},
+        source,
+        batch_size=batch_size,
+        image_size=image_size,
+        most=num_test,
+    )
+    return {**deployed.score(logits["file"], labels), "count": len(labels)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -101,8 +123,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--model", required=True, help="one-bit file or program")
     parser.add_argument("--dataset", default="", help="default: as in training")
+    parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--data_dir", default="", help="of TFDS; or $TFDS_DATA_DIR")
-    parser.add_argument("--cache_dir", default="", help="of decoded images")
     parser.add_argument("--batch_size", type=int, default=500, help="images at once")
     parser.add_argument(
         "--num_test", type=int, default=0, help="test images to evaluate; 0 is all"

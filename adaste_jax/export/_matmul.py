@@ -1,5 +1,6 @@
 """Products with a packed matrix, in the forms that suit batch size and backend."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -143,4 +144,9 @@ def _by_bytes(x: jax.Array, packed: jax.Array) -> jax.Array:
     return filled.reshape(x.shape[0], packed.shape[0], _pack.WEIGHTS_PER_BYTE)
 
 
-_FORMS = {"lookup": _lookup, "pallas": _pallas, "planes": _planes, "unpack": _unpack}
+_FORMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "lookup": _lookup,
+    "pallas": _pallas,
+    "planes": _planes,
+    "unpack": _unpack,
+}

@@ -1,6 +1,8 @@
 """From a trained network to a file, and from the file to the same predictions."""
 
 import functools
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -12,7 +14,7 @@ import rich.console
 
 import adaste_jax
 from adaste_jax import export
-from experiments import checkpoints, deployed, errors, predict, workdir
+from experiments import checkpoints, errors, predict, workdir
 from experiments import export as command
 from experiments.configs import base
 from experiments.run import Run
@@ -60,12 +62,11 @@ def test_files_and_programs_predict_what_the_deployed_network_does(
     stored = export.load(out)
     assert stored.metadata["architecture"]["folded"] == fold
     assert ("batch_stats" in stored.model_state) != fold
-    images = run.splits.test.images[:50]
-    function, _ = predict.load(program)
-    labels = deployed.all_logits(function, images, 20).argmax(1)
-    function, _ = predict.load(out)
-    expected = deployed.all_logits(function, images, 500).argmax(1)
-    np.testing.assert_array_equal(labels, expected)
+    for path in (out, program):
+        found = predict.evaluate(path, batch_size=72, num_test=100)
+        assert found["count"] == 100
+        again = predict.evaluate(path, batch_size=100, num_test=100)
+        assert found["accuracy"] == again["accuracy"]
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,21 @@ def test_what_cannot_be_predicted_is_said(tmp_path):
         predict.load(path)
     export.save(path, {"kernel": jnp.ones(3)})
     with pytest.raises(errors.RunError, match="does not describe its network"):
+        predict.load(path)
+
+
+def test_a_damaged_or_foreign_program_is_said(tmp_path):
+    path = tmp_path / "m.stablehlo"
+    with pytest.raises(errors.RunError, match="No such file"):
+        predict.load(path)
+    path.write_bytes(bytes(100))
+    beside = {"sha256": "0", "jax": "0.99.0", "metadata": {}}
+    path.with_name("m.stablehlo.json").write_text(json.dumps(beside))
+    with pytest.raises(errors.RunError, match="checksum"):
+        predict.load(path)
+    beside["sha256"] = hashlib.sha256(bytes(100)).hexdigest()
+    path.with_name("m.stablehlo.json").write_text(json.dumps(beside))
+    with pytest.raises(errors.RunError, match=r"written by jax 0\.99\.0"):
         predict.load(path)
 
 
