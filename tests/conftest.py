@@ -1,11 +1,11 @@
-"""Four CPU devices; rank promotion and every warning is an error."""
+"""Eight CPU devices; rank promotion and every warning is an error."""
 
 import os
 
 # Before JAX is imported. Worker processes share the machine: one thread each.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     # Simulated devices wait for each other; on a busy machine longer than 40 seconds,
     # after which XLA would abort the process.
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"

@@ -1,0 +1,175 @@
+"""The gradient of the mean loss at the weights, of one batch or of microbatches.
+
+Nothing here knows of latents or of devices. Weights come in binarised and the gradient
+goes out averaged, so that whatever turns it into one at the latents sees that of the
+whole batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+Statistics = Literal["global", "local"]
+
+Loss = Callable[[jax.Array, jax.Array], jax.Array]
+"""From outputs [batch, ...] and labels [batch, ...] to losses, one per label."""
+
+
+class Forward(Protocol):
+    """A network as a function."""
+
+    def __call__(
+        self, params: Any, model_state: Any, inputs: Any, *, train: bool, key: Any
+    ) -> tuple[jax.Array, Any]:
+        """Gives outputs and the new model state."""
+
+
+class Found(NamedTuple):
+    """What a forward and backward pass gives.
+
+    Attributes:
+        grads: Gradient of the mean loss at the weights.
+        loss: Mean loss.
+        accuracy: Share of labels that are the largest output.
+        model_state: The new one.
+    """
+
+    grads: Any
+    loss: jax.Array
+    accuracy: jax.Array
+    model_state: Any
+
+
+Pass = Callable[..., Found]
+"""`(weights, deployed, model_state, inputs, labels, key) -> Found`. `deployed` are the
+weights of a second forward pass whose loss and model state are kept, or None."""
+
+
+def make_pass(
+    forward: Forward,
+    loss: Loss,
+    *,
+    microbatches: int,
+    statistics: Statistics,
+    loss_scale: float,
+    unroll: bool,
+    reduce_loss: Callable[[jax.Array], jax.Array] = lambda loss: loss,
+    reduce_grads: Callable[[Any], Any] = lambda grads: grads,
+    vary: Callable[[Any], Any] = lambda tree: tree,
+) -> Pass:
+    """A pass over what one program sees of a batch.
+
+    Args:
+        forward: The network.
+        loss: One loss per label.
+        microbatches: Into how many parts the batch is cut. Part i has the examples
+            i, i + microbatches, ..., so that parts of a split batch stay split.
+        statistics: As in `make_train_step`.
+        loss_scale: As in `make_train_step`.
+        unroll: Writes the microbatches out, for backends with slow loops.
+        reduce_loss: Of a microbatch, before it is differentiated.
+        reduce_grads: Of a microbatch, before they are added up.
+        vary: Marks zeros as different from device to device, where JAX keeps account.
+
+    Returns:
+        The pass.
+    """
+
+    def objective(weights, model_state, inputs, labels, key):
+        outputs, new_state = forward(weights, model_state, inputs, train=True, key=key)
+        value = reduce_loss(_mean_loss(loss, outputs, labels))
+        return loss_scale * value, (value, outputs, new_state)
+
+    def one(weights, deployed, model_state, inputs, labels, key):
+        grads, (value, outputs, model_state) = jax.grad(objective, has_aux=True)(
+            weights, model_state, inputs, labels, key
+        )
+        if loss_scale != 1:
+            grads = jax.tree.map(lambda grad: grad / loss_scale, grads)
+        if deployed is not None:
+            outputs, model_state = forward(
+                deployed, model_state, inputs, train=True, key=key
+            )
+            value = reduce_loss(_mean_loss(loss, outputs, labels))
+        accuracy = jnp.mean(jnp.argmax(outputs, axis=-1) == labels)
+        return Found(reduce_grads(grads), value, accuracy, model_state)
+
+    def all_of_them(weights, deployed, model_state, inputs, labels, key):
+        parts = jax.tree.map(lambda leaf: _cut(leaf, microbatches), (inputs, labels))
+
+        def add(carry, number_and_part):
+            sums, model_state = carry
+            number, (inputs, labels) = number_and_part
+            part_key = jax.random.fold_in(key, number)
+            found = one(weights, deployed, model_state, inputs, labels, part_key)
+            if statistics == "global":
+                _refuse_changes(model_state, found.model_state)
+            new = (found.grads, found.loss, found.accuracy)
+            sums = jax.tree.map(lambda s, n: s + n.astype(s.dtype), sums, new)
+            return (sums, found.model_state), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], parts)
+        shapes = jax.eval_shape(one, weights, deployed, model_state, *first, key)
+        sums = vary(jax.tree.map(_zeros, (shapes.grads, shapes.loss, shapes.accuracy)))
+        carry = (sums, model_state)
+        if unroll:
+            for number in range(microbatches):
+                part = jax.tree.map(lambda leaf: leaf[number], parts)  # noqa: B023
+                carry, _ = add(carry, (number, part))
+        else:
+            carry, _ = jax.lax.scan(add, carry, (jnp.arange(microbatches), parts))
+        sums, model_state = carry
+        grads, value, accuracy = jax.tree.map(lambda s: s / microbatches, sums)
+        grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, shapes.grads)
+        return Found(grads, value, accuracy, model_state)
+
+    return one if microbatches == 1 else all_of_them
+
+
+def _mean_loss(loss: Loss, outputs: jax.Array, labels: jax.Array) -> jax.Array:
+    losses = loss(outputs, labels)
+    if not jnp.ndim(losses):
+        raise ValueError(
+            "`loss` gave one number. It must give one loss per label, [batch, ...]: "
+            "whether a number is a mean or a sum cannot be seen, and a sum would be "
+            "averaged over microbatches and devices. For a summed loss multiply the "
+            "losses by the batch size."
+        )
+    return jnp.mean(losses)
+
+
+def _cut(leaf: jax.Array, parts: int) -> jax.Array:
+    """[batch, ...] to [parts, batch / parts, ...]; every device cuts its own share."""
+    return jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
+
+
+def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
+    """A sum to add to, in at least float32."""
+    wide = like.dtype.itemsize >= 4
+    return jnp.zeros(like.shape, like.dtype if wide else jnp.float32)
+
+
+def _refuse_changes(before: Any, after: Any) -> None:
+    """Refuses batch statistics of microbatches where those of the batch are meant.
+
+    Raises:
+        ValueError: If the network has changed its state.
+    """
+    changed = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for (path, new), old in zip(
+            jax.tree_util.tree_leaves_with_path(after),
+            jax.tree.leaves(before),
+            strict=True,
+        )
+        if new is not old
+    ]
+    if changed:
+        raise ValueError(
+            f"in training the network changes its state ({', '.join(changed[:4])}), as "
+            "batch norm does: in microbatches it would normalise by the statistics of "
+            "each, which are not those of the batch. Pass "
+            '`batch_statistics="local"` if that is meant.'
+        )

@@ -1,0 +1,239 @@
+"""Meshes of devices, and where on them the batch and the state lie."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from adaste_jax import _paths
+from adaste_jax.train import _state
+
+DATA_AXIS = "data"
+FSDP_AXIS = "fsdp"
+
+Rules = Sequence[tuple[str, PartitionSpec]]
+
+
+def data_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
+    """A mesh with the axis `"data"`, and `"fsdp"` where the state is to be split.
+
+    The batch is split over both axes, the state over the second (`state_sharding`).
+
+    Args:
+        devices: Which devices, of one process or of several. Default: all.
+        fsdp: Devices that share one copy of the state. With 1 there is no such axis.
+
+    Returns:
+        A mesh for the `mesh` of the functions here.
+
+    Raises:
+        ValueError: If the number of devices is no multiple of `fsdp`.
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(
+            f"`fsdp` must be at least 1 and divide the number of devices, got {fsdp} "
+            f"for {len(devices)} devices."
+        )
+    names: tuple[str, ...] = (DATA_AXIS,)
+    shape: tuple[int, ...] = (len(devices) // fsdp,)
+    if fsdp > 1:
+        names, shape = (*names, FSDP_AXIS), (*shape, fsdp)
+    kinds = (AxisType.Auto,) * len(names)
+    return jax.make_mesh(shape, names, axis_types=kinds, devices=devices)
+
+
+def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
+    """Puts a whole copy of every array on every device of the mesh.
+
+    Do it once for resident data, which would otherwise be copied in every call.
+
+    Args:
+        tree: Any pytree of arrays.
+        mesh: Default: `data_mesh()`.
+
+    Returns:
+        The tree, on the devices.
+    """
+    return jax.device_put(tree, shardings(mesh)[0])
+
+
+def state_sharding(
+    state: "_state.TrainState", mesh: Mesh, rules: Rules = ()
+) -> "_state.TrainState":
+    """Where every array of a state lies, by rules on its path.
+
+    The path of a kernel is `"params/body/Dense_0/kernel"`; its moments stand under
+    `"opt_state/..."` with the same end. The first rule that is in the path decides.
+    Other leaves of `params` and `opt_state` are split over `"fsdp"` along their
+    largest axis that it divides; what has none, and the rest of the state, is whole on
+    every device.
+
+    Args:
+        state: The state, of arrays or `jax.ShapeDtypeStruct`s.
+        mesh: For example `data_mesh(fsdp=4)`.
+        rules: Pairs of a regular expression, searched for in the path, and a
+            `PartitionSpec`.
+
+    Returns:
+        A state of `NamedSharding`s: for `state_sharding` of `make_train_step`, for
+        `jax.device_put`, and for the target of a restored checkpoint.
+
+    Raises:
+        ValueError: If a pattern matches nothing, or an axis of an array cannot be
+            split as its rule says.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from adaste_jax import train
+        >>> params = {"kernel": jnp.ones((4, 6)), "bias": jnp.ones(6)}
+        >>> state = train.TrainState.create(
+        ...     params, optax.sgd(0.1), key=jax.random.key(0))
+        >>> mesh = train.data_mesh(jax.devices()[:2], fsdp=2)
+        >>> rules = [("bias", jax.sharding.PartitionSpec())]
+        >>> shardings = train.state_sharding(state, mesh, rules)
+        >>> shardings.params["kernel"].spec, shardings.params["bias"].spec
+        (P(None, 'fsdp'), P())
+    """
+    for pattern, _ in rules:
+        _paths.matching(state, [pattern], name="the pattern of the rule")
+
+    def place(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        for pattern, spec in rules:
+            if re.search(pattern, name):
+                _check_spec(name, pattern, leaf.shape, spec, mesh)
+                return NamedSharding(mesh, spec)
+        sharded = name.startswith(("params/", "opt_state/")) or name == "params"
+        spec = _largest_axis(leaf.shape, mesh) if sharded else PartitionSpec()
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, state)
+
+
+def _largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    parts = mesh.shape.get(FSDP_AXIS, 1)
+    sizes = [size if size and size % parts == 0 else 0 for size in shape]
+    if parts == 1 or not any(sizes):
+        return PartitionSpec()
+    # Of equal axes the last.
+    axis = len(sizes) - 1 - int(np.argmax(sizes[::-1]))
+    return PartitionSpec(*(None,) * axis, FSDP_AXIS)
+
+
+def _check_spec(
+    name: str, pattern: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh
+) -> None:
+    for names in dimensions(spec, max(len(shape), len(spec))):
+        for axis in names:
+            if axis not in mesh.shape:
+                raise ValueError(
+                    f"the rule for {pattern!r} names the axis {axis!r}; the mesh has "
+                    f"{tuple(mesh.axis_names)}."
+                )
+    parts = [
+        int(np.prod([mesh.shape[axis] for axis in names]))
+        for names in dimensions(spec, max(len(shape), len(spec)))
+    ]
+    if len(spec) > len(shape) or any(
+        size % part for size, part in zip(shape, parts, strict=False)
+    ):
+        raise ValueError(
+            f"{name!r} of shape {tuple(shape)} cannot be split as the rule for "
+            f"{pattern!r} says: {spec} on the mesh {dict(mesh.shape)}. Give it a rule "
+            "of its own, before that one."
+        )
+
+
+def dimensions(spec: PartitionSpec, rank: int) -> list[tuple[str, ...]]:
+    """Names of the mesh axes that split each dimension of an array."""
+    entries = [*spec, *(None,) * (rank - len(spec))]
+    return [
+        () if entry is None else entry if isinstance(entry, tuple) else (entry,)
+        for entry in entries
+    ]
+
+
+def names(spec: PartitionSpec) -> tuple[str, ...]:
+    """Names of all mesh axes in a spec."""
+    return tuple(name for part in dimensions(spec, len(spec)) for name in part)
+
+
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes over which the batch is split.
+
+    Raises:
+        ValueError: If the mesh has no axis `"data"`.
+    """
+    if DATA_AXIS not in mesh.axis_names:
+        raise ValueError(
+            f"the mesh must have an axis {DATA_AXIS!r}, over which the batch is split; "
+            f"it has {tuple(mesh.axis_names)}. `train.data_mesh` makes one."
+        )
+    return tuple(axis for axis in (DATA_AXIS, FSDP_AXIS) if axis in mesh.axis_names)
+
+
+def shardings(
+    mesh: Mesh | None, leading_axes: int = 0
+) -> tuple[NamedSharding, NamedSharding]:
+    """Whole on every device, and split over the axes of the batch."""
+    mesh = data_mesh() if mesh is None else mesh
+    axes = batch_axes(mesh)
+    split = PartitionSpec(*(None,) * leading_axes, axes if len(axes) > 1 else axes[0])
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, split)
+
+
+def check_batch(
+    batch: Any, split: NamedSharding, *, axis: int, microbatches: int = 1
+) -> None:
+    """Refuses a batch that devices and microbatches cannot share evenly.
+
+    Raises:
+        ValueError: If a leaf has no batch axis, or one that does not divide.
+    """
+    devices = int(np.prod([split.mesh.shape[a] for a in batch_axes(split.mesh)]))
+    parts = devices * microbatches
+    for leaf in jax.tree.leaves(batch):
+        shape = jnp.shape(leaf)
+        if len(shape) <= axis or shape[axis] % parts:
+            over = f"{devices} devices"
+            if microbatches > 1:
+                over += f" in {microbatches} microbatches"
+            raise ValueError(
+                f"the batch axis (axis {axis}) of an array of shape {shape} cannot be "
+                f"split over {over}: make the batch size a multiple of {parts}, or "
+                "pass a `mesh` of fewer devices."
+            )
+
+
+def place(state: Any, target: Any) -> Any:
+    """The state where it belongs; itself if it lies there already.
+
+    A state that lies elsewhere would be compiled for, and then again for the state
+    that the first step returns.
+    """
+    leaves = jax.tree.leaves(state)
+    targets = (
+        [target] * len(leaves)
+        if isinstance(target, NamedSharding)
+        else jax.tree.leaves(target)
+    )
+    lies = [getattr(leaf, "sharding", None) for leaf in leaves]
+    return state if lies == targets else jax.device_put(state, target)
+
+
+def check_structure(shardings: Any, state: Any) -> None:
+    """Refuses shardings that were made for a state of another structure.
+
+    Raises:
+        ValueError: If the trees differ.
+    """
+    if jax.tree.structure(shardings) != jax.tree.structure(state):
+        raise ValueError(
+            "`state_sharding` was made for a state of another structure: make it with "
+            "`train.state_sharding(state, mesh)` from the state of this run."
+        )

@@ -1,0 +1,51 @@
+"""What training carries from step to step."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "params", "model_state", "opt_state", "key"],
+    meta_fields=[],
+)
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """All that training carries from step to step, and all that a checkpoint needs.
+
+    Attributes:
+        step: Optimiser steps taken, int32 scalar.
+        params: Latents, and the parameters that stay real.
+        model_state: Batch-norm statistics and the like.
+        opt_state: State of the Optax transformation.
+        key: PRNG key of the run; step t uses `jax.random.fold_in(key, t)`.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: Any
+    key: jax.Array
+
+    @classmethod
+    def create(
+        cls,
+        params: Any,
+        tx: optax.GradientTransformation,
+        *,
+        key: jax.Array,
+        model_state: Any = None,
+    ) -> "TrainState":
+        """The state before the first step."""
+        return cls(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            model_state={} if model_state is None else model_state,
+            opt_state=tx.init(params),
+            key=key,
+        )

@@ -1,0 +1,411 @@
+"""One step of training, compiled."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from adaste_jax import _paths, _tree, metrics
+from adaste_jax.train import (
+    _evaluate,
+    _gradient,
+    _mesh,
+    _prepare,
+    _probe,
+    _state,
+    _strategies,
+)
+
+Gather = Literal["float", "packed"]
+
+Step = Callable[..., tuple[_state.TrainState, dict[str, jax.Array]]]
+"""`step(state, batch, resident)` gives the next state and the metrics."""
+
+
+def train_step(
+    forward: _gradient.Forward,
+    tx: optax.GradientTransformation,
+    *,
+    estimator: Callable[..., jax.Array] | None,
+    hyperparameters: Mapping[str, optax.Schedule] | None = None,
+    where: _paths.Where | None = None,
+    loss: _gradient.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    prepare: _prepare.Prepare | None = None,
+    deployed_pass: bool = False,
+    deploy: _evaluate.Deploy | None = None,
+    random_weights: bool = False,
+    microbatches: int = 1,
+    loss_scale: float = 1.0,
+    batch_statistics: _gradient.Statistics = "global",
+) -> Step:
+    """One step of training as a pure function, for programs that compile it themselves.
+
+    `jax.vmap` of it over states trains several networks at once. See `make_train_step`
+    for the arguments, and for what the step takes and returns.
+    """
+    run = _gradient.make_pass(
+        forward,
+        loss,
+        microbatches=microbatches,
+        statistics=batch_statistics,
+        loss_scale=loss_scale,
+        unroll=_slow_loops(jax.default_backend()),
+    )
+    return _step(
+        lambda params: run,
+        tx,
+        estimator=estimator,
+        hyperparameters=hyperparameters,
+        where=where,
+        prepare=prepare,
+        deployed_pass=deployed_pass,
+        deploy=deploy,
+        random_weights=random_weights,
+    )
+
+
+def _step(
+    pass_for: Callable[[Any], _gradient.Pass],
+    tx: optax.GradientTransformation,
+    *,
+    estimator: Callable[..., jax.Array] | None,
+    hyperparameters: Mapping[str, optax.Schedule] | None,
+    where: _paths.Where | None,
+    prepare: _prepare.Prepare | None,
+    deployed_pass: bool,
+    deploy: _evaluate.Deploy | None,
+    random_weights: bool,
+) -> Step:
+    """Weights, their gradient by `pass_for(params)`, the rule, and the update."""
+    hyperparameters = dict(hyperparameters or {})
+    prepare = prepare or _prepare.take_image_and_label
+    deployed = _evaluate.deployment(deploy, where)
+    update = optax.with_extra_args_support(tx).update
+
+    def weights_of(params, values, key):
+        if estimator is None:
+            return params
+        bound = functools.partial(estimator, **values)
+        keyed = {} if key is None else {"key": key}
+        return _tree.binarize(params, bound, where=where, **keyed)
+
+    def step(state, batch, resident):
+        key = jax.random.fold_in(state.key, state.step)
+        prepare_key, forward_key = jax.random.split(key)
+        inputs, labels = prepare(prepare_key, batch, resident)
+        values = {
+            name: schedule(state.step) for name, schedule in hyperparameters.items()
+        }
+        weight_key = None
+        if estimator is not None and random_weights:
+            weight_key, forward_key = jax.random.split(forward_key)
+        weights, pull = jax.vjp(
+            lambda params: weights_of(params, values, weight_key), state.params
+        )
+        found = pass_for(state.params)(
+            weights,
+            deployed(state.params) if deployed_pass else None,
+            state.model_state,
+            inputs,
+            labels,
+            forward_key,
+        )
+        (grads,) = pull(found.grads)
+        updates, opt_state = update(
+            grads, state.opt_state, state.params, weights=weights
+        )
+        params = optax.apply_updates(state.params, updates)
+        report = {"loss": found.loss, "accuracy": found.accuracy}
+        if estimator is not None:
+            report |= {
+                "flip_rate": metrics.flip_rate(
+                    deployed(state.params), deployed(params), where=where
+                ),
+                "saturated": metrics.saturated_share(weights, where=where),
+                "zero_gradient": metrics.zero_share(grads, where=where),
+            }
+        report |= {name: jnp.asarray(v, jnp.float32) for name, v in values.items()}
+        new_state = _state.TrainState(
+            step=state.step + 1,
+            params=params,
+            model_state=found.model_state,
+            opt_state=opt_state,
+            key=state.key,
+        )
+        return new_state, report
+
+    return step
+
+
+def make_train_step(
+    forward: _gradient.Forward,
+    tx: optax.GradientTransformation,
+    *,
+    estimator: Callable[..., jax.Array] | None,
+    hyperparameters: Mapping[str, optax.Schedule] | None = None,
+    where: _paths.Where | None = None,
+    loss: _gradient.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    prepare: _prepare.Prepare | None = None,
+    deployed_pass: bool = False,
+    deploy: _evaluate.Deploy | None = None,
+    random_weights: bool = False,
+    many: bool = False,
+    microbatches: int = 1,
+    loss_scale: float = 1.0,
+    batch_statistics: _gradient.Statistics = "global",
+    strategy: _strategies.Strategy = "jit",
+    mesh: Mesh | None = None,
+    state_sharding: _state.TrainState | None = None,
+    gather: Gather = "float",
+) -> Step:
+    """Compiles one step of training: `step(state, batch, resident=None)`.
+
+    The step binarises the latents once, takes the gradient of the mean loss at the
+    weights, averages it over microbatches and devices, applies the estimator's backward
+    rule to the average, and gives the result to `tx`, along with the weights of this
+    step as the extra argument `weights`. So every strategy and every
+    number of devices and microbatches takes the same step, whether a rule that is not
+    additive stands in the estimator or in `tx`. The state is donated: use the returned
+    one.
+
+    Rules inside `forward` (layers with an estimator of their own) are out of reach
+    here: they are right for `"jit"` and `"shard_map"` with whole state and without
+    microbatches, and see single devices or microbatches otherwise.
+
+    Args:
+        forward: The network.
+        tx: Optax transformation of all parameters; see `optim.labels` for several.
+        estimator: A map from `estimators`, without an `axis_name`; None trains in full
+            precision.
+        hyperparameters: Schedules of the step count; the estimator gets their values
+            under these names, traced, so annealing does not compile again.
+        where: Which leaves are latents, as in `binarize`.
+        loss: From outputs and labels to one loss per label; the step takes the mean.
+        prepare: See `Prepare`. Default: `batch["image"]` and `batch["label"]`.
+        deployed_pass: Runs a second training-mode forward pass with the deployed
+            weights; its loss and batch-norm statistics are kept. The released recipe
+            of AdaSTE does so.
+        deploy: The map from latents to the weights that are shipped, for the second
+            pass and for `flip_rate`. Default: the sign.
+        random_weights: The estimator takes a `key`, another one for each leaf and step.
+        many: Compiles a scan of steps: every leaf of `batch` has a leading axis more,
+            the steps, and so have the metrics. Saves Python's time on accelerators. On
+            the CPU a convolution inside a scan is 30 to 40 times slower.
+        microbatches: Passes in which the batch is worked off, to save memory.
+        loss_scale: The loss is multiplied by it before it is differentiated, and the
+            gradient at the weights divided by it, before any rule: for float16.
+        batch_statistics: `"global"`: a network that carries statistics normalises by
+            those of the whole batch, or it is an error. Under `"shard_map"` and
+            `"pmap"` its batch norm must average over `DATA_AXIS`
+            (`linen.functional(module, axis_name="data")`). `"local"`: every device and
+            every microbatch normalises by its own; running statistics are averaged.
+        strategy: `"jit"`, one program that the compiler splits. `"shard_map"`, one
+            program for each device, in which JAX checks what is the same on all of
+            them. `"pmap"`, the same unchecked, on a mesh with one axis, for those who
+            know it by that name; JAX keeps it for old code. What `forward` draws from
+            its key depends on strategy, devices and microbatches; what `prepare` draws
+            does not.
+        mesh: Devices to split the batch over. Default: `data_mesh()`.
+        state_sharding: Where the state lies, from `state_sharding` the function; its
+            mesh is the default for `mesh`. Default: whole on every device.
+        gather: How split weights become whole for the forward pass: `"float"` as they
+            are, `"packed"` as bits, a 32nd of the traffic. Packed weights must be pure
+            signs in every step: STE, and AdaSTE once binary (for an annealed run make
+            a second step, with the last value of mu, for when it gets there).
+
+    Returns:
+        The compiled step. `batch` is a tree of arrays [batch, ...], split over the
+        mesh; `resident` a tree that every device has whole, for data sets kept on the
+        device. It returns the new state and a dict of float32 scalars: `loss`,
+        `accuracy` and, unless in full precision, `flip_rate`, `saturated` and
+        `zero_gradient` (see `metrics`), and the hyperparameters.
+
+    Raises:
+        ValueError: Here, if an option is out of range or two do not go together. In
+            the first call, if the batch cannot be split evenly, if `loss` gives one
+            number, if `gather="packed"` and the weights are not signs, or if
+            `optax.MultiSteps` would average after a rule that is not additive.
+    """
+    mesh = _check_options(
+        strategy=strategy,
+        batch_statistics=batch_statistics,
+        gather=gather,
+        microbatches=microbatches,
+        loss_scale=loss_scale,
+        estimator=estimator,
+        state_sharding=state_sharding,
+        mesh=mesh,
+    )
+    make_pass = functools.partial(
+        _gradient.make_pass,
+        forward,
+        loss,
+        microbatches=microbatches,
+        statistics=batch_statistics,
+        loss_scale=loss_scale,
+        unroll=_slow_loops(mesh.devices.flat[0].platform),
+    )
+
+    def pass_for(params):
+        return _strategies.over_devices(
+            make_pass,
+            strategy=strategy,
+            mesh=mesh,
+            sharding=None if state_sharding is None else state_sharding.params,
+            packed=_paths.select(params, where)
+            if gather == "packed"
+            else jax.tree.map(lambda _: False, params),
+            microbatches=microbatches,
+            statistics=batch_statistics,
+        )
+
+    step = _step(
+        pass_for,
+        tx,
+        estimator=estimator,
+        hyperparameters=hyperparameters,
+        where=where,
+        prepare=prepare,
+        deployed_pass=deployed_pass,
+        deploy=deploy,
+        random_weights=random_weights,
+    )
+
+    def steps(state, batches, resident):
+        return jax.lax.scan(lambda s, b: step(s, b, resident), state, batches)
+
+    whole, split = _mesh.shardings(mesh, leading_axes=1 if many else 0)
+    target = whole if state_sharding is None else state_sharding
+    compiled = jax.jit(
+        steps if many else step,
+        in_shardings=(target, split, whole),
+        out_shardings=(target, whole),
+        donate_argnums=0,
+    )
+    checked = False
+
+    def call(state, batch, resident=None):
+        nonlocal checked
+        if not checked:
+            if state_sharding is not None:
+                _mesh.check_structure(state_sharding, state)
+            if estimator is not None:
+                start = _probe.bound_at_start(
+                    estimator, hyperparameters or {}, random_weights=random_weights
+                )
+                _check_estimator(start, state, where, gather)
+            checked = True
+        _mesh.check_batch(
+            batch, split, axis=1 if many else 0, microbatches=microbatches
+        )
+        return compiled(_mesh.place(state, target), batch, resident)
+
+    call.lower = lambda state, batch, resident=None: compiled.lower(  # type: ignore
+        state, batch, resident
+    )
+    return call
+
+
+def _slow_loops(platform: str) -> bool:
+    """Whether microbatches are written out and not looped over.
+
+    On the CPU a convolution inside `lax.scan` runs 30 to 40 times slower than outside
+    (12.9 s a step against 0.3 to 0.4 s; three layers of 32-64-128, batch 128, jax
+    0.10.2). Elsewhere a scan compiles once and keeps the memory of one microbatch.
+    """
+    return platform == "cpu"
+
+
+def _check_options(
+    *,
+    strategy,
+    batch_statistics,
+    gather,
+    microbatches,
+    loss_scale,
+    estimator,
+    state_sharding,
+    mesh,
+) -> Mesh:
+    """Refuses options that are out of range or do not go together; gives the mesh.
+
+    Raises:
+        ValueError: Naming the option, its value, and what to do.
+    """
+    for name, value, kinds in (
+        ("strategy", strategy, get_args(_strategies.Strategy)),
+        ("batch_statistics", batch_statistics, get_args(_gradient.Statistics)),
+        ("gather", gather, get_args(Gather)),
+    ):
+        if value not in kinds:
+            raise ValueError(f"`{name}` must be one of {kinds}, got {value!r}.")
+    if microbatches < 1:
+        raise ValueError(f"`microbatches` must be at least 1, got {microbatches}.")
+    if not (np.isfinite(loss_scale) and loss_scale > 0):
+        raise ValueError(f"`loss_scale` must be a number > 0, got {loss_scale}.")
+    if state_sharding is not None:
+        own = jax.tree.leaves(state_sharding)[0].mesh
+        if mesh is not None and mesh != own:
+            raise ValueError(
+                "`mesh` is not the mesh of `state_sharding`: leave `mesh` out."
+            )
+        mesh = own
+    if gather == "packed" and (state_sharding is None or estimator is None):
+        raise ValueError(
+            '`gather="packed"` is for weights that lie split over devices: it needs '
+            "`state_sharding` and an `estimator`."
+        )
+    mesh = _mesh.data_mesh() if mesh is None else mesh
+    axes = _mesh.batch_axes(mesh)
+    if strategy != "jit" and set(mesh.axis_names) != set(axes):
+        raise ValueError(
+            f"`strategy={strategy!r}` is for a mesh whose axes all split the batch, "
+            f'got {tuple(mesh.axis_names)}: use `strategy="jit"`.'
+        )
+    if strategy == "pmap":
+        if state_sharding is not None or len(axes) > 1:
+            raise ValueError(
+                '`strategy="pmap"` keeps the state whole on every device of a mesh '
+                'with one axis: use "jit" or "shard_map" for split state.'
+            )
+        if jax.process_count() > 1:
+            raise ValueError(
+                '`strategy="pmap"` is for one process: use "jit" or "shard_map".'
+            )
+    return mesh
+
+
+def _check_estimator(
+    estimator: _probe.Bound, state: _state.TrainState, where: Any, gather: Gather
+) -> None:
+    """Refuses an estimator that cannot be used in this way.
+
+    Raises:
+        ValueError: If weights that are not signs would be packed, or gradients would
+            be averaged after a rule that is not additive.
+    """
+    if gather == "packed" and not _probe.gives_signs(estimator, state.params, where):
+        raise ValueError(
+            '`gather="packed"` sends one bit a weight, and the weights of this '
+            "estimator are not pure signs at step 0 of its schedules. Use it with STE, "
+            "or with AdaSTE once mu has reached 1 / alpha (a second step, with a "
+            'constant mu); until then `gather="float"`.'
+        )
+    accumulates = any(
+        isinstance(leaf, optax.MultiStepsState)
+        for leaf in jax.tree.leaves(
+            state.opt_state, is_leaf=lambda x: isinstance(x, optax.MultiStepsState)
+        )
+    )
+    if accumulates and not _probe.is_additive(estimator, state.params, where):
+        raise ValueError(
+            "`optax.MultiSteps` averages what the estimator's backward rule gives, and "
+            "that rule is not additive: the average would be wrong. Use "
+            "`microbatches=`, or an estimator with the identity as its rule and "
+            "`optim.scale_by_adaste` inside `MultiSteps`."
+        )

@@ -1,0 +1,234 @@
+"""Three ways to share a pass over many devices; all average before any rule."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+from jax.sharding import Mesh, PartitionSpec
+
+from adaste_jax.train import _gather, _gradient, _mesh
+
+Strategy = Literal["jit", "shard_map", "pmap"]
+
+MakePass = Callable[..., _gradient.Pass]
+"""`_gradient.make_pass` with all but the reductions bound."""
+
+
+def over_devices(
+    make: MakePass,
+    *,
+    strategy: Strategy,
+    mesh: Mesh,
+    sharding: Any,
+    packed: Any,
+    microbatches: int,
+    statistics: _gradient.Statistics,
+) -> _gradient.Pass:
+    """A pass over the whole batch, for arrays of all devices inside `jax.jit`.
+
+    Args:
+        make: Makes the pass of one program.
+        strategy: As in `make_train_step`.
+        mesh: The devices.
+        sharding: Tree of `NamedSharding`s of the weights; None where they are whole.
+        packed: Tree of booleans: which split weights are gathered as bits.
+        microbatches: As in `make_train_step`.
+        statistics: As in `make_train_step`.
+
+    Returns:
+        The pass.
+    """
+    if strategy == "jit":
+        return _one_program(make, sharding=sharding, packed=packed)
+    checked = _checked_map(
+        make,
+        mesh,
+        sharding=sharding,
+        packed=packed,
+        microbatches=microbatches,
+        statistics=statistics,
+    )
+    if strategy == "shard_map":
+        return checked
+    mapped = _unchecked_map(make, mesh, statistics=statistics)
+
+    def run(weights, deployed, model_state, *rest):
+        if jax.tree.leaves(model_state):
+            # Whether statistics differ by device `pmap` does not see: the same
+            # program, looked at by `shard_map` and not run.
+            jax.eval_shape(checked, weights, deployed, model_state, *rest)
+        return mapped(weights, deployed, model_state, *rest)
+
+    return run
+
+
+def _one_program(make: MakePass, *, sharding: Any, packed: Any) -> _gradient.Pass:
+    """A pass in the view of the whole batch; the compiler splits it."""
+    if sharding is None:
+        return make()
+
+    def gathered(weights):
+        return jax.tree.map(
+            lambda weight, where, bits: _gather.gather(weight, where, packed=bits),
+            weights,
+            sharding,
+            packed,
+        )
+
+    def run(weights, deployed, *rest):
+        inner = make(
+            reduce_grads=lambda grads: jax.tree.map(_gather.scatter, grads, sharding)
+        )
+        second = None if deployed is None else gathered(deployed)
+        return inner(gathered(weights), second, *rest)
+
+    return run
+
+
+def _checked_map(
+    make: MakePass,
+    mesh: Mesh,
+    *,
+    sharding: Any,
+    packed: Any,
+    microbatches: int,
+    statistics: _gradient.Statistics,
+) -> _gradient.Pass:
+    """A pass by `jax.shard_map`, where JAX keeps account of what differs by device."""
+    axes = _mesh.batch_axes(mesh)
+    whole, split = PartitionSpec(), PartitionSpec(axes)
+    specs: Any = whole
+    if sharding is not None:
+        specs = jax.tree.map(lambda place: place.spec, sharding)
+
+    def vary(tree):
+        return jax.tree.map(lambda leaf: _to_varying(leaf, axes), tree)
+
+    def gathered(weights):
+        return jax.tree.map(
+            lambda weight, spec, bits: _gather.gather_local(weight, spec, packed=bits),
+            weights,
+            specs,
+            packed,
+        )
+
+    def local(weights, deployed, model_state, inputs, labels, key):
+        key = jax.random.fold_in(key, jax.lax.axis_index(axes))
+        rest = (inputs, labels, key)
+        if sharding is None and microbatches == 1:
+            # The mean of the loss is differentiated, and JAX adds up the gradient of
+            # a weight where it first meets data: even before a rule in the network.
+            inner = make(reduce_loss=lambda value: jax.lax.pmean(value, axes))
+            found = inner(weights, deployed, model_state, *rest)
+            return _finish(found, axes, statistics, what=("accuracy",))
+        if sharding is not None:
+            weights = gathered(weights)
+            deployed = None if deployed is None else gathered(deployed)
+            scatter = lambda grad, spec: _gather.scatter_local(grad, spec, axes)
+
+            def vary_sums(sums):
+                grads, *scalars = sums
+                grads = jax.tree.map(
+                    lambda g, spec: _to_varying(g, _mesh.names(spec)), grads, specs
+                )
+                return grads, *vary(scalars)
+
+            inner = make(
+                vary=vary_sums,
+                reduce_grads=lambda grads: jax.tree.map(scatter, grads, specs),
+            )
+            if statistics == "local":
+                model_state = vary(model_state)
+            found = inner(vary(weights), vary(deployed), model_state, *rest)
+            return _finish(found, axes, statistics, what=("loss", "accuracy"))
+        inner = make(vary=vary)
+        if statistics == "local":
+            model_state = vary(model_state)
+        found = inner(vary(weights), vary(deployed), model_state, *rest)
+        return _finish(found, axes, statistics, what=("grads", "loss", "accuracy"))
+
+    def run(weights, deployed, *rest):
+        second = None if deployed is None else specs
+        mapped = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(specs, second, whole, split, split, whole),
+            out_specs=_gradient.Found(specs, whole, whole, whole),
+        )
+        return mapped(weights, deployed, *rest)
+
+    return run
+
+
+def _unchecked_map(
+    make: MakePass, mesh: Mesh, *, statistics: _gradient.Statistics
+) -> _gradient.Pass:
+    """A pass by `jax.pmap`, with arguments and results that have no axis of devices."""
+    axes = _mesh.batch_axes(mesh)
+    devices = list(mesh.devices.ravel())
+
+    def local(weights, deployed, model_state, inputs, labels, key):
+        key = jax.random.fold_in(key, jax.lax.axis_index(axes))
+        found = make()(weights, deployed, model_state, inputs, labels, key)
+        return _finish(found, axes, statistics, what=("grads", "loss", "accuracy"))
+
+    mapped = jax.pmap(
+        local,
+        axis_name=axes[0],
+        in_axes=(None, None, None, 0, 0, None),
+        out_axes=None,
+        devices=devices,
+    )
+
+    def run(weights, deployed, model_state, inputs, labels, key):
+        inputs, labels = jax.tree.map(
+            lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]),
+            (inputs, labels),
+        )
+        return mapped(weights, deployed, model_state, inputs, labels, key)
+
+    return run
+
+
+def _finish(
+    found: _gradient.Found,
+    axes: tuple[str, ...],
+    statistics: _gradient.Statistics,
+    *,
+    what: tuple[str, ...],
+) -> _gradient.Found:
+    """Averages over the devices what is not averaged yet.
+
+    Raises:
+        ValueError: If statistics differ by device and are meant not to.
+    """
+    mean = {name: jax.lax.pmean(getattr(found, name), axes) for name in what}
+    found = found._replace(**mean)
+    if not jax.tree.leaves(found.model_state):
+        return found
+    if statistics == "local":
+        vary = lambda leaf: _to_varying(leaf, axes)
+        state = jax.lax.pmean(jax.tree.map(vary, found.model_state), axes)
+        return found._replace(model_state=state)
+    differing = [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in jax.tree_util.tree_leaves_with_path(found.model_state)
+        if jax.typeof(leaf).manual_axis_type.varying
+    ]
+    if differing:
+        raise ValueError(
+            f"the state of the network ({', '.join(differing[:4])}) differs by device: "
+            "its batch norm takes the statistics of one device's share. Let them be of "
+            "the whole batch, over the axis "
+            f"{axes[0] if len(axes) == 1 else axes!r}: "
+            '`linen.functional(module, axis_name="data")`, or the `axis_name` of the '
+            'layer. Or pass `batch_statistics="local"`, or `strategy="jit"`.'
+        )
+    return found
+
+
+def _to_varying(leaf: Any, axes: tuple[str, ...]) -> Any:
+    """Marks a value as one that may differ by device; where it is not marked yet."""
+    known = jax.typeof(leaf).manual_axis_type.varying
+    missing = tuple(axis for axis in axes if axis not in known)
+    return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
