@@ -60,7 +60,12 @@ def open_splits(
     kept, taken = data.division(total, validation, num_train)
     train = data_source.source(name, f"train[{kept}:{kept + taken}]", data_dir)
     sample = stream(
-        train, batch_size=min(1000, len(train)), train=True, image_size=image_size
+        train,
+        batch_size=min(1000, len(train)),
+        train=True,
+        image_size=image_size,
+        process_index=0,  # the same images in every process
+        process_count=1,
     )
     mean, std = data.moments(next(iter(sample))["image"], 255)
     test = f"{data_source.test_split(opened)}[:{num_test or ''}]"

@@ -1,4 +1,8 @@
-"""The one kind of error that is the user's to mend."""
+"""What can end a run besides success, and the exit status of each."""
+
+FAILED = 1
+STOPPED = 75
+"""EX_TEMPFAIL of sysexits.h: try again later."""
 
 
 class RunError(Exception):
@@ -6,4 +10,11 @@ class RunError(Exception):
 
     `main` prints it without a traceback and exits with status 1. Nothing that stands
     in the workdir is lost.
+    """
+
+
+class StoppedError(Exception):
+    """A run was asked to stop, by SIGTERM or SIGINT, and has saved where it stands.
+
+    `main` exits with status 75; the same command goes on from there.
     """

@@ -174,7 +174,7 @@ def _restored(folder: pathlib.Path) -> tuple[Run, Any]:
     run = Run(config.lock())
     state = run.init()
     store = checkpoints.Checkpoints(
-        folder.absolute() / "checkpoints", keep=config.keep_checkpoints
+        folder.absolute() / "checkpoints", keep=config.keep_checkpoints, read_only=True
     )
     try:
         found = store.restore({"state": state, "tally": run.start_tally(state)})

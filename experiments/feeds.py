@@ -5,17 +5,20 @@ run is interrupted. A batch is a dict, either of `index`, numbers of images in t
 resident data, or of `image` and `label` themselves.
 """
 
+import functools
 import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax import train
-from experiments import data, data_source, data_stream
+from experiments import data, data_source, data_stream, processes
 
-Batch = dict[str, np.ndarray]
+Batch = dict[str, Any]
+"""Host arrays in one process; global ones, over all devices, in several."""
 
 
 def images_and_labels(batch: Any, resident: Any) -> tuple[jax.Array, jax.Array]:
@@ -68,17 +71,17 @@ class ResidentFeed:
         )
         if self._steps_per_call == 1:
             for index in order[done:]:
-                yield {"index": index}, 1
+                yield _of_whole({"index": index}), 1
             return
         for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
-            yield {"index": order[begin:end]}, end - begin
+            yield _of_whole({"index": order[begin:end]}, axis=1), end - begin
 
     def sample(self, count: int) -> Iterator[Batch]:
         """`count` training batches at random, always the same ones."""
         rng = np.random.default_rng(0)
         for _ in range(count):
             index = rng.integers(self._size, size=self._batch_size, dtype=np.int32)
-            yield {"index": index}
+            yield _of_whole({"index": index})
 
     def position(self) -> dict[str, Any]:
         """What a checkpoint keeps: nothing, since the step says it all."""
@@ -140,15 +143,16 @@ class StreamFeed:
         for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
             batches = [next(self._iterator) for _ in range(begin, end)]
             if self._steps_per_call == 1:
-                yield batches[0], 1
+                yield _of_parts(batches[0]), 1
             else:
-                yield jax.tree.map(lambda *x: np.stack(x), *batches), end - begin
+                stacked = jax.tree.map(lambda *x: np.stack(x), *batches)
+                yield _of_parts(stacked, axis=1), end - begin
 
     def sample(self, count: int) -> Iterator[Batch]:
         """As in `ResidentFeed`."""
         iterator = iter(self._open(self._seed + 1))
         for _ in range(count):
-            yield next(iterator)
+            yield _of_parts(next(iterator))
 
     def position(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -180,14 +184,48 @@ def evaluation(
     stream = data_stream.stream(
         source, batch_size=batch_size, train=False, image_size=image_size
     )
-    return iter(stream), None
+    return map(_of_parts, stream), None
 
 
 def _index_batches(size: int, batch_size: int) -> Iterator[Batch]:
     for begin in range(0, size, batch_size):
         index = np.arange(begin, begin + batch_size, dtype=np.int32)
         mask = index < size
-        yield {"index": np.where(mask, index, 0), "mask": mask}
+        yield _of_whole({"index": np.where(mask, index, 0), "mask": mask})
+
+
+def _of_whole(batch: Batch, axis: int = 0) -> Batch:
+    """A batch that every process knows; each puts its part on its devices.
+
+    Args:
+        batch: Host arrays.
+        axis: That of the examples.
+    """
+    if not processes.several():
+        return batch  # jit puts it there, at less cost
+    split = _split(axis)
+    return {
+        name: jax.make_array_from_callback(array.shape, split, array.__getitem__)
+        for name, array in batch.items()
+    }
+
+
+def _of_parts(batch: Batch, axis: int = 0) -> Batch:
+    """A batch of which every process has its part; arguments as in `_of_whole`."""
+    if not processes.several():
+        return batch
+    split = _split(axis)
+    return {
+        name: jax.make_array_from_process_local_data(split, array)
+        for name, array in batch.items()
+    }
+
+
+@functools.cache
+def _split(axis: int) -> NamedSharding:
+    """Divides that axis among all devices."""
+    spec = PartitionSpec(*(None,) * axis, train.DATA_AXIS)
+    return NamedSharding(train.data_mesh(), spec)
 
 
 def _on_device(arrays: data.Arrays) -> dict[str, jax.Array]:

@@ -1,7 +1,7 @@
 """The one training loop: trains, evaluates, saves and resumes."""
 
 import os
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
@@ -9,7 +9,16 @@ import rich.console
 
 import adaste_jax
 from adaste_jax import metrics
-from experiments import checkpoints, errors, plots, progress, tally, workdir
+from experiments import (
+    checkpoints,
+    errors,
+    plots,
+    processes,
+    progress,
+    stopping,
+    tally,
+    workdir,
+)
 from experiments.run import Run
 
 
@@ -33,28 +42,60 @@ def train_and_evaluate(
 
     Raises:
         RunError: If the run cannot start or go on; the message says why.
+        StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
     """
     console = console or rich.console.Console()
-    run = Run(config)
-    state = run.init()
-    folder = workdir.Workdir(workdir_path, config.to_dict())
-    finished = folder.result()
-    if finished is not None:
-        console.print(f"{folder.path} holds a finished run; nothing to do.")
-        return finished
-    table = run.summary(state)
-    workdir.write_atomically(folder.path / "summary.txt", f"{table}\n")
-    store = checkpoints.Checkpoints(
-        folder.path / "checkpoints", keep=config.keep_checkpoints
-    )
+    if not processes.is_primary():
+        console = rich.console.Console(quiet=True)
+    with stopping.Stopping() as stop:
+        run = Run(config)
+        state = run.init()
+        with _open_workdir(workdir_path, config) as folder:
+            finished = folder.result()
+            if finished is not None:
+                console.print(f"{folder.path} holds a finished run; nothing to do.")
+                return finished
+            return _train_and_test(run, state, folder, stop, console)
+
+
+def _open_workdir(
+    path: str | os.PathLike[str], config: ml_collections.ConfigDict
+) -> workdir.Workdir:
+    """The workdir of this process; process 0 writes.
+
+    Raises:
+        RunError: In all processes, if process 0 cannot have it.
+    """
+    folder, failure = None, None
     try:
-        state, clock = _train(run, state, folder, store, console)
-    finally:
-        store.close()
+        folder = workdir.Workdir(path, config.to_dict(), writes=processes.is_primary())
+    except errors.RunError as error:
+        failure = error
+    processes.agree(failure)
+    assert folder is not None
+    return folder
+
+
+def _train_and_test(
+    run: Run,
+    state: Any,
+    folder: workdir.Workdir,
+    stop: stopping.Stopping,
+    console: rich.console.Console,
+) -> dict[str, Any]:
+    config = run.config
+    table = run.summary(state)
+    folder.write("summary.txt", f"{table}\n")
+    with checkpoints.Checkpoints(
+        folder.path / "checkpoints", keep=config.keep_checkpoints
+    ) as store:
+        state, clock = _train(run, state, folder, store, stop, console)
     test = run.evaluate(state, "test")
     step = int(state.step)
     folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})
-    plots.draw_all(folder.path / "plots", folder.records(), run.latents(state))
+    if folder.writes:
+        with folder.writing():
+            plots.draw_all(folder.path / "plots", folder.records(), run.latents(state))
     result = {
         "test_accuracy": test["accuracy"],
         "test_loss": test["loss"],
@@ -67,6 +108,7 @@ def train_and_evaluate(
         "method": config.method,
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
+        "num_processes": jax.process_count(),
         "jax": jax.__version__,
         "adaste_jax": adaste_jax.__version__,
     }
@@ -79,6 +121,7 @@ def _train(
     state: Any,
     folder: workdir.Workdir,
     store: checkpoints.Checkpoints,
+    stop: stopping.Stopping,
     console: rich.console.Console,
 ) -> tuple[Any, progress.Clock]:
     """Takes the state, or the checkpoint there is, to the last step."""
@@ -100,43 +143,97 @@ def _train(
         console,
         step=step,
         num_steps=run.num_steps,
-        tensorboard=config.tensorboard,
+        tensorboard=config.tensorboard and folder.writes,
     )
+
+    def save(accuracy: float | None = None) -> None:
+        _refuse_bad_loss(run, state, epoch_tally, step, store)
+        store.save(
+            step,
+            {"state": state, "tally": epoch_tally},
+            {"position": feed.position(), "clock": clock.record},
+            accuracy=accuracy,
+        )
+
     with log:
         while step < run.num_steps:
             epoch = step // feed.steps_per_epoch
-            for batch, taken in feed.batches(step):
+            stopped = False
+            for calls, (batch, taken) in enumerate(feed.batches(step)):
                 state, report = run.train_step(state, batch, feed.resident)
                 epoch_tally = tally.add(epoch_tally, report, step)
                 step += taken
                 if not clock.running:
                     jax.block_until_ready(epoch_tally)  # the first call compiles
                     clock.start(step)
-                if log.due():
-                    _refuse_bad_loss(epoch_tally, store)
-                    log.show(step, jax.device_get(epoch_tally.means()))
-            _refuse_bad_loss(epoch_tally, store)
+                if _time_to_look(log, calls):
+                    _refuse_bad_loss(run, state, epoch_tally, step, store)
+                    log.show(step, epoch_tally.means())
+                stopped = stop.reached(step)
+                if step % feed.steps_per_epoch == 0:
+                    break  # the end of the epoch saves
+                if stopped or _crosses(step, taken, config.checkpoint_every_steps):
+                    clock.stop(step)
+                    save()
+                if stopped:
+                    _stop(step, run, stop, store)
+            _refuse_bad_loss(run, state, epoch_tally, step, store)
             speed = clock.stop(step)
-            log.show(step, jax.device_get(epoch_tally.means()))
+            log.show(step, epoch_tally.means())
             values = _epoch_values(run, state, epoch_tally)
-            _report_epoch(run, state, log, step, epoch + 1, values, speed)
+            accuracy = _report_epoch(run, state, log, step, epoch + 1, values, speed)
             epoch_tally = run.start_tally(state)
-            last = step == run.num_steps
-            if last or (epoch + 1) % config.checkpoint_every_epochs == 0:
-                store.save(
-                    step,
-                    {"state": state, "tally": epoch_tally},
-                    {"position": feed.position(), "clock": clock.record},
-                )
+            due = (epoch + 1) % config.checkpoint_every_epochs == 0
+            if (
+                due
+                or stopped
+                or step == run.num_steps
+                or _crosses(step, taken, config.checkpoint_every_steps)
+            ):
+                save(accuracy)
+            if stopped:
+                _stop(step, run, stop, store)
     return state, clock
 
 
+def _time_to_look(log: progress.Log, calls: int) -> bool:
+    """Whether to stop the device and look at the metrics.
+
+    Once a second; where there are several processes, which have to look at the same
+    step, every hundred calls.
+    """
+    return calls % 100 == 99 if processes.several() else log.due()
+
+
+def _crosses(step: int, taken: int, every: int) -> bool:
+    """Whether the last `taken` steps have passed a multiple of `every`; 0 has none."""
+    return every > 0 and step // every > (step - taken) // every
+
+
+def _stop(
+    step: int, run: Run, stop: stopping.Stopping, store: checkpoints.Checkpoints
+) -> NoReturn:
+    """Ends a run that has been asked to, once its checkpoint is complete.
+
+    Raises:
+        StoppedError: Always.
+    """
+    store.wait()
+    cause = stop.signal.name if stop.signal is not None else "a signal"
+    raise errors.StoppedError(
+        f"stopped by {cause} at step {step} of {run.num_steps}, and saved: the same "
+        "command goes on from there."
+    )
+
+
 def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
-    values = jax.device_get(epoch_tally.means())
+    values: dict[str, Any] = dict(epoch_tally.means())
     if epoch_tally.signs is not None:
         values["flips_per_epoch"] = metrics.flip_rate_since(
             epoch_tally.signs, state.params, where=run.where
         )
+    if run.config.skip_nonfinite:
+        values["skipped_updates"] = run.skipped(state)[1]
     return values
 
 
@@ -148,32 +245,50 @@ def _report_epoch(
     epoch: int,
     values: dict[str, Any],
     speed: float | None,
-) -> None:
+) -> float | None:
+    """Writes the metrics of an epoch; its accuracy on validation images, if known."""
     config = run.config
     log.write(step, epoch, "train", values)
     text = f"epoch {epoch}/{config.num_epochs}  loss {values['loss']:.4f}"
     text += f"  train {100 * values['accuracy']:.2f} %"
+    accuracy = None
     due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
     if due and len(run.splits.validation):
         found = run.evaluate(state, "validation")
+        accuracy = found["accuracy"]
         log.write(step, epoch, "validation", found)
-        text += f"  validation {100 * found['accuracy']:.2f} %"
+        text += f"  validation {100 * accuracy:.2f} %"
     if "flips_per_epoch" in values:
         text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
+    if values.get("skipped_updates"):
+        text += f"  skipped {values['skipped_updates']}"
     if speed is not None:
         log.write(step, epoch, "timing", {"steps_per_second": speed})
         text += f"  {speed:.0f} steps/s"
     log.line(text)
+    return accuracy
 
 
-def _refuse_bad_loss(epoch_tally: tally.Tally, store: checkpoints.Checkpoints) -> None:
+def _refuse_bad_loss(
+    run: Run,
+    state: Any,
+    epoch_tally: tally.Tally,
+    step: int,
+    store: checkpoints.Checkpoints,
+) -> None:
     """Stops a run whose loss is not a number any more.
 
     Raises:
-        RunError: If a loss since the start of the epoch was not finite.
+        RunError: If a loss since the start of the epoch was not finite, or more updates
+            in a row were not than may be skipped.
     """
-    step = int(epoch_tally.first_bad_step)
-    if step < 0:
+    bad = int(epoch_tally.first_bad_step)
+    what = "the loss"
+    if run.config.skip_nonfinite:
+        in_a_row, _ = run.skipped(state)
+        bad = step - in_a_row if in_a_row > run.config.skip_nonfinite else -1
+        what = f"more than {run.config.skip_nonfinite} updates in a row: the update"
+    if bad < 0:
         return
     store.wait()
     kept = store.steps
@@ -182,7 +297,9 @@ def _refuse_bad_loss(epoch_tally: tally.Tally, store: checkpoints.Checkpoints) -
         if kept
         else "There is no checkpoint yet"
     )
+    epoch, batch = divmod(bad, run.feed.steps_per_epoch)
     raise errors.RunError(
-        f"the loss is not finite at step {step}. {where}; it is kept. Lower the "
-        "learning rate or change the method, in a new --workdir."
+        f"{what} is not finite at step {bad} (epoch {epoch + 1}, batch {batch} of it, "
+        f"from 0). {where}; it is kept. Lower the learning rate or change the method, "
+        "in a new --workdir."
     )

@@ -3,16 +3,26 @@
     python -m experiments.main --config=experiments/configs/quickstart.py \
         --workdir=runs/quickstart [--config.field=value ...]
 
+The same command goes on after a crash, a kill or a preemption, and runs on several
+processes: see docs/runs.md.
+
 Short on purpose: what it does is in `loop.py`, which a notebook can import.
 """
 
+import contextlib
+import os
 import sys
+import threading
+import traceback
+from typing import NoReturn
 
+import jax
 import rich.console
+import rich.markup
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import errors, loop
+from experiments import errors, loop, processes
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -21,6 +31,23 @@ _CONFIG = config_flags.DEFINE_config_file(
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "host:port of process 0. This and the next two: several processes, where JAX does "
+    "not find them by itself (TPU pods, SLURM, Open MPI, Kubernetes).",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    "num_processes", None, "How many processes train; 1 looks for no others."
+)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
+_HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
+    "heartbeat_timeout",
+    processes.HEARTBEAT_TIMEOUT,
+    "Seconds without a sign of life after which a process counts as dead, and the "
+    "others end.",
+    lower_bound=1,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -30,16 +57,55 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     console = rich.console.Console()
     try:
+        processes.initialize(
+            _COORDINATOR.value,
+            _NUM_PROCESSES.value,
+            _PROCESS_ID.value,
+            heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
+        )
         result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value, console=console)
+    except errors.StoppedError as stopped:
+        if processes.is_primary():
+            console.print(str(stopped), soft_wrap=True, highlight=False)
+        sys.exit(errors.STOPPED)
     except errors.RunError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
-        sys.exit(1)
-    console.print(
-        f"test accuracy {100 * result['test_accuracy']:.2f} %  "
-        f"({result['one_bit_parameters']:,} weights of one bit)\n"
-        f"results in {_WORKDIR.value}",
-        highlight=False,
-    )
+        text = f"[bold red]error:[/] {rich.markup.escape(str(error))}"
+        console.print(text, soft_wrap=True, highlight=False)
+        _leave(errors.FAILED)
+    except Exception as error:
+        if not processes.several():
+            raise
+        traceback.print_exc()
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            console.print(
+                f"[bold red]error:[/] process {jax.process_index()} has lost the "
+                "others: one has probably died; see its log. The same command, in all "
+                "processes, goes on from the latest checkpoint.",
+                soft_wrap=True,
+                highlight=False,
+            )
+        _leave(errors.FAILED)
+    if processes.is_primary():
+        console.print(
+            f"test accuracy {100 * result['test_accuracy']:.2f} %  "
+            f"({result['one_bit_parameters']:,} weights of one bit)\n"
+            f"results in {_WORKDIR.value}",
+            highlight=False,
+        )
+
+
+def _leave(status: int) -> NoReturn:
+    """Exits, in a bounded time also where others wait for this process."""
+    if not jax.distributed.is_initialized():
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    timer = threading.Timer(_HEARTBEAT_TIMEOUT.value, os._exit, [status])
+    timer.daemon = True
+    timer.start()
+    with contextlib.suppress(Exception):
+        jax.distributed.shutdown()  # at once, if the others fail for the same reason
+    os._exit(status)
 
 
 if __name__ == "__main__":

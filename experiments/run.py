@@ -21,6 +21,7 @@ from experiments import (
     feeds,
     methods,
     models,
+    processes,
     tally,
 )
 
@@ -46,7 +47,7 @@ class Run:
         """
         _check(config)
         self.config = config
-        self.splits = _load(config)
+        self.splits = processes.primary_first(functools.partial(_load, config))
         num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(
@@ -119,6 +120,12 @@ class Run:
 
     def tx(self, method: methods.Method) -> optax.GradientTransformation:
         """The transformation of all parameters: the method's, and one for the rest."""
+        tx = self._plain_tx(method)
+        if self.config.skip_nonfinite:
+            tx = optax.apply_if_finite(tx, self.config.skip_nonfinite)
+        return tx
+
+    def _plain_tx(self, method: methods.Method) -> optax.GradientTransformation:
         if self.where is None:
             return method.tx
         cosine = optax.cosine_decay_schedule(
@@ -134,7 +141,7 @@ class Run:
     def train_step(self) -> Callable[..., Any]:
         """The compiled step, or scan of steps."""
         return train.make_train_step(
-            self.forward,
+            _keep_finite(self.forward) if self.config.skip_nonfinite else self.forward,
             **self.step_arguments(self.method),
             many=steps_per_call(self.config.steps_per_call) > 1,
         )
@@ -151,6 +158,13 @@ class Run:
             "deploy": method.deploy,
             "random_weights": method.random_weights,
         }
+
+    def skipped(self, state: train.TrainState) -> tuple[int, int]:
+        """Updates that were not finite and were skipped: the last in a row, and all."""
+        if not self.config.skip_nonfinite:
+            return 0, 0
+        counts = state.opt_state
+        return int(counts.notfinite_count), int(counts.total_notfinite)
 
     def start_tally(self, state: train.TrainState) -> tally.Tally:
         """An empty tally of the metrics that the train step reports."""
@@ -281,6 +295,20 @@ def steps_per_call(wanted: int) -> int:
     return 1 if jax.default_backend() == "cpu" else 100
 
 
+def _keep_finite(forward: train.Forward) -> train.Forward:
+    """Drops new batch-norm statistics that are not finite, as their update is."""
+
+    def guarded(params, model_state, inputs, *, train, key):
+        outputs, new = forward(params, model_state, inputs, train=train, key=key)
+        finite = jnp.array(
+            [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(new)]
+        )
+        choose = functools.partial(jnp.where, jnp.all(finite))
+        return outputs, jax.tree.map(choose, new, model_state)
+
+    return guarded
+
+
 def _load(
     config: ml_collections.ConfigDict,
 ) -> data.Splits[data_source.Source]:
@@ -346,7 +374,9 @@ def _check(config: ml_collections.ConfigDict) -> None:
         "steps_per_call": 0,
         "eval_every_epochs": 1,
         "checkpoint_every_epochs": 1,
+        "checkpoint_every_steps": 0,
         "keep_checkpoints": 1,
+        "skip_nonfinite": 0,
     }
     for name, smallest in least.items():
         if config[name] < smallest:

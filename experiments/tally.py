@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from adaste_jax import metrics
 
@@ -21,7 +22,7 @@ class Tally:
     """Part of a checkpoint, so that a resumed epoch reports what an unbroken one does.
 
     Attributes:
-        sums: Sum of each metric over the steps; empty before the first.
+        sums: Sum of each metric over the steps whose loss was finite.
         count: Steps summed.
         first_bad_step: First step whose loss was not finite, or -1.
         signs: Signs of the latents when the epoch began, packed; None in full
@@ -49,9 +50,10 @@ class Tally:
             signs=None if where is None else metrics.pack_signs(params, where=where),
         )
 
-    def means(self) -> dict[str, jax.Array]:
-        """Mean of each metric over the steps."""
-        return {name: total / self.count for name, total in self.sums.items()}
+    def means(self) -> dict[str, np.ndarray]:
+        """Mean of each metric over the steps, taken on the host."""
+        sums, count = jax.device_get((self.sums, self.count))
+        return {name: total / np.float32(count or 1) for name, total in sums.items()}
 
 
 @functools.partial(jax.jit, donate_argnums=0)
@@ -62,8 +64,11 @@ def add(tally: Tally, report: dict[str, jax.Array], step: jax.Array) -> Tally:
     found = jnp.where(jnp.any(bad), step + jnp.argmax(bad), -1).astype(jnp.int32)
     return dataclasses.replace(
         tally,
-        sums={name: tally.sums[name] + jnp.sum(report[name]) for name in tally.sums},
-        count=tally.count + bad.size,
+        sums={
+            name: total + jnp.sum(jnp.where(bad, 0.0, report[name]))
+            for name, total in tally.sums.items()
+        },
+        count=tally.count + jnp.sum(~bad, dtype=jnp.int32),
         first_bad_step=jnp.where(
             tally.first_bad_step >= 0, tally.first_bad_step, found
         ),

@@ -1,10 +1,16 @@
 """What a run leaves behind: config, metrics, result; safe against a kill."""
 
+import contextlib
+import datetime
+import errno
+import fcntl
 import json
 import os
 import pathlib
+import platform
 import tempfile
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments import errors
@@ -12,10 +18,14 @@ from experiments import errors
 # Where data lies does not change what is computed from it.
 FREE_FIELDS = ("cache_dir", "data_dir")
 
+LOCK = ".lock"
+
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces a file as a whole, or leaves it as it was."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, name = tempfile.mkstemp(
+        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+    )
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
@@ -28,42 +38,92 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 
 class Workdir:
-    """A folder that belongs to one config.
+    """A folder that belongs to one config, and to one program while it is unfinished.
+
+    The second program to open it is refused. What holds it is a lock of the operating
+    system, which ends with the process however that ends.
 
     Attributes:
         path: The folder.
+        writes: Whether this process writes to it; where not, writing does nothing.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any]):
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        *,
+        writes: bool = True,
+    ):
         """Makes the folder, or checks that what stands there is of this config.
 
+        Args:
+            path: The folder.
+            config: Of the run.
+            writes: False in all processes of a run but one: then nothing is checked.
+
         Raises:
-            RunError: If it belongs to another config, or cannot be written.
+            RunError: If it belongs to another config, another program trains there, or
+                it cannot be written.
         """
         self.path = pathlib.Path(path).expanduser().absolute()
+        self.writes = writes
+        self._release = lambda: None
+        if not writes:
+            return
         text = json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
-        wanted = json.loads(text)
-        file = self.path / "config.json"
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            if file.exists():
-                _check_same(json.loads(file.read_text("utf-8")), wanted, self.path)
-            elif any(self.path.iterdir()):
-                raise errors.RunError(
-                    f"{self.path} holds files but no config.json, so it is not a "
-                    "workdir of this program. Choose another --workdir."
-                )
-            else:
-                write_atomically(file, text)
+            self._open(text)
         except OSError as error:
             raise errors.RunError(
                 f"cannot use {self.path} as a workdir: {error}. Choose another "
                 "--workdir."
             ) from error
-        except json.JSONDecodeError as error:
+
+    def _open(self, text: str) -> None:
+        file = self.path / "config.json"
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not file.exists() and any(map(_is_foreign, self.path.iterdir())):
+            raise errors.RunError(
+                f"{self.path} holds files but no config.json, so it is not a "
+                "workdir of this program. Choose another --workdir."
+            )
+        if self.result() is None:
+            self._release = weakref.finalize(self, os.close, _lock(self.path))
+            for left in self.path.glob(".*.tmp"):  # by a kill
+                left.unlink()
+        if not file.exists():
+            write_atomically(file, text)
+        try:
+            found = json.loads(file.read_text("utf-8"))
+        except ValueError as error:
             raise errors.RunError(
                 f"{file} is not JSON ({error}), so the config that this workdir "
                 "belongs to is unknown. Choose another --workdir."
+            ) from error
+        _check_same(found, json.loads(text), self.path)
+
+    def __enter__(self) -> "Workdir":
+        """Gives itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Lets other programs have the folder."""
+        self._release()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turns an error of the file system into one that says what is safe.
+
+        Raises:
+            RunError: If something in the folder cannot be written.
+        """
+        try:
+            yield
+        except OSError as error:
+            raise errors.RunError(
+                f"cannot write to {self.path}: {error}. The checkpoints there are "
+                "whole: mend the cause, and the same command goes on from the latest."
             ) from error
 
     @property
@@ -71,17 +131,24 @@ class Workdir:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
 
+    def write(self, name: str, text: str) -> None:
+        """Replaces a file as a whole."""
+        if self.writes:
+            with self.writing():
+                write_atomically(self.path / name, text)
+
     def append(self, record: Mapping[str, Any]) -> None:
         """Adds a line to `metrics.jsonl`."""
-        with open(self.metrics_file, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if self.writes:
+            with self.writing(), open(self.metrics_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """All lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
         if not self.metrics_file.exists():
             return []
         records = []
-        for line in self.metrics_file.read_text("utf-8").splitlines():
+        for line in self.metrics_file.read_text("utf-8", "replace").splitlines():
             try:
                 records.append(json.loads(line))
             except json.JSONDecodeError:
@@ -89,10 +156,19 @@ class Workdir:
         return records
 
     def rewind(self, step: int) -> None:
-        """Drops the metrics after `step`, which a resumed run will write again."""
-        kept = [record for record in self.records() if record["step"] <= step]
-        lines = [json.dumps(record) + "\n" for record in kept]
-        write_atomically(self.metrics_file, "".join(lines))
+        """Drops the metrics that a run resumed at `step` will write again.
+
+        They are those after the step, and those of the test, which comes last of all.
+        """
+        kept = [
+            record
+            for record in self.records()
+            if record["step"] <= step and record.get("split") != "test"
+        ]
+        self.write(
+            self.metrics_file.name,
+            "".join(json.dumps(record) + "\n" for record in kept),
+        )
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run has measured, or None."""
@@ -101,8 +177,37 @@ class Workdir:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, which says that the run is done."""
-        text = json.dumps(result, indent=2, sort_keys=True) + "\n"
-        write_atomically(self.path / "result.json", text)
+        self.write("result.json", json.dumps(result, indent=2, sort_keys=True) + "\n")
+
+
+def _is_foreign(file: pathlib.Path) -> bool:
+    """Whether a file is not one that a kill may leave before there is a config."""
+    return file.name != LOCK and not file.match(".config.json.*.tmp")
+
+
+def _lock(path: pathlib.Path) -> int:
+    """Takes the lock of a workdir; a descriptor that holds it while it is open.
+
+    Raises:
+        RunError: If another process has it.
+    """
+    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            os.close(descriptor)
+            raise errors.RunError(
+                f"another program trains in {path} ({holder or 'it has just begun'}). "
+                "Wait for it or stop it, or choose another --workdir."
+            ) from error
+        # Some network file systems have no locks: there the user has to take care.
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    holder = f"process {os.getpid()} on {platform.node()}, since {now}\n"
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, holder.encode(), 0)
+    return descriptor
 
 
 def _check_same(

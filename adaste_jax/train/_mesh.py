@@ -59,7 +59,12 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
     Returns:
         The tree, on the devices.
     """
-    return jax.device_put(tree, shardings(mesh)[0])
+    whole = shardings(mesh)[0]
+    if whole.is_fully_addressable:
+        return jax.device_put(tree, whole)
+    # Several processes, which give equal values: `device_put` takes no PRNG keys here,
+    # and compares large arrays between processes.
+    return jax.jit(lambda leaves: leaves, out_shardings=whole)(tree)
 
 
 def state_sharding(

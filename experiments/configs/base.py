@@ -39,10 +39,15 @@ def get_config() -> ml_collections.ConfigDict:
     # deployed weights before an evaluation, while the training weights are soft.
     config.reestimate_batches = 50
 
+    # Updates in a row that may be skipped because they are not finite; 0 stops the run
+    # at the first loss that is not.
+    config.skip_nonfinite = 0
+
     config.steps_per_call = 0  # optimiser steps in one compiled call; 0 chooses
     config.eval_every_epochs = 1
     config.checkpoint_every_epochs = 1
-    config.keep_checkpoints = 2
+    config.checkpoint_every_steps = 0  # within an epoch as well; 0 does not
+    config.keep_checkpoints = 2  # the latest; the best on validation stays besides
     config.tensorboard = True  # if tensorboardX is installed
 
     return config

@@ -1,0 +1,123 @@
+"""Several processes that train one network, each with devices of its own.
+
+Every process runs the same program on the same config. Arrays on devices are global;
+what is written to files, process 0 writes. With one process nothing here does anything.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments import errors
+
+HEARTBEAT_TIMEOUT = 60
+"""Seconds without a sign of life after which a process counts as dead."""
+
+_T = TypeVar("_T")
+
+
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
+) -> None:
+    """Joins the other processes; to be called before anything touches a device.
+
+    Without arguments they are found by JAX on TPU pods, SLURM, Open MPI and
+    Kubernetes; where none of these is, there is one process.
+
+    Args:
+        coordinator: Address of process 0, `host:port`, the same for all.
+        num_processes: How many there are; 1 alone looks for no others.
+        process_id: Number of this one, from 0.
+        heartbeat_timeout: See `HEARTBEAT_TIMEOUT`.
+
+    Raises:
+        RunError: If some arguments are missing, or the others cannot be reached.
+    """
+    given = (coordinator, num_processes, process_id)
+    if num_processes == 1 and coordinator is None and process_id in (None, 0):
+        return
+    explicit = any(value is not None for value in given)
+    if explicit and None in given:
+        raise errors.RunError(
+            "--coordinator, --num_processes and --process_id go together; got "
+            f"{coordinator}, {num_processes} and {process_id}."
+        )
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            cluster_detection_method="deactivate" if explicit else None,
+            heartbeat_timeout_seconds=heartbeat_timeout,
+            shutdown_timeout_seconds=heartbeat_timeout,
+        )
+    except ValueError as error:
+        # What JAX says where it has found no cluster.
+        if not explicit and "coordinator_address should be defined" in str(error):
+            return
+        raise errors.RunError(f"cannot join the other processes: {error}") from error
+    except RuntimeError as error:
+        raise errors.RunError(f"cannot join the other processes: {error}") from error
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def is_primary() -> bool:
+    """Whether this is process 0, which writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def gather(number: int) -> list[int]:
+    """The numbers of all processes; every process must call it."""
+    if not several():
+        return [number]
+    found = multihost_utils.process_allgather(np.asarray([number], np.int32))
+    return np.asarray(found).ravel().tolist()
+
+
+def agree(failure: errors.RunError | None) -> None:
+    """Goes on only where all processes can; every process must call it.
+
+    Args:
+        failure: Why this one cannot.
+
+    Raises:
+        RunError: `failure`, or one that names the process that has failed.
+    """
+    failed = np.flatnonzero(gather(int(failure is not None))).tolist()
+    if failure is not None:
+        raise failure
+    if failed:
+        raise errors.RunError(
+            f"process {failed[0]} cannot go on; its own message says why."
+        )
+
+
+def primary_first(function: Callable[[], _T]) -> _T:
+    """Calls it in process 0, and then in the others, which find what it left on disk.
+
+    Raises:
+        RunError: If it fails anywhere with one.
+    """
+    if not several():
+        return function()
+    found: list[_T] = []
+    for turn in (True, False):
+        failure = None
+        if is_primary() == turn:
+            try:
+                found.append(function())
+            except errors.RunError as error:
+                failure = error
+        agree(failure)
+    return found[0]
