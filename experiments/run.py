@@ -38,15 +38,24 @@ class Run:
         forward: The network as a function; see `adaste_jax.train`.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        *,
+        splits: data.Splits[Any] | None = None,
+    ):
         """Loads the data and builds everything.
+
+        Args:
+            config: As `configs/base.py`.
+            splits: The data of this config, if loaded already.
 
         Raises:
             RunError: If a field of the config is out of range or names nothing.
         """
         _check(config)
         self.config = config
-        self.splits = _load(config)
+        self.splits = load(config) if splits is None else splits
         num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(
@@ -55,12 +64,12 @@ class Run:
             )
         self.feed = self._make_feed(keys_of(config.seed).order)
         self.num_steps = config.num_epochs * self.feed.steps_per_epoch
-        length = methods.Length(
+        self._length = methods.Length(
             num_epochs=config.num_epochs,
             steps_per_epoch=self.feed.steps_per_epoch,
             num_examples=num_examples,
         )
-        self.method = methods.create(config.method, config.methods, length)
+        self.method = methods.create(config.method, config.methods, self._length)
         self.where = None
         if self.method.estimator is not None:
             self.where = adaste_jax.kernels(exclude=tuple(config.binary_exclude))
@@ -128,6 +137,13 @@ class Run:
             {"latent": method.tx, "real": optax.adam(cosine)},
             functools.partial(optim.labels, rules={"latent": self.where}),
             mask_compatible_extra_args=True,
+        )
+
+    def method_at(self, learning_rate: jax.Array) -> methods.Method:
+        """The method with another learning rate, which may be traced."""
+        config = self.config
+        return methods.create(
+            config.method, config.methods, self._length, learning_rate=learning_rate
         )
 
     @functools.cached_property
@@ -281,9 +297,14 @@ def steps_per_call(wanted: int) -> int:
     return 1 if jax.default_backend() == "cpu" else 100
 
 
-def _load(
+def load(
     config: ml_collections.ConfigDict,
 ) -> data.Splits[data_source.Source]:
+    """The data of a config.
+
+    Raises:
+        RunError: If it cannot be had.
+    """
     if config.resident or config.dataset == "digits":
         return data.load(
             config.dataset,
