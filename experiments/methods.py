@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -290,3 +291,322 @@ def _adaste_released(options: Any, length: Length) -> Method:
         initial_latents=_random_signs(options.initial_latent),
         deployed_pass=options.deployed_pass,
     )
+
+
+@_method("ste_clipped", learning_rate=3e-3)
+def _ste_clipped(options: Any, length: Length) -> Method:
+    """The rule of BinaryNet; latents stay in [-1, 1]."""
+    return Method(
+        tx=optax.chain(_adam(options, length), optim.clip_latents()),
+        estimator=estimators.ste_clipped,
+    )
+
+
+@_method("binary_connect", learning_rate=3e-3)
+def _binary_connect(options: Any, length: Length) -> Method:
+    return Method(
+        tx=optim.binary_connect(_cosine(options, length)),
+        estimator=estimators.ste_identity,
+        initial_latents=_uniform,
+    )
+
+
+@_method("binary_connect_random", learning_rate=3e-3)
+def _binary_connect_random(options: Any, length: Length) -> Method:
+    """The stochastic form; tested with signs here, and not with the latents."""
+    return Method(
+        tx=optim.binary_connect(_cosine(options, length)),
+        estimator=estimators.bernoulli_hard,
+        initial_latents=_uniform,
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@_method("approx_sign", learning_rate=3e-3)
+def _approx_sign(options: Any, length: Length) -> Method:
+    return Method(tx=_adam(options, length), estimator=estimators.approx_sign)
+
+
+@_method("swish_sign", learning_rate=3e-3, beta=5.0)
+def _swish_sign(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=functools.partial(estimators.swish_sign, beta=options.beta),
+    )
+
+
+@_method("fda", learning_rate=3e-3, order=2)
+def _fda(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=functools.partial(estimators.fda, order=options.order),
+    )
+
+
+@_method("reste", learning_rate=3e-3, exponent_end=3.0)
+def _reste(options: Any, length: Length) -> Method:
+    exponent = optim.reste_exponent(
+        length.num_epochs, length.steps_per_epoch, end_value=options.exponent_end
+    )
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.reste,
+        hyperparameters={"exponent": exponent},
+    )
+
+
+@_method("ede", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
+def _ede(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.ede,
+        hyperparameters={"sharpness": _sharpness(options, length)},
+    )
+
+
+@_method("rbnn", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
+def _rbnn(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.rbnn,
+        hyperparameters={"sharpness": _sharpness(options, length)},
+    )
+
+
+@_method("irnet", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
+def _irnet(options: Any, length: Length) -> Method:
+    """Weights that are standardised first, and a power of two for each channel."""
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.irnet_weight,
+        hyperparameters={"sharpness": _sharpness(options, length)},
+        deploy=functools.partial(estimators.irnet_weight, sharpness=1.0),
+    )
+
+
+@_method("scaled_sign", learning_rate=3e-3, scale_grad="constant")
+def _scaled_sign(options: Any, length: Length) -> Method:
+    """A sign and a scale for each channel, as in XNOR-Net and Bi-Real net."""
+    weights = functools.partial(estimators.scaled_sign, scale_grad=options.scale_grad)
+    return Method(tx=_adam(options, length), estimator=weights, deploy=weights)
+
+
+@_method("tanh", learning_rate=1e-2, beta_end=30.0, anneal_fraction=0.8)
+def _tanh(options: Any, length: Length) -> Method:
+    return _soft(options, length, estimators.tanh)
+
+
+@_method("md_tanh_s", learning_rate=1e-2, beta_end=1e3, anneal_fraction=0.8)
+def _md_tanh_s(options: Any, length: Length) -> Method:
+    return _soft(options, length, estimators.md_tanh_s)
+
+
+@_method("md_softmax_s", learning_rate=1e-2, beta_end=1e3, anneal_fraction=0.8)
+def _md_softmax_s(options: Any, length: Length) -> Method:
+    return _pairs(_soft(options, length, estimators.md_softmax_s))
+
+
+@_method(
+    "pmf", learning_rate=1e-2, beta_end=30.0, anneal_fraction=0.8, jacobian="exact"
+)
+def _pmf(options: Any, length: Length) -> Method:
+    estimator = functools.partial(estimators.pmf, jacobian=options.jacobian)
+    return _pairs(_soft(options, length, estimator))
+
+
+@_method("md_tanh", learning_rate=3e-3, beta_end=100.0, anneal_fraction=0.8)
+def _md_tanh(options: Any, length: Length) -> Method:
+    """The direct form: beta multiplies the steps, and not the latents."""
+    return Method(
+        tx=optim.md_tanh(_cosine(options, length), beta=_growth(options, length)),
+        estimator=functools.partial(estimators.md_tanh_s, beta=1.0),
+        soft_steps=length.never,
+    )
+
+
+@_method("md_softmax", learning_rate=3e-3, beta_end=100.0, anneal_fraction=0.8)
+def _md_softmax(options: Any, length: Length) -> Method:
+    return _pairs(
+        Method(
+            tx=optim.md_softmax(
+                _cosine(options, length), beta=_growth(options, length)
+            ),
+            estimator=functools.partial(estimators.md_softmax_s, beta=1.0),
+            soft_steps=length.never,
+        )
+    )
+
+
+@_method("hardtanh_adaste", learning_rate=1e-2)
+def _hardtanh_adaste(options: Any, length: Length) -> Method:
+    return Method(
+        tx=optax.chain(optim.scale_by_hardtanh_adaste(), _adam(options, length)),
+        estimator=functools.partial(estimators.hardtanh_adaste, straight_through=True),
+        soft_steps=length.never,
+    )
+
+
+@_method("fenbp", learning_rate=1e-2, beta=100.0)
+def _fenbp(options: Any, length: Length) -> Method:
+    estimator = functools.partial(
+        estimators.fenbp, beta=options.beta, straight_through=True
+    )
+    return Method(
+        tx=optax.chain(optim.scale_by_fenbp(options.beta), _adam(options, length)),
+        estimator=estimator,
+        soft_steps=length.never,
+    )
+
+
+@_method("bernoulli_pwgf", learning_rate=0.1)
+def _bernoulli_pwgf(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.bernoulli_pwgf,
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@_method("bernoulli_identity", learning_rate=0.1)
+def _bernoulli_identity(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.bernoulli_identity,
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@_method("bop", learning_rate=1e-3, tau=1e-7)
+def _bop(options: Any, length: Length) -> Method:
+    """No latents; gamma takes the place of the learning rate."""
+    return Method(
+        tx=optim.bop(_cosine(options, length), tau=options.tau),
+        estimator=estimators.ste_identity,
+        initial_latents=lambda key, latent: optim.binary_signs(latent),
+    )
+
+
+@_method(
+    "bayesbinn",
+    learning_rate=3e-4,
+    temperature=1e-10,
+    momentum=0.0,
+    multiplier=1.0,
+    initial_latent=10.0,
+)
+def _bayesbinn(options: Any, length: Length) -> Method:
+    """N is `num_examples` times `multiplier`."""
+    tx = optim.bayesbinn(
+        _cosine(options, length),
+        num_examples=options.multiplier * length.num_examples,
+        temperature=options.temperature,
+        momentum=options.momentum,
+    )
+    return Method(
+        tx=tx,
+        estimator=functools.partial(
+            estimators.bayesbinn_sample, temperature=options.temperature
+        ),
+        initial_latents=_random_signs(options.initial_latent),
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@_method("proxquant", learning_rate=1e-2, pull=4.0)
+def _proxquant(options: Any, length: Length) -> Method:
+    """Real weights; all proximal maps together move a weight by up to `pull`.
+
+    Their strength grows linearly, as published, but reaches its end in any length.
+    """
+    steps = length.num_steps
+    strength = optax.linear_schedule(0.0, 2 * options.pull / steps, steps)
+    return Method(
+        tx=optim.proxquant(_cosine(options, length), strength=strength, clip=True),
+        estimator=lambda weight: weight,
+        soft_steps=length.never,
+    )
+
+
+@_method("ternary_absmean", learning_rate=3e-3)
+def _ternary_absmean(options: Any, length: Length) -> Method:
+    return _ternary(options, length, estimators.ternary_absmean)
+
+
+@_method("ternary_twn", learning_rate=3e-3, scale=True)
+def _ternary_twn(options: Any, length: Length) -> Method:
+    weights = functools.partial(estimators.ternary_twn, scale=options.scale)
+    return _ternary(options, length, weights)
+
+
+@_method("ternary_fixed", learning_rate=3e-3, threshold=0.05)
+def _ternary_fixed(options: Any, length: Length) -> Method:
+    weights = functools.partial(estimators.ternary_fixed, threshold=options.threshold)
+    return _ternary(options, length, weights)
+
+
+@_method("ternary_tanh", learning_rate=1e-2, beta_end=30.0, anneal_fraction=0.8)
+def _ternary_tanh(options: Any, length: Length) -> Method:
+    """Mirror descent with three levels; latents start uniform in [-1, 1]."""
+    return dataclasses.replace(
+        _soft(options, length, estimators.ternary_tanh),
+        initial_latents=_uniform,
+        deploy=functools.partial(estimators.ternary_fixed, threshold=0.5),
+    )
+
+
+def _soft(options: Any, length: Length, estimator: Callable[..., jax.Array]) -> Method:
+    """Weights that become binary as beta grows, but never quite."""
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimator,
+        hyperparameters={"beta": _growth(options, length)},
+        soft_steps=length.never,
+    )
+
+
+def _growth(options: Any, length: Length) -> optax.Schedule:
+    """The schedule of beta, from 1 to `beta_end`, geometric in the step.
+
+    Published is a factor for every so many of 100,000 steps (`optim.grow`).
+    """
+    if not options.beta_end >= 1:
+        raise ValueError(f"beta_end must be at least 1, got {options.beta_end}.")
+    return optax.exponential_decay(
+        1.0,
+        transition_steps=max(1, round(options.anneal_fraction * length.num_steps)),
+        decay_rate=options.beta_end,
+        end_value=options.beta_end,
+    )
+
+
+def _sharpness(options: Any, length: Length) -> optax.Schedule:
+    return optim.ede_sharpness(
+        length.num_epochs,
+        length.steps_per_epoch,
+        init_value=options.sharpness_init,
+        end_value=options.sharpness_end,
+    )
+
+
+def _pairs(method: Method) -> Method:
+    """Two latents for each weight, equal and opposite to begin with."""
+    return dataclasses.replace(
+        method,
+        initial_latents=lambda key, latent: jnp.stack([-latent, latent], axis=-1),
+        deploy=estimators.softmax_deploy,
+    )
+
+
+def _ternary(
+    options: Any, length: Length, weights: Callable[[jax.Array], jax.Array]
+) -> Method:
+    return Method(tx=_adam(options, length), estimator=weights, deploy=weights)
+
+
+def _uniform(key: jax.Array, latent: jax.Array) -> jax.Array:
+    """Latents uniform in [-1, 1]."""
+    return jax.random.uniform(key, latent.shape, latent.dtype, -1.0, 1.0)

@@ -268,8 +268,16 @@ class Run:
 
         where = False if self.where is None else self.where
         return adaste_jax.summary(
-            logits, state.params, self._abstract_images(), where=where
+            logits, self.deployed(state.params), self._abstract_images(), where=where
         )
+
+    def deployed(self, params: Any) -> Any:
+        """The weights that are shipped; in full precision the parameters."""
+        if self.where is None:
+            return params
+        if self.method.deploy is None:
+            return adaste_jax.deploy(params, where=self.where)
+        return adaste_jax.binarize(params, self.method.deploy, where=self.where)
 
     def latents(self, state: train.TrainState) -> dict[str, np.ndarray]:
         """Binary kernels by path; empty in full precision."""
