@@ -17,26 +17,31 @@ same command goes on where it was interrupted, and methods and seeds may be adde
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 import rich.console
-import rich.markdown
 import rich.progress
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import errors, methods, run, tables, trials, workdir
+from experiments import data, errors, methods, run, tables, trials, workdir
 
-CONFIG = "experiments/configs/quickstart.py"
 FACTORS = (0.3, 1.0, 3.0)
 SEARCH_SEED = 0
 
 
+class Variant(NamedTuple):
+    """A row to be: a method, and options of it that differ from the config."""
+
+    method: str
+    options: Mapping[str, Any] = {}
+
+
 def compare(
     config: ml_collections.ConfigDict,
-    names: Sequence[str],
+    variants: Mapping[str, Variant] | Sequence[str],
     workdir_path: str | pathlib.Path,
     *,
     seeds: int = 5,
@@ -49,7 +54,7 @@ def compare(
 
     Args:
         config: As `configs/base.py`; its `method` and `seed` are not looked at.
-        names: Of `methods.METHODS`.
+        variants: By the name of their rows; or names of `methods.METHODS`.
         workdir_path: Where results go and are looked for.
         seeds: How many networks are tested for each method.
         factors: Learning rates to choose from, in units of the method's default.
@@ -64,8 +69,15 @@ def compare(
         RunError: If the comparison cannot start.
     """
     console = console or rich.console.Console()
-    _check(config, names, seeds, factors)
-    folder = workdir.Workdir(workdir_path, config.to_dict())
+    if not isinstance(variants, Mapping):
+        if len(set(variants)) < len(variants):
+            raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
+        variants = {name: Variant(name) for name in variants}
+    _check(config, variants, seeds, factors)
+    common = config.to_dict()
+    for name in ("method", "methods", "seed"):
+        del common[name]
+    folder = workdir.Workdir(workdir_path, common)
     splits = run.load(config)
     if not len(splits.validation):
         raise errors.RunError(
@@ -74,7 +86,7 @@ def compare(
         )
     rows = []
     searched = len(factors) if len(factors) > 1 else 0
-    total = len(names) * (searched + seeds) * config.num_epochs
+    total = len(variants) * (searched + seeds) * config.num_epochs
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -84,15 +96,13 @@ def compare(
     )
     with rich.progress.Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=total)
-        for number, name in enumerate(names):
+        for number, (name, variant) in enumerate(variants.items()):
             bar.update(task, description=name)
-            one = _Method(config, name, splits, together, folder.path / "trials" / name)
-            try:
-                found = one.row(seeds, factors, lambda n: bar.advance(task, n))
-            except Exception as error:  # any: the others are still worth having
-                message = str(error).splitlines()[0] if str(error) else ""
-                failure = f"{type(error).__name__}: {message}"
-                found = {"method": name, "failure": failure}
+            path = folder.path / "trials" / name
+            entry = Entry(config, name, variant, path, splits=splits)
+            found = entry.row(
+                seeds, factors, together, advance=lambda n: bar.advance(task, n)
+            )
             rows.append(found)
             done = (number + 1) * (searched + seeds) * config.num_epochs
             bar.update(task, completed=done)
@@ -107,31 +117,68 @@ def compare(
     return rows
 
 
-class _Method:
-    """One method: its trials, those that stand in the workdir and those to do."""
+class Entry:
+    """One row: its trials, those that stand in a folder and those to do."""
 
     def __init__(
         self,
         config: ml_collections.ConfigDict,
         name: str,
-        splits: Any,
-        together: int,
+        variant: Variant,
         folder: pathlib.Path,
+        *,
+        splits: data.Splits[Any],
     ):
-        self._config, self._name, self._splits = config, name, splits
-        self._together, self._folder = together, folder
+        """Trains nothing yet.
+
+        Args:
+            config: As in `compare`.
+            name: Of the row.
+            variant: What to train.
+            folder: Of its results.
+            splits: The data.
+        """
+        config = config.copy_and_resolve_references()
+        config.methods[variant.method].update(variant.options)
+        self._config, self._name, self._method = config, name, variant.method
+        self._folder, self._splits = folder, splits
         self._trainer: trials.Trainer | None = None
 
     def row(
-        self, seeds: int, factors: Sequence[float], advance: Callable[[int], None]
+        self,
+        seeds: int,
+        factors: Sequence[float],
+        together: int,
+        *,
+        advance: Callable[[int], None],
     ) -> dict[str, Any]:
-        """Chooses the learning rate, trains with all seeds, and sums up."""
-        default = self._config.methods[self._name].learning_rate
+        """Chooses the learning rate, trains with all seeds, and sums up.
+
+        Args:
+            seeds: As in `compare`.
+            factors: As in `compare`.
+            together: As in `compare`.
+            advance: As in `trials.Trainer.train`.
+
+        Returns:
+            A row as of `tables.row`, or one with `failure`.
+        """
+        try:
+            return self._row(seeds, factors, together, advance)
+        except Exception as error:  # any: the others are still worth having
+            message = str(error).splitlines()[0] if str(error) else ""
+            failure = f"{type(error).__name__}: {message}"
+            return {"method": self._name, "failure": failure}
+
+    def _row(self, seeds, factors, together, advance):
+        options = self._config.methods[self._method].to_dict()
+        workdir.Workdir(self._folder, {"method": self._method, "options": options})
+        default = options["learning_rate"]
         rates = sorted(factor * default for factor in factors)
         chosen = rates[0]
         if len(rates) > 1:
             search = [trials.Trial(SEARCH_SEED, rate) for rate in rates]
-            found = self._results(search, "validation", advance)
+            found = self._results(search, "validation", together, advance)
             good = {
                 trial.learning_rate: outcome["accuracy"]
                 for trial, outcome in found.items()
@@ -143,7 +190,7 @@ class _Method:
                 return {"method": self._name, "failure": failure}
             chosen = max(good, key=lambda rate: good[rate])
         final = [trials.Trial(seed, chosen) for seed in range(1, seeds + 1)]
-        outcomes = self._results(final, "test", advance)
+        outcomes = self._results(final, "test", together, advance)
         return tables.row(
             self._name,
             {trial.seed: outcome for trial, outcome in outcomes.items()},
@@ -156,6 +203,7 @@ class _Method:
         self,
         wanted: Sequence[trials.Trial],
         split: str,
+        together: int,
         advance: Callable[[int], None],
     ) -> dict[trials.Trial, dict[str, Any]]:
         found, missing = {}, []
@@ -170,11 +218,10 @@ class _Method:
             if self._trainer is None:
                 self._trainer = trials.Trainer(
                     self._config,
-                    self._name,
+                    self._method,
                     splits=self._splits,
-                    together=self._together,
+                    together=together,
                 )
-            self._folder.mkdir(parents=True, exist_ok=True)
             memory = {"bytes_per_weight": self._trainer.bytes_per_weight()}
             for trial, outcome in self._trainer.train(
                 missing, split=split, advance=advance
@@ -191,7 +238,7 @@ class _Method:
 
 def _check(
     config: ml_collections.ConfigDict,
-    names: Sequence[str],
+    variants: Mapping[str, Variant],
     seeds: int,
     factors: Sequence[float],
 ) -> None:
@@ -200,16 +247,14 @@ def _check(
     Raises:
         RunError: Naming the argument.
     """
-    if not names:
+    if not variants:
         raise errors.RunError("name at least one method, as in --methods=ste,adaste.")
-    for name in names:
-        if name not in methods.METHODS:
+    for variant in variants.values():
+        if variant.method not in methods.METHODS:
             raise errors.RunError(
-                f"there is no method {name!r}. Choose from "
+                f"there is no method {variant.method!r}. Choose from "
                 f"{', '.join(sorted(methods.METHODS))}, or all."
             )
-    if len(set(names)) < len(names):
-        raise errors.RunError(f"a method is named twice: {', '.join(names)}.")
     if seeds < 1:
         raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")
     if not factors or min(factors) <= 0:
@@ -231,8 +276,9 @@ def _line(found: dict[str, Any]) -> str:
 
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", CONFIG, "What to train: a file of experiments/configs.", lock_config=True
+    "config", None, "What to train: a file of experiments/configs.", lock_config=True
 )
+flags.mark_flag_as_required("config")
 _METHODS = flags.DEFINE_list("methods", ["all"], "Names of methods, or all.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Networks that are tested for each method.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
@@ -248,16 +294,21 @@ _BASELINE = flags.DEFINE_string("baseline", "ste", "Method to take differences t
 
 
 def main(argv: list[str]) -> None:
-    """Compares, and prints the table."""
+    """Compares the methods that are named."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    names = sorted(methods.METHODS) if _METHODS.value == ["all"] else _METHODS.value
+    from_flags(names)
+
+
+def from_flags(variants: Mapping[str, Variant] | Sequence[str]) -> None:
+    """Compares as the command line says, and prints the table."""
     logging.set_verbosity(logging.ERROR)
     console = rich.console.Console()
-    names = sorted(methods.METHODS) if _METHODS.value == ["all"] else _METHODS.value
     try:
         rows = compare(
             _CONFIG.value,
-            names,
+            variants,
             _WORKDIR.value,
             seeds=_SEEDS.value,
             factors=[float(factor) for factor in _FACTORS.value],
@@ -269,7 +320,7 @@ def main(argv: list[str]) -> None:
         console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
         sys.exit(1)
     table = tables.markdown(rows, baseline=_BASELINE.value)
-    console.print(rich.markdown.Markdown(table))
+    console.print(table, highlight=False, soft_wrap=True, markup=False)
     console.print(f"results in {_WORKDIR.value}", highlight=False)
 
 
