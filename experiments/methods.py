@@ -4,7 +4,7 @@ A method is an estimator for the loss, schedules of its hyperparameters, and an 
 transformation of the latents. All else (network, data, epochs, evaluation at the
 deployed weights) is the same for all of them.
 
-To add one, write a function of its options and the length of the run, and decorate it
+To add one, write a function of its options and the length of the run, and `enter` it
 with the defaults of its options. Unless a method says otherwise its learning rate falls
 to 0 on a cosine of the step.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
@@ -78,15 +79,15 @@ METHODS: dict[str, Callable[[Any, Length], Method]] = {}
 _DEFAULTS: dict[str, dict[str, Any]] = {}
 
 
-def _method(name: str, **options: Any) -> Callable[..., Any]:
+def enter(name: str, **options: Any) -> Callable[..., Any]:
     """Enters a function into `METHODS`, with the defaults of its options."""
 
-    def enter(function: Callable[[Any, Length], Method]) -> Callable[..., Method]:
+    def decorate(function: Callable[[Any, Length], Method]) -> Callable[..., Method]:
         METHODS[name] = function
         _DEFAULTS[name] = options
         return function
 
-    return enter
+    return decorate
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -133,15 +134,16 @@ def create(
         raise errors.RunError(f"config.methods.{name}: {error}") from error
 
 
-def _cosine(options: Any, length: Length) -> optax.Schedule:
+def cosine(options: Any, length: Length) -> optax.Schedule:
+    """From the learning rate of the options to 0."""
     return optax.cosine_decay_schedule(options.learning_rate, length.num_steps)
 
 
 def _adam(options: Any, length: Length) -> optax.GradientTransformation:
-    return optax.adam(_cosine(options, length))
+    return optax.adam(cosine(options, length))
 
 
-def _annealing(options: Any, length: Length) -> tuple[optax.Schedule, int]:
+def annealing(options: Any, length: Length) -> tuple[optax.Schedule, int]:
     """The schedule of mu, and the step from which the weights are binary."""
     if not 0 < options.anneal_fraction <= 1:
         raise ValueError(
@@ -174,25 +176,25 @@ def _random_signs(size: float) -> InitialLatents:
 
 # mu rises from `mu_init` to `mu_end` in the first `anneal_fraction` of the steps. From
 # mu = 1 / `alpha` on, the weights of AdaSTE are binary.
-_ANNEALING = {"alpha": 0.01, "mu_init": 0.01, "mu_end": 100.0, "anneal_fraction": 0.8}
+ANNEALING = {"alpha": 0.01, "mu_init": 0.01, "mu_end": 100.0, "anneal_fraction": 0.8}
 
 
-@_method("full_precision", learning_rate=1e-3)
+@enter("full_precision", learning_rate=1e-3)
 def _full_precision(options: Any, length: Length) -> Method:
     return Method(tx=_adam(options, length), estimator=None)
 
 
-@_method("ste", learning_rate=3e-3)
+@enter("ste", learning_rate=3e-3)
 def _ste(options: Any, length: Length) -> Method:
     return Method(tx=_adam(options, length), estimator=estimators.ste_identity)
 
 
-@_method("adaste", learning_rate=3e-3, **_ANNEALING)
+@enter("adaste", learning_rate=3e-3, **ANNEALING)
 def _adaste(options: Any, length: Length) -> Method:
     """The recommended form: see `estimators.adaste`."""
-    mu, soft_steps = _annealing(options, length)
+    mu, soft_steps = annealing(options, length)
     return Method(
-        tx=optim.adaste(_cosine(options, length), mu=mu, alpha=options.alpha),
+        tx=optim.adaste(cosine(options, length), mu=mu, alpha=options.alpha),
         estimator=functools.partial(
             estimators.adaste,
             alpha=options.alpha,
@@ -205,10 +207,10 @@ def _adaste(options: Any, length: Length) -> Method:
     )
 
 
-@_method("adaste_literal", learning_rate=3e-3, rule="adaptive", cap=0.5, **_ANNEALING)
+@enter("adaste_literal", learning_rate=3e-3, rule="adaptive", cap=0.5, **ANNEALING)
 def _adaste_literal(options: Any, length: Length) -> Method:
     """The paper's rule, on the gradient of each minibatch as it comes."""
-    mu, soft_steps = _annealing(options, length)
+    mu, soft_steps = annealing(options, length)
     return Method(
         tx=_adam(options, length),
         estimator=functools.partial(
@@ -222,24 +224,24 @@ def _adaste_literal(options: Any, length: Length) -> Method:
     )
 
 
-@_method(
+@enter(
     "adaste_averaged",
     learning_rate=30.0,
     momentum=0.99,
     rule="adaptive",
     cap=2.0,
-    **_ANNEALING,
+    **ANNEALING,
 )
 def _adaste_averaged(options: Any, length: Length) -> Method:
     """The same rule, on a moving average of the gradient."""
-    mu, soft_steps = _annealing(options, length)
+    mu, soft_steps = annealing(options, length)
     return Method(
         tx=optax.chain(
             optax.ema(options.momentum),
             optim.scale_by_adaste(
                 mu, alpha=options.alpha, rule=options.rule, cap=options.cap
             ),
-            optax.scale_by_learning_rate(_cosine(options, length)),
+            optax.scale_by_learning_rate(cosine(options, length)),
         ),
         estimator=functools.partial(
             estimators.adaste, alpha=options.alpha, rule="identity"
@@ -249,7 +251,7 @@ def _adaste_averaged(options: Any, length: Length) -> Method:
     )
 
 
-@_method(
+@enter(
     "adaste_released",
     learning_rate=3e-4,
     momentum=0.9,
@@ -290,3 +292,318 @@ def _adaste_released(options: Any, length: Length) -> Method:
         initial_latents=_random_signs(options.initial_latent),
         deployed_pass=options.deployed_pass,
     )
+
+
+@enter("ste_clipped", learning_rate=3e-3)
+def _ste_clipped(options: Any, length: Length) -> Method:
+    """The rule of BinaryNet; latents stay in [-1, 1]."""
+    return Method(
+        tx=optax.chain(_adam(options, length), optim.clip_latents()),
+        estimator=estimators.ste_clipped,
+    )
+
+
+@enter("binary_connect", learning_rate=3e-3)
+def _binary_connect(options: Any, length: Length) -> Method:
+    return Method(
+        tx=optim.binary_connect(cosine(options, length)),
+        estimator=estimators.ste_identity,
+        initial_latents=_uniform,
+    )
+
+
+@enter("binary_connect_random", learning_rate=3e-3)
+def _binary_connect_random(options: Any, length: Length) -> Method:
+    """The stochastic form; tested with signs here, and not with the latents."""
+    return Method(
+        tx=optim.binary_connect(cosine(options, length)),
+        estimator=estimators.bernoulli_hard,
+        initial_latents=_uniform,
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@enter("approx_sign", learning_rate=3e-3)
+def _approx_sign(options: Any, length: Length) -> Method:
+    return Method(tx=_adam(options, length), estimator=estimators.approx_sign)
+
+
+@enter("swish_sign", learning_rate=3e-3, beta=5.0)
+def _swish_sign(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=functools.partial(estimators.swish_sign, beta=options.beta),
+    )
+
+
+@enter("fda", learning_rate=3e-3, order=2)
+def _fda(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=functools.partial(estimators.fda, order=options.order),
+    )
+
+
+@enter("reste", learning_rate=3e-3, exponent_end=3.0)
+def _reste(options: Any, length: Length) -> Method:
+    exponent = optim.reste_exponent(
+        length.num_epochs, length.steps_per_epoch, end_value=options.exponent_end
+    )
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.reste,
+        hyperparameters={"exponent": exponent},
+    )
+
+
+@enter("ede", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
+def _ede(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.ede,
+        hyperparameters={"sharpness": _sharpness(options, length)},
+    )
+
+
+@enter("rbnn", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
+def _rbnn(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.rbnn,
+        hyperparameters={"sharpness": _sharpness(options, length)},
+    )
+
+
+@enter("irnet", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
+def _irnet(options: Any, length: Length) -> Method:
+    """Weights that are standardised first, and a power of two for each channel."""
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.irnet_weight,
+        hyperparameters={"sharpness": _sharpness(options, length)},
+        deploy=functools.partial(estimators.irnet_weight, sharpness=1.0),
+    )
+
+
+@enter("scaled_sign", learning_rate=3e-3, scale_grad="constant")
+def _scaled_sign(options: Any, length: Length) -> Method:
+    """A sign and a scale for each channel, as in XNOR-Net and Bi-Real net."""
+    weights = functools.partial(estimators.scaled_sign, scale_grad=options.scale_grad)
+    return Method(tx=_adam(options, length), estimator=weights, deploy=weights)
+
+
+@enter("tanh", learning_rate=1e-2, beta_end=30.0, anneal_fraction=0.8)
+def _tanh(options: Any, length: Length) -> Method:
+    return _soft(options, length, estimators.tanh)
+
+
+@enter("md_tanh_s", learning_rate=1e-2, beta_end=1e3, anneal_fraction=0.8)
+def _md_tanh_s(options: Any, length: Length) -> Method:
+    return _soft(options, length, estimators.md_tanh_s)
+
+
+@enter("md_softmax_s", learning_rate=1e-2, beta_end=1e3, anneal_fraction=0.8)
+def _md_softmax_s(options: Any, length: Length) -> Method:
+    return _pairs(_soft(options, length, estimators.md_softmax_s))
+
+
+@enter("pmf", learning_rate=1e-2, beta_end=30.0, anneal_fraction=0.8, jacobian="exact")
+def _pmf(options: Any, length: Length) -> Method:
+    estimator = functools.partial(estimators.pmf, jacobian=options.jacobian)
+    return _pairs(_soft(options, length, estimator))
+
+
+@enter("md_tanh", learning_rate=3e-3, beta_end=100.0, anneal_fraction=0.8)
+def _md_tanh(options: Any, length: Length) -> Method:
+    """The direct form: beta multiplies the steps, and not the latents."""
+    return Method(
+        tx=optim.md_tanh(cosine(options, length), beta=_growth(options, length)),
+        estimator=functools.partial(estimators.md_tanh_s, beta=1.0),
+        soft_steps=length.never,
+    )
+
+
+@enter("md_softmax", learning_rate=3e-3, beta_end=100.0, anneal_fraction=0.8)
+def _md_softmax(options: Any, length: Length) -> Method:
+    return _pairs(
+        Method(
+            tx=optim.md_softmax(cosine(options, length), beta=_growth(options, length)),
+            estimator=functools.partial(estimators.md_softmax_s, beta=1.0),
+            soft_steps=length.never,
+        )
+    )
+
+
+@enter("hardtanh_adaste", learning_rate=1e-2)
+def _hardtanh_adaste(options: Any, length: Length) -> Method:
+    return Method(
+        tx=optax.chain(optim.scale_by_hardtanh_adaste(), _adam(options, length)),
+        estimator=functools.partial(estimators.hardtanh_adaste, straight_through=True),
+        soft_steps=length.never,
+    )
+
+
+@enter("fenbp", learning_rate=1e-2, beta=100.0)
+def _fenbp(options: Any, length: Length) -> Method:
+    estimator = functools.partial(
+        estimators.fenbp, beta=options.beta, straight_through=True
+    )
+    return Method(
+        tx=optax.chain(optim.scale_by_fenbp(options.beta), _adam(options, length)),
+        estimator=estimator,
+        soft_steps=length.never,
+    )
+
+
+@enter("bernoulli_pwgf", learning_rate=0.1)
+def _bernoulli_pwgf(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.bernoulli_pwgf,
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@enter("bernoulli_identity", learning_rate=0.1)
+def _bernoulli_identity(options: Any, length: Length) -> Method:
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimators.bernoulli_identity,
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@enter("bop", learning_rate=1e-3, tau=1e-7)
+def _bop(options: Any, length: Length) -> Method:
+    """No latents; gamma takes the place of the learning rate."""
+    return Method(
+        tx=optim.bop(cosine(options, length), tau=options.tau),
+        estimator=estimators.ste_identity,
+        initial_latents=lambda key, latent: optim.binary_signs(latent),
+    )
+
+
+@enter(
+    "bayesbinn",
+    learning_rate=3e-4,
+    temperature=1e-10,
+    momentum=0.0,
+    multiplier=1.0,
+    initial_latent=10.0,
+)
+def _bayesbinn(options: Any, length: Length) -> Method:
+    """N is `num_examples` times `multiplier`."""
+    tx = optim.bayesbinn(
+        cosine(options, length),
+        num_examples=options.multiplier * length.num_examples,
+        temperature=options.temperature,
+        momentum=options.momentum,
+    )
+    return Method(
+        tx=tx,
+        estimator=functools.partial(
+            estimators.bayesbinn_sample, temperature=options.temperature
+        ),
+        initial_latents=_random_signs(options.initial_latent),
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+@enter("proxquant", learning_rate=1e-2, pull=4.0)
+def _proxquant(options: Any, length: Length) -> Method:
+    """Real weights; all proximal maps together move a weight by up to `pull`.
+
+    Their strength grows linearly, as published, but reaches its end in any length.
+    """
+    steps = length.num_steps
+    strength = optax.linear_schedule(0.0, 2 * options.pull / steps, steps)
+    return Method(
+        tx=optim.proxquant(cosine(options, length), strength=strength, clip=True),
+        estimator=lambda weight: weight,
+        soft_steps=length.never,
+    )
+
+
+@enter("ternary_absmean", learning_rate=3e-3)
+def _ternary_absmean(options: Any, length: Length) -> Method:
+    return _ternary(options, length, estimators.ternary_absmean)
+
+
+@enter("ternary_twn", learning_rate=3e-3, scale=True)
+def _ternary_twn(options: Any, length: Length) -> Method:
+    weights = functools.partial(estimators.ternary_twn, scale=options.scale)
+    return _ternary(options, length, weights)
+
+
+@enter("ternary_fixed", learning_rate=3e-3, threshold=0.05)
+def _ternary_fixed(options: Any, length: Length) -> Method:
+    weights = functools.partial(estimators.ternary_fixed, threshold=options.threshold)
+    return _ternary(options, length, weights)
+
+
+@enter("ternary_tanh", learning_rate=1e-2, beta_end=30.0, anneal_fraction=0.8)
+def _ternary_tanh(options: Any, length: Length) -> Method:
+    """Mirror descent with three levels; latents start uniform in [-1, 1]."""
+    return dataclasses.replace(
+        _soft(options, length, estimators.ternary_tanh),
+        initial_latents=_uniform,
+        deploy=functools.partial(estimators.ternary_fixed, threshold=0.5),
+    )
+
+
+def _soft(options: Any, length: Length, estimator: Callable[..., jax.Array]) -> Method:
+    """Weights that become binary as beta grows, but never quite."""
+    return Method(
+        tx=_adam(options, length),
+        estimator=estimator,
+        hyperparameters={"beta": _growth(options, length)},
+        soft_steps=length.never,
+    )
+
+
+def _growth(options: Any, length: Length) -> optax.Schedule:
+    """The schedule of beta, from 1 to `beta_end`, geometric in the step.
+
+    Published is a factor for every so many of 100,000 steps (`optim.grow`).
+    """
+    if not options.beta_end >= 1:
+        raise ValueError(f"beta_end must be at least 1, got {options.beta_end}.")
+    return optax.exponential_decay(
+        1.0,
+        transition_steps=max(1, round(options.anneal_fraction * length.num_steps)),
+        decay_rate=options.beta_end,
+        end_value=options.beta_end,
+    )
+
+
+def _sharpness(options: Any, length: Length) -> optax.Schedule:
+    return optim.ede_sharpness(
+        length.num_epochs,
+        length.steps_per_epoch,
+        init_value=options.sharpness_init,
+        end_value=options.sharpness_end,
+    )
+
+
+def _pairs(method: Method) -> Method:
+    """Two latents for each weight, equal and opposite to begin with."""
+    return dataclasses.replace(
+        method,
+        initial_latents=lambda key, latent: jnp.stack([-latent, latent], axis=-1),
+        deploy=estimators.softmax_deploy,
+    )
+
+
+def _ternary(
+    options: Any, length: Length, weights: Callable[[jax.Array], jax.Array]
+) -> Method:
+    return Method(tx=_adam(options, length), estimator=weights, deploy=weights)
+
+
+def _uniform(key: jax.Array, latent: jax.Array) -> jax.Array:
+    """Latents uniform in [-1, 1]."""
+    return jax.random.uniform(key, latent.shape, latent.dtype, -1.0, 1.0)

@@ -39,15 +39,26 @@ class Run:
         forward: The network as a function; see `adaste_jax.train`.
     """
 
-    def __init__(self, config: ml_collections.ConfigDict):
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        *,
+        splits: data.Splits[Any] | None = None,
+    ):
         """Loads the data and builds everything.
+
+        Args:
+            config: As `configs/base.py`.
+            splits: The data of this config, if loaded already.
 
         Raises:
             RunError: If a field of the config is out of range or names nothing.
         """
         _check(config)
         self.config = config
-        self.splits = processes.primary_first(functools.partial(_load, config))
+        if splits is None:
+            splits = processes.primary_first(functools.partial(load, config))
+        self.splits = splits
         num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(
@@ -56,12 +67,12 @@ class Run:
             )
         self.feed = self._make_feed(keys_of(config.seed).order)
         self.num_steps = config.num_epochs * self.feed.steps_per_epoch
-        length = methods.Length(
+        self._length = methods.Length(
             num_epochs=config.num_epochs,
             steps_per_epoch=self.feed.steps_per_epoch,
             num_examples=num_examples,
         )
-        self.method = methods.create(config.method, config.methods, length)
+        self.method = methods.create(config.method, config.methods, self._length)
         self.where = None
         if self.method.estimator is not None:
             self.where = adaste_jax.kernels(exclude=tuple(config.binary_exclude))
@@ -135,6 +146,13 @@ class Run:
             {"latent": method.tx, "real": optax.adam(cosine)},
             functools.partial(optim.labels, rules={"latent": self.where}),
             mask_compatible_extra_args=True,
+        )
+
+    def method_at(self, learning_rate: jax.Array) -> methods.Method:
+        """The method with another learning rate, which may be traced."""
+        config = self.config
+        return methods.create(
+            config.method, config.methods, self._length, learning_rate=learning_rate
         )
 
     @functools.cached_property
@@ -266,8 +284,16 @@ class Run:
 
         where = False if self.where is None else self.where
         return adaste_jax.summary(
-            logits, state.params, self._abstract_images(), where=where
+            logits, self.deployed(state.params), self._abstract_images(), where=where
         )
+
+    def deployed(self, params: Any) -> Any:
+        """The weights that are shipped; in full precision the parameters."""
+        if self.where is None:
+            return params
+        if self.method.deploy is None:
+            return adaste_jax.deploy(params, where=self.where)
+        return adaste_jax.binarize(params, self.method.deploy, where=self.where)
 
     def latents(self, state: train.TrainState) -> dict[str, np.ndarray]:
         """Binary kernels by path; empty in full precision."""
@@ -309,9 +335,14 @@ def _keep_finite(forward: train.Forward) -> train.Forward:
     return guarded
 
 
-def _load(
+def load(
     config: ml_collections.ConfigDict,
 ) -> data.Splits[data_source.Source]:
+    """The data of a config.
+
+    Raises:
+        RunError: If it cannot be had.
+    """
     if config.resident or config.dataset == "digits":
         return data.load(
             config.dataset,

@@ -141,6 +141,7 @@ def adaste_slope(
     rule: Rule = "adaptive",
     cap: ArrayLike = 0.5,
     threshold: ArrayLike | None = None,
+    away: ArrayLike | None = None,
 ) -> jax.Array:
     """The slope c of the backward rule h = c g, elementwise.
 
@@ -171,6 +172,8 @@ def adaste_slope(
         threshold: Where |g| <= `threshold` the rule is skipped and the slope is
             1 / (1 + mu), or 1 once the weights are binary. Default: 0.001 for
             `released`, none otherwise.
+        away: Slope away from zero, at least 0, in the place of the rule's, which is 0
+            for saturated latents, so that they can only shrink. Default: the rule's.
 
     Returns:
         Slopes, at least 0, of the shape and dtype of `latent`. Where g = 0 they mean
@@ -185,6 +188,10 @@ def adaste_slope(
     one = jnp.ones((), latent.dtype)
     soft = jnp.where(_is_binary(mu, alpha), one, 1 / (1 + mu))
     slope = _RULES[rule](latent, grad, mu, alpha, cap)
+    if away is not None:
+        _base.check_scalar("away", away, low=0.0, high=float("inf"))
+        keeps = _toward(latent, grad) | (latent == 0)
+        slope = jnp.where(keeps, slope, jnp.asarray(away, latent.dtype))
     return jnp.where(jnp.abs(grad) <= threshold, soft, slope)
 
 
@@ -198,6 +205,7 @@ def adaste_gradient(
     cap: ArrayLike = 0.5,
     threshold: ArrayLike | None = None,
     unit: Unit | None = None,
+    away: ArrayLike | None = None,
 ) -> jax.Array:
     """Turns the gradient at a weight into the one at its latent:  h = c g.
 
@@ -212,6 +220,7 @@ def adaste_gradient(
         cap: As in `adaste_slope`.
         threshold: As in `adaste_slope`; in the unit of g.
         unit: As in `adaste`.
+        away: As in `adaste_slope`.
 
     Returns:
         h, of the shape and dtype of `latent`; 0 where g is 0.
@@ -229,6 +238,7 @@ def adaste_gradient(
         rule=rule,
         cap=cap,
         threshold=threshold,
+        away=away,
     )
     zero = jnp.zeros((), dtype)
     return jnp.where(grads == 0, zero, slope * grads).astype(latent.dtype)

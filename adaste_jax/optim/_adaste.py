@@ -28,6 +28,7 @@ def scale_by_adaste(
     cap: ArrayLike = 0.5,
     threshold: ArrayLike | None = None,
     unit: _adaste.Unit | None = None,
+    away: ArrayLike | None = None,
 ) -> optax.GradientTransformation:
     """Turns updates at the weights into updates at the latents:  u <- c(latent, u) u.
 
@@ -45,6 +46,7 @@ def scale_by_adaste(
         cap: As in `estimators.adaste_slope`.
         threshold: As in `estimators.adaste_slope`, on the incoming update.
         unit: As in `estimators.adaste`.
+        away: As in `estimators.adaste_slope`.
 
     Returns:
         A transformation whose `update` needs `params`.
@@ -88,6 +90,7 @@ def scale_by_adaste(
                 cap=cap,
                 threshold=threshold,
                 unit=unit,
+                away=away,
             ),
             updates,
             params,

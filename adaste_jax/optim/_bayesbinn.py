@@ -76,10 +76,10 @@ def scale_by_bayesbinn(
         mean = jax.tree.map(jnp.tanh, params)
 
         def natural(grad, latent, weight, mean):
-            scaled = (1 - jnp.square(weight) + EPSILON) / temperature * grad
+            scaled = (_variance(weight) + EPSILON) / temperature * grad
             if grad.ndim > latent.ndim:
                 scaled = jnp.mean(scaled, axis=0)
-            scaled = scaled / (1 - jnp.square(mean) + EPSILON)
+            scaled = scaled / (_variance(mean) + EPSILON)
             return num_examples * scaled + decay * (latent - prior)
 
         used = state.mean if stale_mean else mean
@@ -148,3 +148,8 @@ def bayesbinn(
         optax.ema(momentum, debias=True),
         optax.scale_by_learning_rate(learning_rate),
     )
+
+
+def _variance(mean: jax.Array) -> jax.Array:
+    """1 - mean^2. Not written so: XLA would add the epsilon to the 1, and lose it."""
+    return (1 - mean) * (1 + mean)

@@ -18,6 +18,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.num_epochs = 5
     config.validation = 0.0
     config.model_options.features = (512, 512)
+    config.methods.adaste_released.learning_rate = 1e-2
+    config.methods.bayesbinn.learning_rate = 1e-2
     if variant == "smoke":
         config.num_epochs = 1
         config.num_train = 1280

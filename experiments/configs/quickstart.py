@@ -23,6 +23,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.model_options.features = (128, 128)
     config.methods.ste.learning_rate = 1e-2
     config.methods.adaste.learning_rate = 1e-2
+    config.methods.adaste_released.learning_rate = 1e-2
+    config.methods.bayesbinn.learning_rate = 1e-2
     config.reestimate_batches = 10
     if variant == "smoke":
         config.num_epochs = 2

@@ -157,6 +157,14 @@ def test_it_trains_beside_real_parameters():
     np.testing.assert_allclose(moved["bias"], -0.1, rtol=1e-6)
 
 
+def test_saturated_weights_keep_their_epsilon_under_jit():
+    """The factor is 1 / T where 1 - w^2 and 1 - v^2 are 0 in float32."""
+    latent, weight = jnp.array([10.0, -10.0]), jnp.array([1.0, -1.0])
+    tx = optim.scale_by_bayesbinn(num_examples=1, temperature=1e-10, decay=0.0)
+    update = jax.jit(lambda g: tx.update(g, tx.init(latent), latent, weights=weight)[0])
+    np.testing.assert_allclose(update(jnp.ones(2)), 1e10, rtol=1e-5)
+
+
 def test_what_is_missing_or_out_of_range_is_refused():
     latent = jnp.ones(2)
     tx = optim.bayesbinn(1e-3, num_examples=10)

@@ -1,0 +1,1 @@
+"""Questions that were put to the library, as programs that answer them again."""

@@ -1,0 +1,178 @@
+"""The table of a comparison: statistics over seeds, as Markdown, JSON and picture."""
+
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+Outcomes = Mapping[int, Mapping[str, Any]]
+"""What came out of the trials of one method, by seed."""
+
+
+def row(
+    method: str,
+    outcomes: Outcomes,
+    *,
+    learning_rate: float,
+    at_edge: bool,
+    bytes_per_weight: float,
+) -> dict[str, Any]:
+    """Statistics of one method.
+
+    Args:
+        method: Its name.
+        outcomes: At least one; see `trials.Trainer.train`.
+        learning_rate: That was chosen.
+        at_edge: Whether it is the smallest or the largest that was tried.
+        bytes_per_weight: See `trials.Trainer`.
+
+    Returns:
+        A row, as JSON. With a failed seed it has `failure` and no accuracy.
+    """
+    found: dict[str, Any] = {
+        "method": method,
+        "learning_rate": learning_rate,
+        "at_edge": at_edge,
+        "bytes_per_weight": bytes_per_weight,
+    }
+    for seed, outcome in outcomes.items():
+        if "failure" in outcome:
+            return {**found, "failure": f"seed {seed}: {outcome['failure']}"}
+    accuracies = {seed: outcome["accuracy"] for seed, outcome in outcomes.items()}
+    values = np.array(list(accuracies.values()))
+    found["accuracies"] = {str(seed): value for seed, value in accuracies.items()}
+    found["mean"] = float(values.mean())
+    found["std"] = float(values.std(ddof=1)) if len(values) > 1 else None
+    seconds = [outcome["seconds_per_epoch"] for outcome in outcomes.values()]
+    found["seconds_per_epoch"] = float(np.median(seconds))
+    curves = [outcome.get("flips_per_epoch") for outcome in outcomes.values()]
+    if curves[0]:
+        flips = np.mean(np.array(curves), axis=0)
+        found["flips_first"], found["flips_last"] = float(flips[0]), float(flips[-1])
+    return found
+
+
+def compare_rows(
+    rows: Sequence[dict[str, Any]], *, baseline: str = "ste"
+) -> list[dict[str, Any]]:
+    """Adds what looks at two rows, and sorts by accuracy, failures last.
+
+    Args:
+        rows: As `row` gives them.
+        baseline: The method that differences are taken to, seed by seed.
+
+    Returns:
+        Rows with `difference` and `interval`, half the width of its 95 % confidence
+        interval by Student's t; and `relative_time`, to full precision.
+    """
+    by_method = {row["method"]: row for row in rows}
+    base = by_method.get(baseline, {})
+    full = by_method.get("full_precision", {}).get("seconds_per_epoch")
+    done = []
+    for one in rows:
+        one = dict(one)
+        if "mean" in one and full:
+            one["relative_time"] = one["seconds_per_epoch"] / full
+        if "mean" in one and "mean" in base and one["method"] != baseline:
+            one["difference"], one["interval"] = paired(
+                one["accuracies"], base["accuracies"]
+            )
+        done.append(one)
+    return sorted(done, key=lambda one: -one.get("mean", -1.0))
+
+
+def paired(
+    first: Mapping[str, float], second: Mapping[str, float]
+) -> tuple[float, float | None]:
+    """Mean difference over common seeds, and half of its 95 % interval.
+
+    Example:
+        >>> paired({"1": 0.5, "2": 0.75}, {"1": 0.25, "2": 0.5})
+        (0.25, 0.0)
+    """
+    seeds = sorted(first.keys() & second.keys())
+    gaps = np.array([first[seed] - second[seed] for seed in seeds])
+    if len(gaps) < 2:
+        return float(gaps.mean()), None
+    error = gaps.std(ddof=1) / math.sqrt(len(gaps))
+    return float(gaps.mean()), float(stats.t.ppf(0.975, len(gaps) - 1) * error)
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str:
+    """The table; see `compare_rows`."""
+    lines = [
+        f"| method | learning rate | test accuracy, % | difference to {baseline}, "
+        "points | flips per epoch, first → last | time per epoch | bytes per weight |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for one in rows:
+        start = f"| {one['method']} | "
+        if "failure" in one:
+            lines.append(f"{start}failed: {one['failure']} | | | | | |")
+            continue
+        spread = "" if one["std"] is None else f" ± {100 * one['std']:.2f}"
+        cells = [
+            f"{one['learning_rate']:.3g}{' (edge)' if one['at_edge'] else ''}",
+            f"{100 * one['mean']:.2f}{spread}",
+            _difference(one),
+            f"{one['flips_first']:.3f} → {one['flips_last']:.4f}"
+            if "flips_first" in one
+            else "",
+            f"{one['relative_time']:.2f}" if "relative_time" in one else "",
+            f"{one['bytes_per_weight']:.0f}",
+        ]
+        lines.append(start + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(one: Mapping[str, Any]) -> str:
+    if "difference" not in one:
+        return ""
+    text = f"{100 * one['difference']:+.2f}"
+    return text if one["interval"] is None else f"{text} ± {100 * one['interval']:.2f}"
+
+
+def draw(
+    path: pathlib.Path, rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste"
+) -> None:
+    """Draws the accuracy of every seed, and the difference to the baseline.
+
+    Args:
+        path: Of the PNG.
+        rows: See `compare_rows`; failures are left out.
+        baseline: As in `compare_rows`.
+    """
+    shown = [one for one in reversed(rows) if "mean" in one]
+    height = 1.2 + 0.28 * len(shown)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, height), layout="constrained", sharey=True
+    )
+    for position, one in enumerate(shown):
+        values = 100 * np.array(list(one["accuracies"].values()))
+        left.plot(values, [position] * len(values), "o", color="#56B4E9", markersize=3)
+        left.plot(100 * one["mean"], position, "|", color="black", markersize=12)
+        if "difference" in one:
+            right.errorbar(
+                100 * one["difference"],
+                position,
+                xerr=100 * (one["interval"] or 0.0),
+                fmt="o",
+                color="#0072B2",
+                markersize=4,
+                capsize=3,
+            )
+    left.set(xlabel="test accuracy (%): seeds, mean", ylim=(-0.6, len(shown) - 0.4))
+    left.set_yticks(range(len(shown)), [one["method"] for one in shown])
+    right.axvline(0, color="grey", linewidth=0.8)
+    right.set(xlabel=f"difference to {baseline} (points), 95 % interval")
+    for axis in (left, right):
+        axis.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
