@@ -9,7 +9,8 @@ on the whole tree, with layers of Flax.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import jax
@@ -195,7 +196,9 @@ def set_hyperparameters(
     return {**variables, HYPERPARAMETERS: changed} if values else dict(variables)
 
 
-def functional(module: nn.Module) -> Callable[..., tuple[Any, Any]]:
+def functional(
+    module: nn.Module, *, axis_name: Hashable | tuple[Hashable, ...] | None = None
+) -> Callable[..., tuple[Any, Any]]:
     """A Linen module as a pure function of parameters and state.
 
     `params` is `variables["params"]` and `model_state` the dict of all other
@@ -203,6 +206,10 @@ def functional(module: nn.Module) -> Callable[..., tuple[Any, Any]]:
 
     Args:
         module: Its `__call__` takes the inputs and a keyword `train`.
+        axis_name: Mapped axes over which every batch norm of the module averages its
+            statistics in training, for `jax.shard_map` and `jax.pmap`, which see the
+            share of one device: `train.DATA_AXIS` for the steps of `train`. The module
+            need not know. Under `jax.jit` leave it out.
 
     Returns:
         `forward(params, model_state, inputs, *, train, key)`, which returns the outputs
@@ -234,13 +241,29 @@ def functional(module: nn.Module) -> Callable[..., tuple[Any, Any]]:
         key: jax.Array | None,
     ) -> tuple[Any, dict[str, Any]]:
         changing = [name for name in model_state if name != HYPERPARAMETERS]
-        outputs, changed = module.apply(
-            {"params": params, **model_state},
-            inputs,
-            train=train,
-            rngs=None if key is None else {"dropout": key},
-            mutable=changing if train else [],
-        )
+        with nn.intercept_methods(functools.partial(_average_over, axis_name)):
+            outputs, changed = module.apply(
+                {"params": params, **model_state},
+                inputs,
+                train=train,
+                rngs=None if key is None else {"dropout": key},
+                mutable=changing if train else [],
+            )
         return outputs, {**model_state, **changed}
 
     return forward
+
+
+def _average_over(axis_name, call, args, kwargs, context):
+    """Gives a batch norm the axes of its statistics, if it has none of its own."""
+    layer = context.module
+    if (
+        axis_name is None
+        or not isinstance(layer, nn.BatchNorm)
+        or context.method_name != "__call__"
+        or layer.axis_name is not None
+    ):
+        return call(*args, **kwargs)
+    # The same layer, on the same variables.
+    named = layer.clone(parent=layer.scope.rewound(), axis_name=axis_name)
+    return named(*args, **kwargs)

@@ -15,7 +15,7 @@ into one at the latents, once, since a rule need not be additive.
 """
 
 from adaste_jax.train._evaluate import Deploy, make_eval_step, make_statistics_step
-from adaste_jax.train._gather import packed_gather
+from adaste_jax.train._gather import Gather, packed_gather
 from adaste_jax.train._gradient import Forward, Loss, Statistics
 from adaste_jax.train._mesh import (
     DATA_AXIS,
@@ -26,7 +26,7 @@ from adaste_jax.train._mesh import (
 )
 from adaste_jax.train._prepare import Prepare
 from adaste_jax.train._state import TrainState
-from adaste_jax.train._step import Gather, make_train_step, train_step
+from adaste_jax.train._step import make_train_step, train_step
 from adaste_jax.train._strategies import Strategy
 
 __all__ = [

@@ -5,13 +5,15 @@ forward pass is one bit a weight, and for the backward pass the gradient.
 """
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax.train import _mesh
+
+Gather = Literal["float", "packed"]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -2,17 +2,18 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from adaste_jax import _paths, _tree, metrics
 from adaste_jax.train import (
+    _checks,
     _evaluate,
+    _gather,
     _gradient,
     _mesh,
     _prepare,
@@ -20,8 +21,6 @@ from adaste_jax.train import (
     _state,
     _strategies,
 )
-
-Gather = Literal["float", "packed"]
 
 Step = Callable[..., tuple[_state.TrainState, dict[str, jax.Array]]]
 """`step(state, batch, resident)` gives the next state and the metrics."""
@@ -161,7 +160,7 @@ def make_train_step(
     strategy: _strategies.Strategy = "jit",
     mesh: Mesh | None = None,
     state_sharding: _state.TrainState | None = None,
-    gather: Gather = "float",
+    gather: _gather.Gather = "float",
 ) -> Step:
     """Compiles one step of training: `step(state, batch, resident=None)`.
 
@@ -231,7 +230,7 @@ def make_train_step(
             number, if `gather="packed"` and the weights are not signs, or if
             `optax.MultiSteps` would average after a rule that is not additive.
     """
-    mesh = _check_options(
+    mesh = _checks.check_options(
         strategy=strategy,
         batch_statistics=batch_statistics,
         gather=gather,
@@ -298,7 +297,7 @@ def make_train_step(
                 start = _probe.bound_at_start(
                     estimator, hyperparameters or {}, random_weights=random_weights
                 )
-                _check_estimator(start, state, where, gather)
+                _checks.check_estimator(start, state, where, gather)
             checked = True
         _mesh.check_batch(
             batch, split, axis=1 if many else 0, microbatches=microbatches
@@ -319,93 +318,3 @@ def _slow_loops(platform: str) -> bool:
     0.10.2). Elsewhere a scan compiles once and keeps the memory of one microbatch.
     """
     return platform == "cpu"
-
-
-def _check_options(
-    *,
-    strategy,
-    batch_statistics,
-    gather,
-    microbatches,
-    loss_scale,
-    estimator,
-    state_sharding,
-    mesh,
-) -> Mesh:
-    """Refuses options that are out of range or do not go together; gives the mesh.
-
-    Raises:
-        ValueError: Naming the option, its value, and what to do.
-    """
-    for name, value, kinds in (
-        ("strategy", strategy, get_args(_strategies.Strategy)),
-        ("batch_statistics", batch_statistics, get_args(_gradient.Statistics)),
-        ("gather", gather, get_args(Gather)),
-    ):
-        if value not in kinds:
-            raise ValueError(f"`{name}` must be one of {kinds}, got {value!r}.")
-    if microbatches < 1:
-        raise ValueError(f"`microbatches` must be at least 1, got {microbatches}.")
-    if not (np.isfinite(loss_scale) and loss_scale > 0):
-        raise ValueError(f"`loss_scale` must be a number > 0, got {loss_scale}.")
-    if state_sharding is not None:
-        own = jax.tree.leaves(state_sharding)[0].mesh
-        if mesh is not None and mesh != own:
-            raise ValueError(
-                "`mesh` is not the mesh of `state_sharding`: leave `mesh` out."
-            )
-        mesh = own
-    if gather == "packed" and (state_sharding is None or estimator is None):
-        raise ValueError(
-            '`gather="packed"` is for weights that lie split over devices: it needs '
-            "`state_sharding` and an `estimator`."
-        )
-    mesh = _mesh.data_mesh() if mesh is None else mesh
-    axes = _mesh.batch_axes(mesh)
-    if strategy != "jit" and set(mesh.axis_names) != set(axes):
-        raise ValueError(
-            f"`strategy={strategy!r}` is for a mesh whose axes all split the batch, "
-            f'got {tuple(mesh.axis_names)}: use `strategy="jit"`.'
-        )
-    if strategy == "pmap":
-        if state_sharding is not None or len(axes) > 1:
-            raise ValueError(
-                '`strategy="pmap"` keeps the state whole on every device of a mesh '
-                'with one axis: use "jit" or "shard_map" for split state.'
-            )
-        if jax.process_count() > 1:
-            raise ValueError(
-                '`strategy="pmap"` is for one process: use "jit" or "shard_map".'
-            )
-    return mesh
-
-
-def _check_estimator(
-    estimator: _probe.Bound, state: _state.TrainState, where: Any, gather: Gather
-) -> None:
-    """Refuses an estimator that cannot be used in this way.
-
-    Raises:
-        ValueError: If weights that are not signs would be packed, or gradients would
-            be averaged after a rule that is not additive.
-    """
-    if gather == "packed" and not _probe.gives_signs(estimator, state.params, where):
-        raise ValueError(
-            '`gather="packed"` sends one bit a weight, and the weights of this '
-            "estimator are not pure signs at step 0 of its schedules. Use it with STE, "
-            "or with AdaSTE once mu has reached 1 / alpha (a second step, with a "
-            'constant mu); until then `gather="float"`.'
-        )
-    accumulates = any(
-        isinstance(leaf, optax.MultiStepsState)
-        for leaf in jax.tree.leaves(
-            state.opt_state, is_leaf=lambda x: isinstance(x, optax.MultiStepsState)
-        )
-    )
-    if accumulates and not _probe.is_additive(estimator, state.params, where):
-        raise ValueError(
-            "`optax.MultiSteps` averages what the estimator's backward rule gives, and "
-            "that rule is not additive: the average would be wrong. Use "
-            "`microbatches=`, or an estimator with the identity as its rule and "
-            "`optim.scale_by_adaste` inside `MultiSteps`."
-        )
