@@ -265,5 +265,6 @@ def _average_over(axis_name, call, args, kwargs, context):
     ):
         return call(*args, **kwargs)
     # The same layer, on the same variables.
+    assert layer.scope is not None
     named = layer.clone(parent=layer.scope.rewound(), axis_name=axis_name)
     return named(*args, **kwargs)

@@ -62,6 +62,7 @@ def make_eval_step(
             "count": jnp.sum(counts),
         }
 
+    mesh = _mesh.data_mesh() if mesh is None else mesh
     whole, split = _mesh.shardings(mesh)
     # Split parameters stay where they are.
     compiled = jax.jit(
@@ -69,7 +70,7 @@ def make_eval_step(
     )
 
     def call(params, model_state, batch, resident=None):
-        _mesh.check_batch(batch, split, axis=0)
+        _mesh.check_batch(batch, mesh, axis=0)
         return compiled(params, model_state, batch, resident)
 
     return call
@@ -108,13 +109,14 @@ def make_statistics_step(
         weights = shipped(params)
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
+    mesh = _mesh.data_mesh() if mesh is None else mesh
     whole, split = _mesh.shardings(mesh)
     compiled = jax.jit(
         update, in_shardings=(None, None, split, whole, whole), out_shardings=whole
     )
 
     def call(params, model_state, batch, key, resident=None):
-        _mesh.check_batch(batch, split, axis=0)
+        _mesh.check_batch(batch, mesh, axis=0)
         return compiled(params, model_state, batch, key, resident)
 
     return call

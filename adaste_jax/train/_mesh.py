@@ -192,15 +192,13 @@ def shardings(
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, split)
 
 
-def check_batch(
-    batch: Any, split: NamedSharding, *, axis: int, microbatches: int = 1
-) -> None:
+def check_batch(batch: Any, mesh: Mesh, *, axis: int, microbatches: int = 1) -> None:
     """Refuses a batch that devices and microbatches cannot share evenly.
 
     Raises:
         ValueError: If a leaf has no batch axis, or one that does not divide.
     """
-    devices = int(np.prod([split.mesh.shape[a] for a in batch_axes(split.mesh)]))
+    devices = int(np.prod([mesh.shape[a] for a in batch_axes(mesh)]))
     parts = devices * microbatches
     for leaf in jax.tree.leaves(batch):
         shape = jnp.shape(leaf)
@@ -237,7 +235,8 @@ def check_structure(shardings: Any, state: Any) -> None:
     Raises:
         ValueError: If the trees differ.
     """
-    if jax.tree.structure(shardings) != jax.tree.structure(state):
+    given: Any = jax.tree.structure(shardings)
+    if given != jax.tree.structure(state):
         raise ValueError(
             "`state_sharding` was made for a state of another structure: make it with "
             "`train.state_sharding(state, mesh)` from the state of this run."

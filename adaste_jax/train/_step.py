@@ -299,9 +299,7 @@ def make_train_step(
                 )
                 _checks.check_estimator(start, state, where, gather)
             checked = True
-        _mesh.check_batch(
-            batch, split, axis=1 if many else 0, microbatches=microbatches
-        )
+        _mesh.check_batch(batch, mesh, axis=1 if many else 0, microbatches=microbatches)
         return compiled(_mesh.place(state, target), batch, resident)
 
     call.lower = lambda state, batch, resident=None: compiled.lower(  # type: ignore

@@ -147,13 +147,16 @@ def _checked_map(
         found = inner(vary(weights), vary(deployed), model_state, *rest)
         return _finish(found, axes, statistics, what=("grads", "loss", "accuracy"))
 
+    everywhere: Any = whole  # specs stand in the places of arrays
+    out_specs = _gradient.Found(specs, everywhere, everywhere, everywhere)
+
     def run(weights, deployed, *rest):
         second = None if deployed is None else specs
         mapped = jax.shard_map(
             local,
             mesh=mesh,
             in_specs=(specs, second, whole, split, split, whole),
-            out_specs=_gradient.Found(specs, whole, whole, whole),
+            out_specs=out_specs,
         )
         return mapped(weights, deployed, *rest)
 

@@ -208,7 +208,7 @@ def test_every_method_trains(tmp_path, method):
         ({"augment": "blur"}, "no augmentation 'blur'"),
         ({"num_epochs": 0}, "num_epochs must be at least 1, got 0"),
         ({"validation": 1.5}, "validation"),
-        ({"batch_size": 66}, "multiple of the 4 devices"),
+        ({"batch_size": 66}, "multiple of the 8 devices"),
         ({"batch_size": 4000}, "only 400 training images"),
         ({"num_train": 4000}, "num_train is 4000"),
         (

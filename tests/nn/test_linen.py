@@ -426,3 +426,45 @@ def test_functional_of_a_module_without_state():
     outputs, state = linen.functional(Plain())(params, {}, inputs, train=True, key=None)
     assert outputs.shape == (1, 2)
     assert state == {}
+
+
+class _Normalised(nn.Module):
+    """Knows of no axis; the inner batch norm is of a subclass, as users write them."""
+
+    @nn.compact
+    def __call__(self, inputs, *, train):
+        class Norm(nn.BatchNorm):
+            use_scale: bool = False
+
+        hidden = nn.Dense(3)(inputs)
+        hidden = Norm(use_running_average=not train, name="norm")(hidden)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.5)(hidden)
+
+
+def test_batch_norm_averages_over_the_axis_that_functional_is_given():
+    """The module is unchanged, and so are its variables and its evaluation."""
+    module = _Normalised()
+    inputs = jax.random.normal(jax.random.key(0), (8, 4))
+    variables = dict(module.init(jax.random.key(1), inputs, train=False))
+    params = variables.pop("params")
+
+    def apply(forward, inputs):
+        return forward(params, variables, inputs, train=True, key=None)
+
+    whole = apply(linen.functional(module), inputs)
+    parts = inputs.reshape(4, 2, 4)
+    split = jax.vmap(
+        functools.partial(apply, linen.functional(module, axis_name="data")),
+        axis_name="data",
+        out_axes=(0, None),
+    )(parts)
+    assert jax.tree.structure(split[1]) == jax.tree.structure(whole[1])
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    close(split[0].reshape(8, 3), whole[0])
+    jax.tree.map(close, split[1], whole[1])
+    alone = jax.vmap(functools.partial(apply, linen.functional(module)))(parts)
+    assert not np.allclose(alone[0].reshape(8, 3), whole[0], atol=1e-2)
+    evaluate = functools.partial(
+        linen.functional(module, axis_name="data"), train=False, key=None
+    )
+    assert evaluate(params, variables, inputs)[0].shape == (8, 3)
