@@ -39,6 +39,8 @@ class Checkpoints:
         self._folder = folder
         self._read_only = read_only
         with self._writing("open them"):
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 folder,
                 options=ocp.CheckpointManagerOptions(
@@ -234,4 +236,10 @@ def _checksum(arrays: Any, record: Mapping[str, Any]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or repr(error)).splitlines()[0][:300]
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    for tail in (
+        " [source locations",
+        " [tensorstore_spec",
+    ):  # long, and of no use here
+        line = line.split(tail)[0]
+    return line[:1000]

@@ -250,10 +250,15 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_checkpoint(
     assert (tmp_path / "run" / "checkpoints" / "6").is_dir()
 
 
+def command(*arguments):
+    return [sys.executable, "-m", "experiments.main", *arguments]
+
+
 def main(*arguments):
-    command = [sys.executable, "-m", "experiments.main", *arguments]
     env = {**os.environ, "COLUMNS": "200"}
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=env)
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, capture_output=True, text=True, env=env
+    )
 
 
 def test_the_program_names_an_unknown_field_and_the_error_of_a_run(tmp_path):

@@ -1,6 +1,11 @@
 """A workdir belongs to one config, and survives a kill at any moment."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -10,8 +15,8 @@ CONFIG = {"seed": 0, "methods": {"ste": {"learning_rate": 0.1}}, "data_dir": "he
 
 
 def test_it_is_made_and_opened_again(tmp_path):
-    folder = workdir.Workdir(tmp_path / "a" / "run", CONFIG)
-    assert json.loads((folder.path / "config.json").read_text()) == CONFIG
+    with workdir.Workdir(tmp_path / "a" / "run", CONFIG) as folder:
+        assert json.loads((folder.path / "config.json").read_text()) == CONFIG
     assert workdir.Workdir(folder.path, CONFIG).result() is None
 
 
@@ -71,3 +76,69 @@ def test_writing_atomically_keeps_the_old_file_when_it_fails(tmp_path):
         workdir.write_atomically(file, "\ud800")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_rewinding_drops_the_test_line_of_a_run_killed_before_its_result(tmp_path):
+    folder = workdir.Workdir(tmp_path / "run", CONFIG)
+    folder.append({"step": 20, "split": "train"})
+    folder.append({"step": 20, "split": "test"})
+    folder.rewind(20)
+    assert [record["split"] for record in folder.records()] == ["train"]
+
+
+def test_the_second_program_is_refused_at_once_and_told_who_is_there(tmp_path):
+    first = workdir.Workdir(tmp_path / "run", CONFIG)
+    with first, pytest.raises(errors.RunError, match=f"process {os.getpid()} on "):
+        workdir.Workdir(tmp_path / "run", CONFIG)
+    workdir.Workdir(tmp_path / "run", CONFIG)
+
+
+def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
+    program = (
+        "import sys, time; from experiments import workdir\n"
+        f"folder = workdir.Workdir({str(tmp_path / 'run')!r}, {CONFIG!r})\n"
+        "print('here', flush=True); time.sleep(100)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout.readline() == "here\n"
+        with pytest.raises(errors.RunError, match=f"process {process.pid} "):
+            workdir.Workdir(tmp_path / "run", CONFIG)
+        process.send_signal(signal.SIGKILL)
+    workdir.Workdir(tmp_path / "run", CONFIG)
+
+
+def test_a_finished_run_is_not_locked(tmp_path):
+    with workdir.Workdir(tmp_path / "run", CONFIG) as folder:
+        folder.finish({"test_accuracy": 0.5})
+    first = workdir.Workdir(tmp_path / "run", CONFIG)
+    second = workdir.Workdir(tmp_path / "run", CONFIG)
+    assert first.result() == second.result() == {"test_accuracy": 0.5}
+
+
+def test_what_a_kill_leaves_before_there_is_a_config_is_no_obstacle(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    (path / workdir.LOCK).write_text("process 1 on nowhere, since ever\n")
+    (path / ".config.json.abc.tmp").write_text('{"se')
+    workdir.Workdir(path, CONFIG)
+    assert {file.name for file in path.iterdir()} == {workdir.LOCK, "config.json"}
+
+
+def test_a_full_disk_is_an_error_that_says_what_is_safe(tmp_path):
+    folder = workdir.Workdir(tmp_path / "run", CONFIG)
+    folder.metrics_file.symlink_to("/dev/full")
+    expected = re.compile("cannot write to .*No space left.*same command", re.DOTALL)
+    with pytest.raises(errors.RunError, match=expected):
+        folder.append({"step": 1})
+
+
+def test_a_process_that_does_not_write_changes_nothing(tmp_path):
+    folder = workdir.Workdir(tmp_path / "run", CONFIG, writes=False)
+    folder.append({"step": 1})
+    folder.rewind(0)
+    folder.write("summary.txt", "text")
+    folder.finish({})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,236 @@
+"""What stops a run, where it stands then, and that it goes on with the same bits."""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import errors, stopping
+from experiments.run import Run
+from tests.experiments import disks, test_loop
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A workdir of an unbroken run of four epochs of six steps, per way of feeding."""
+
+    @functools.cache
+    def run(**feeding):
+        path = tmp_path_factory.mktemp("whole") / "run"
+        test_loop.run_once(path, num_epochs=4, **feeding)
+        return path
+
+    return run
+
+
+def signal_at(patch, step, number=signal.SIGTERM):
+    """Sends this process a signal while it takes that step, or a call that holds it."""
+
+    def wrap(compiled):
+        def call(state, batch, resident):
+            before = int(state.step)
+            state, report = compiled(state, batch, resident)
+            if before <= step < int(state.step):
+                os.kill(os.getpid(), number)
+            return state, report
+
+        return call
+
+    test_loop.wrap_train_step(patch, wrap)
+
+
+@pytest.mark.parametrize(
+    ("feeding", "number", "step", "saved"),
+    [
+        ({}, signal.SIGTERM, 8, 9),  # in the middle of the second epoch
+        ({}, signal.SIGINT, 11, 12),  # its last step
+        ({"steps_per_call": 4}, signal.SIGTERM, 13, 15),  # inside a scan of three
+        ({"resident": False}, signal.SIGTERM, 2, 3),  # before the first checkpoint
+    ],
+    ids=str,
+)
+def test_a_signal_stops_and_saves_between_steps_and_no_bit_is_lost(
+    tmp_path, monkeypatch, whole, feeding, number, step, saved
+):
+    fields = {"num_epochs": 4, **feeding}
+    path = tmp_path / "run"
+    message = f"stopped by {number.name} at step {saved} of 24"
+    with monkeypatch.context() as patch:
+        signal_at(patch, step, number)
+        with pytest.raises(errors.StoppedError, match=message):
+            test_loop.run_once(path, **fields)
+    assert (path / "checkpoints" / str(saved)).is_dir()
+    assert not (path / "result.json").exists()
+    test_loop.run_once(path, **fields)
+    config = test_loop.small_config(**fields)
+    test_loop.assert_bit_identical(whole(**feeding), path, config)
+
+
+def test_handlers_are_given_back_and_an_impatient_ctrl_c_ends_at_once(monkeypatch):
+    former = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with stopping.Stopping() as stop:
+        assert not stop.reached(0)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.reached(1)
+        os.kill(os.getpid(), signal.SIGINT)  # twice from a terminal and a launcher
+        os.kill(os.getpid(), signal.SIGTERM)
+        now = 102.0
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert former == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_checkpoints_within_an_epoch_change_no_bit(tmp_path, monkeypatch, whole):
+    path = tmp_path / "run"
+    fields = {"num_epochs": 4, "checkpoint_every_steps": 4, "keep_checkpoints": 3}
+
+    def interrupted(compiled):
+        def call(state, batch, resident):
+            if int(state.step) == 10:
+                raise test_loop.InterruptionError
+            return compiled(state, batch, resident)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        test_loop.wrap_train_step(patch, interrupted)
+        with pytest.raises(test_loop.InterruptionError):
+            test_loop.run_once(path, **fields)
+    found = {file.name for file in (path / "checkpoints").iterdir()}
+    assert {"4", "6", "8"} <= found
+    test_loop.run_once(path, **fields)
+    assert test_loop.records(path) == test_loop.records(whole())
+
+
+def poison(patch, chosen):
+    """Images become NaN in every batch that holds one of these."""
+    plain = Run._prepare
+
+    def prepare(self, key, batch, resident, *, kind):
+        inputs, labels = plain(self, key, batch, resident, kind=kind)
+        bad = jnp.any(jnp.isin(batch["index"], jnp.asarray(chosen)))
+        if "mask" in batch:  # evaluation
+            bad = jnp.zeros((), bool)
+        return jnp.where(bad, jnp.nan, inputs), labels
+
+    patch.setattr(Run, "_prepare", prepare)
+
+
+def poisoned_steps(config, chosen):
+    """At which steps such batches come, from the order of the data alone."""
+    feed = Run(config).feed
+    steps = []
+    for epoch in range(config.num_epochs):
+        batches = feed.batches(epoch * feed.steps_per_epoch)
+        for number, (batch, _) in enumerate(batches):
+            if set(batch["index"].tolist()) & set(chosen):
+                steps.append(epoch * feed.steps_per_epoch + number)
+    return steps
+
+
+def test_a_loss_that_is_not_finite_names_step_batch_and_checkpoint(
+    tmp_path, monkeypatch
+):
+    steps = poisoned_steps(test_loop.small_config(), [7])
+    epoch, batch = divmod(steps[0], 6)
+    poison(monkeypatch, [7])
+    expected = (
+        f"the loss is not finite at step {steps[0]} "
+        f"(epoch {epoch + 1}, batch {batch} of it, from 0)."
+    )
+    with pytest.raises(errors.RunError, match=re.escape(expected)):
+        test_loop.run_once(tmp_path / "run")
+
+
+def test_updates_that_are_not_finite_are_skipped_and_counted(tmp_path, monkeypatch):
+    steps = poisoned_steps(test_loop.small_config(), [7])
+    assert steps
+    poison(monkeypatch, [7])
+    result = test_loop.run_once(
+        tmp_path / "run", skip_nonfinite=1, reestimate_batches=0
+    )
+    assert np.isfinite(result["test_loss"])
+    assert result["test_accuracy"] > 0.2
+    train = test_loop.records(tmp_path / "run", "train")
+    assert train[-1]["skipped_updates"] == len(steps)
+    assert all(np.isfinite(record["loss"]) for record in train)
+
+
+def test_too_many_in_a_row_stop_the_run_at_the_first_of_them(tmp_path, monkeypatch):
+    poison(monkeypatch, range(400))
+    expected = r"more than 2 updates in a row: the update is not finite at step 0 "
+    with pytest.raises(errors.RunError, match=expected):
+        test_loop.run_once(tmp_path / "run", skip_nonfinite=2)
+
+
+def test_skipping_changes_nothing_where_all_is_finite(tmp_path, whole):
+    """To rounding: it is another program."""
+    test_loop.run_once(tmp_path / "run", num_epochs=4, skip_nonfinite=3)
+    found = test_loop.records(tmp_path / "run", "train")
+    assert [record["skipped_updates"] for record in found] == [0, 0, 0, 0]
+    expected = test_loop.records(whole(), "train")
+    assert found[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-4)
+
+
+# The thread of Orbax that saves prints what it raises.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_space(tmp_path, whole):
+    with disks.small(tmp_path / "disk", "80k") as disk:
+        with pytest.raises(errors.RunError, match="same command"):
+            test_loop.run_once(disk / "run", num_epochs=4)
+        assert not (disk / "run" / "result.json").exists()
+        disks.enlarge(disk, "20m")
+        test_loop.run_once(disk / "run", num_epochs=4)
+        config = test_loop.small_config(num_epochs=4)
+        test_loop.assert_bit_identical(whole(), disk / "run", config)
+
+
+def test_a_damaged_latest_checkpoint_costs_an_epoch_and_no_bit(
+    tmp_path, monkeypatch, whole
+):
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_at(patch, 17)
+        with pytest.raises(errors.StoppedError):
+            test_loop.run_once(path, num_epochs=4)
+    (largest,) = sorted(
+        (f for f in (path / "checkpoints" / "18").rglob("*") if f.is_file()),
+        key=lambda file: file.stat().st_size,
+    )[-1:]
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2] ^= 16
+    largest.write_bytes(damaged)
+    test_loop.run_once(path, num_epochs=4)
+    assert (path / "damaged_checkpoints" / "18").is_dir()
+    config = test_loop.small_config(num_epochs=4)
+    test_loop.assert_bit_identical(whole(), path, config)
+
+
+@pytest.mark.slow
+def test_the_program_exits_with_75_on_sigterm_and_refuses_a_second_beside_it(tmp_path):
+    arguments = [f"--workdir={tmp_path}/run", "--config.num_epochs=2000"]
+    command = test_loop.command(*arguments)
+    with subprocess.Popen(
+        command, cwd=test_loop.ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        deadline = time.monotonic() + 300
+        while not list((tmp_path / "run").glob("checkpoints/[0-9]*")):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        second = test_loop.main(*arguments)
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=120)
+    assert second.returncode == 1
+    assert f"process {process.pid} " in second.stdout
+    assert process.returncode == 75
+    assert "the same command goes on" in output.replace("\n", " ")

@@ -1,0 +1,199 @@
+"""Several processes on this machine train as one does, and survive the loss of one."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import errors, processes
+from experiments.configs import quickstart
+from tests.experiments import test_loop
+
+HEARTBEAT = 10
+DEADLINE = 400
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Job:
+    """The training program in several processes, with logs beside the workdir."""
+
+    def __init__(self, path, count, *, devices, cache, epochs):
+        flags = "--xla_force_host_platform_device_count"
+        self.logs = [path.with_name(f"{path.name}.log{rank}") for rank in range(count)]
+        environment = {
+            **os.environ,
+            "XLA_FLAGS": f"{flags}={devices}",
+            "JAX_COMPILATION_CACHE_DIR": str(cache),
+            "COLUMNS": "200",
+        }
+        together = [f"--coordinator=127.0.0.1:{free_port()}"]
+        together += [f"--num_processes={count}", f"--heartbeat_timeout={HEARTBEAT}"]
+        self.processes = []
+        for rank, log in enumerate(self.logs):
+            arguments = [
+                "--config=experiments/configs/quickstart.py:smoke",
+                f"--workdir={path}",
+                f"--config.num_epochs={epochs}",
+                "--config.num_train=400",
+                "--config.tensorboard=False",
+            ]
+            if count > 1:
+                arguments += [*together, f"--process_id={rank}"]
+            with open(log, "w") as file:
+                self.processes.append(
+                    subprocess.Popen(
+                        test_loop.command(*arguments),
+                        cwd=test_loop.ROOT,
+                        env=environment,
+                        stdout=file,
+                        stderr=subprocess.STDOUT,
+                    )
+                )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def wait(self, seconds=DEADLINE):
+        """Statuses of all processes."""
+        end = time.monotonic() + seconds
+        return [
+            process.wait(max(0.1, end - time.monotonic())) for process in self.processes
+        ]
+
+    def text(self):
+        return "\n".join(log.read_text(errors="replace") for log in self.logs)
+
+
+def steps(path):
+    folder = path / "checkpoints"
+    names = [file.name for file in folder.iterdir()] if folder.exists() else []
+    return {int(name) for name in names if name.isdigit()}
+
+
+def wait_for_a_new_step(path, job):
+    """Until the job has saved something, which it does between two steps."""
+    before, end = steps(path), time.monotonic() + DEADLINE
+    while not steps(path) - before:
+        assert time.monotonic() < end
+        assert all(process.poll() is None for process in job.processes), job.text()
+        time.sleep(0.02)
+
+
+def final(path, epochs):
+    config = quickstart.get_config("smoke")
+    config.update({"num_epochs": epochs, "num_train": 400})
+    return test_loop.final_arrays(path, config)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.slow
+def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path, cache):
+    """Two and four to the bit; one to rounding, since it adds in another order.
+
+    Rounding flips weights whose latent is about zero, so a share of signs is compared.
+    """
+    for count in (1, 2, 4):
+        with Job(
+            tmp_path / str(count), count, devices=4 // count, cache=cache, epochs=2
+        ) as job:
+            assert job.wait() == [0] * count, job.text()
+        if count > 1:
+            assert "test accuracy" in job.logs[0].read_text()
+            assert "test accuracy" not in job.logs[1].read_text()
+    one, two, four = (final(tmp_path / str(count), 2) for count in (1, 2, 4))
+    for a, b in zip(two, four, strict=True):
+        assert a.tobytes() == b.tobytes()
+    assert test_loop.records(tmp_path / "2") == test_loop.records(tmp_path / "4")
+    kernels = [
+        (a, b) for a, b in zip(one, two, strict=True) if a.ndim == 2 and a.dtype == "f4"
+    ]
+    assert len(kernels) == 9  # with the two moments of Adam
+    for a, b in kernels:
+        assert np.linalg.norm(a - b) < 0.1 * np.linalg.norm(a)
+    losses = [
+        test_loop.records(tmp_path / str(count), "train")[0]["loss"] for count in (1, 2)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
+    tmp_path, cache
+):
+    path = tmp_path / "run"
+    with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
+        wait_for_a_new_step(path, job)
+        job.processes[1].send_signal(signal.SIGKILL)
+        statuses = job.wait(HEARTBEAT + 60)
+        assert statuses[0] not in (0, errors.STOPPED)
+        found = job.logs[0].read_text(errors="replace")
+        assert "has lost the others" in found or "another task died" in found
+    assert not (path / "result.json").exists()
+    with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
+        wait_for_a_new_step(path, job)
+        job.processes[1].send_signal(signal.SIGTERM)
+        assert job.wait() == [errors.STOPPED] * 2, job.text()
+        assert "resuming at step" in job.text()
+        assert "the same command goes on" in job.text()
+    stopped = max(steps(path))
+    with Job(path, 1, devices=4, cache=cache, epochs=60) as job:
+        assert job.wait() == [0], job.text()
+        assert f"resuming at step {stopped}" in job.text()
+    epochs = [record["epoch"] for record in test_loop.records(path, "train")]
+    assert epochs == list(range(1, 61))
+
+
+@pytest.mark.slow
+def test_the_loss_of_the_first_process_ends_the_others(tmp_path, cache):
+    path = tmp_path / "run"
+    with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
+        wait_for_a_new_step(path, job)
+        job.processes[0].send_signal(signal.SIGKILL)
+        statuses = job.wait(HEARTBEAT + 60)
+        assert statuses[1] not in (0, errors.STOPPED)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_process_reaches_the_others(tmp_path, cache):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("text")
+    with Job(tmp_path / "run", 2, devices=2, cache=cache, epochs=2) as job:
+        assert all(status not in (0, errors.STOPPED) for status in job.wait(120))
+        assert "holds files but no config.json" in job.logs[0].read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments", [("localhost:1",), (None, 2), (None, None, 1), ("localhost:1", 2)]
+)
+def test_flags_that_belong_together_are_given_together(arguments):
+    with pytest.raises(errors.RunError, match="go together"):
+        processes.initialize(*arguments)
+    assert not jax.distributed.is_initialized()
+
+
+def test_one_process_agrees_with_itself():
+    assert processes.gather(3) == [3]
+    processes.agree(None)
+    with pytest.raises(errors.RunError, match="why"):
+        processes.agree(errors.RunError("why"))
+    assert processes.primary_first(lambda: 5) == 5
