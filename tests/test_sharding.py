@@ -190,8 +190,13 @@ def test_any_shape_can_be_gathered(shape, spec):
     np.testing.assert_array_equal(found, weight)
 
 
-def test_soft_weights_are_not_sent_as_signs(params, batch):
-    step, state = make(params, gather="packed", **ADASTE)
+@pytest.mark.parametrize(
+    "method",
+    [ADASTE, {**STE, "deployed_pass": True, "deploy": lambda latent: latent / 2}],
+    ids=["in training", "deployed"],
+)
+def test_soft_weights_are_not_sent_as_signs(method, params, batch):
+    step, state = make(params, gather="packed", **method)
     with pytest.raises(ValueError, match=r"not pure signs.*1 / alpha"):
         step(state, batch)
 

@@ -1,5 +1,6 @@
 """What a step is refused for, before it is compiled."""
 
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import jax
@@ -76,25 +77,31 @@ def check_options(
     return mesh
 
 
-def check_estimator(
-    estimator: _probe.Bound,
-    state: _state.TrainState,
-    where: Any,
-    gather: _gather.Gather,
+def check_signs(
+    maps: Sequence[_probe.Bound], state: _state.TrainState, where: Any
 ) -> None:
-    """Refuses an estimator that cannot be used in this way.
+    """Refuses to send weights as bits that are not signs.
 
     Raises:
-        ValueError: If weights that are not signs would be packed, or gradients would
-            be averaged after a rule that is not additive.
+        ValueError: If one of the maps from latents gives other weights.
     """
-    if gather == "packed" and not _probe.gives_signs(estimator, state.params, where):
+    if not all(_probe.gives_signs(each, state.params, where) for each in maps):
         raise ValueError(
             '`gather="packed"` sends one bit a weight, and the weights of this '
             "estimator are not pure signs at step 0 of its schedules. Use it with STE, "
             "or with AdaSTE once mu has reached 1 / alpha (a second step, with a "
             'constant mu); until then `gather="float"`.'
         )
+
+
+def check_accumulation(
+    estimator: _probe.Bound, state: _state.TrainState, where: Any
+) -> None:
+    """Refuses a transformation that averages after a rule that is not additive.
+
+    Raises:
+        ValueError: If `optax.MultiSteps` is in it, and the rule in the estimator.
+    """
     accumulates = any(
         isinstance(leaf, optax.MultiStepsState)
         for leaf in jax.tree.leaves(

@@ -222,7 +222,8 @@ def make_train_step(
         mesh; `resident` a tree that every device has whole, for data sets kept on the
         device. It returns the new state and a dict of float32 scalars: `loss`,
         `accuracy` and, unless in full precision, `flip_rate`, `saturated` and
-        `zero_gradient` (see `metrics`), and the hyperparameters.
+        `zero_gradient` (see `metrics`), and the hyperparameters. As a jitted function
+        it has `lower`, with the same arguments.
 
     Raises:
         ValueError: Here, if an option is out of range or two do not go together. In
@@ -297,12 +298,15 @@ def make_train_step(
                 start = _probe.bound_at_start(
                     estimator, hyperparameters or {}, random_weights=random_weights
                 )
-                _checks.check_estimator(start, state, where, gather)
+                sent = [start, deploy] if deployed_pass and deploy else [start]
+                if gather == "packed":
+                    _checks.check_signs(sent, state, where)
+                _checks.check_accumulation(start, state, where)
             checked = True
         _mesh.check_batch(batch, mesh, axis=1 if many else 0, microbatches=microbatches)
         return compiled(_mesh.place(state, target), batch, resident)
 
-    call.lower = lambda state, batch, resident=None: compiled.lower(  # type: ignore
+    call.lower = lambda state, batch, resident=None: compiled.lower(  # type: ignore[attr-defined]
         state, batch, resident
     )
     return call
