@@ -64,7 +64,10 @@ def initialize(
             return
         raise errors.RunError(f"cannot join the other processes: {error}") from error
     except RuntimeError as error:
-        raise errors.RunError(f"cannot join the other processes: {error}") from error
+        raise errors.RunError(
+            f"cannot join the other processes: {error}. --num_processes=1 trains in "
+            "this process alone."
+        ) from error
 
 
 def several() -> bool:

@@ -151,7 +151,7 @@ def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
     assert not (path / "result.json").exists()
     with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
         wait_for_a_new_step(path, job)
-        job.processes[1].send_signal(signal.SIGTERM)
+        job.processes[1].send_signal(signal.SIGINT)  # passed on as a SIGTERM
         assert job.wait() == [errors.STOPPED] * 2, job.text()
         assert "resuming at step" in job.text()
         assert "the same command goes on" in job.text()
