@@ -200,10 +200,12 @@ def _restored(folder: pathlib.Path) -> tuple[Run, Any]:
 
 
 def _training_weights(run: Run, state: Any) -> Any:
-    """The weights of the last step, soft ones if annealing had not ended."""
+    """The weights of the last step: soft before annealing has ended, or a draw."""
     method = run.method
     assert method.estimator is not None, "export_state has refused full precision"
     values = {name: f(state.step) for name, f in method.hyperparameters.items()}
+    if method.random_weights:
+        values["key"] = state.key
     estimator = functools.partial(method.estimator, **values)
     return adaste_jax.binarize(state.params, estimator, where=run.where)
 

@@ -132,9 +132,10 @@ def test_the_report_counts_bytes(trained, tmp_path):
     assert "32.00" in text
 
 
-def test_soft_weights_are_deployed_with_statistics_of_their_own(tmp_path):
-    """While annealing the network that trains is not the one that is shipped."""
-    run = make_run("mlp", method="adaste", reestimate_batches=3)
+@pytest.mark.parametrize("method", ["adaste", "binary_connect_random"])
+def test_soft_weights_are_deployed_with_statistics_of_their_own(method, tmp_path):
+    """While weights are soft or drawn, what trains is not what is shipped."""
+    run = make_run("mlp", method=method, reestimate_batches=3)
     state = run.init()
     report = command.export_state(run, state, tmp_path / "m.safetensors")
     paths = report["paths"]
