@@ -85,7 +85,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
             raise
     for name in [t.name for t in tensors if t.encoding != "real"]:
         if scale_name(name) in found:
-            found[name] = found[name] * found.pop(scale_name(name))
+            scaled = found[name] * found.pop(scale_name(name))
+            found[name] = np.asarray(scaled)  # of rank 0, it was a scalar
     return found, header
 
 

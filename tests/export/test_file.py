@@ -120,6 +120,13 @@ def test_weights_with_a_scale_and_ternary_ones_come_back_exactly(path, kind, dty
         assert described["scales/params/kernel"]["shape"] == list(scale)
 
 
+def test_a_number_alone_is_an_array_too(path):
+    export.save(path, {"kernel": jnp.float32(-3.0)}, deploy=lambda t: t)
+    (kernel,) = export.load(path).params.values()
+    assert isinstance(kernel, np.ndarray)
+    assert kernel == -3.0
+
+
 def test_a_channel_of_zeros_has_the_scale_zero(path):
     latent = jnp.array([[0.0, -2.0], [0.0, 1.0]])
     export.save(path, {"kernel": latent}, deploy=estimators.scaled_sign)
