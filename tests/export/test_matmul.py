@@ -84,6 +84,7 @@ def test_the_form_is_chosen_by_rows_and_backend():
     assert _matmul._choose(1, "gpu") == _matmul._choose(256, "tpu") == "unpack"
 
 
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
 @pytest.mark.parametrize(
     ("platform", "backend", "target"),
     [("cuda", "gpu", "triton"), ("tpu", "tpu", "tpu_custom_call")],
