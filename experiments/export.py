@@ -14,7 +14,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ from experiments.configs import base
 from experiments.run import Run
 
 _TITLES = {
-    "binary": "binary weights",
+    "packed": "packed weights",
     "training": "weights of the last step, float32",
     "deployed": "deployed weights, float32",
     "file": "file",
@@ -81,16 +81,20 @@ def export_state(
         )
     config = run.config
     model_state = run.deployed_statistics(state)
-    weights = adaste_jax.deploy(state.params, where=run.where)
+    deploy = run.method.deploy
+    if deploy is None:
+        weights = adaste_jax.deploy(state.params, where=run.where)
+    else:
+        weights = adaste_jax.binarize(state.params, deploy, where=run.where)
     plain = deployed.describe(config, run.splits, folded=False)
     outputs = jax.jit(deployed.network(plain))
     training = (_training_weights(run, state), state.model_state)
-    functions = {
+    functions: dict[str, Callable[..., Any]] = {
         "training": functools.partial(outputs, *training),
         "deployed": functools.partial(outputs, weights, model_state),
     }
 
-    stored = weights, model_state
+    stored = state.params, model_state
     description = plain
     if fold:
         stored = deployed.fold(plain, *stored)
@@ -102,16 +106,26 @@ def export_state(
         "step": int(state.step),
         "commit": _commit(),
     }
-    export.save(
-        out, stored[0], where=run.where, model_state=stored[1], metadata=metadata
-    )
+    packing: dict[str, Any] = {
+        "where": run.where,
+        "deploy": deploy,
+        "metadata": metadata,
+    }
+    export.save(out, stored[0], model_state=stored[1], **packing)
     loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
     functions["file"] = functools.partial(read, loaded.params, loaded.model_state)
     if program:
-        functions["program"] = _write_program(
-            program, description, *stored, run.where, metadata
+        written = export.to_stablehlo(
+            deployed.network(description),
+            *stored,
+            input_shape=description["input"]["shape"],
+            input_dtype=np.uint8,
+            path=program,
+            **packing,
         )
+        read_back = jax.export.deserialize(bytearray(written))
+        functions["program"] = jax.jit(read_back.call)
     logits, labels = deployed.all_logits(
         functions,
         run.splits.test,
@@ -130,7 +144,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
         table.add_column(name, justify="right")
     rows = report["tensors"] + [
         {"name": _TITLES[name], **report[name]}
-        for name in ("binary", "file", "program")
+        for name in ("packed", "file", "program")
         if name in report
     ]
     for row in rows:
@@ -186,35 +200,14 @@ def _restored(folder: pathlib.Path) -> tuple[Run, Any]:
 
 
 def _training_weights(run: Run, state: Any) -> Any:
-    """The weights of the last step, soft ones if annealing had not ended."""
+    """The weights of the last step: soft before annealing has ended, or a draw."""
     method = run.method
     assert method.estimator is not None, "export_state has refused full precision"
     values = {name: f(state.step) for name, f in method.hyperparameters.items()}
+    if method.random_weights:
+        values["key"] = state.key
     estimator = functools.partial(method.estimator, **values)
     return adaste_jax.binarize(state.params, estimator, where=run.where)
-
-
-def _write_program(
-    path: str | os.PathLike[str],
-    description: dict[str, Any],
-    params: Any,
-    model_state: Any,
-    where: Any,
-    metadata: dict[str, Any],
-) -> Any:
-    """Writes the program, and returns it as it is read back."""
-    export.to_stablehlo(
-        deployed.network(description),
-        params,
-        model_state,
-        input_shape=description["input"]["shape"],
-        input_dtype=np.uint8,
-        where=where,
-        path=path,
-        metadata=metadata,
-    )
-    data = bytearray(pathlib.Path(path).read_bytes())
-    return jax.jit(jax.export.deserialize(data).call)
 
 
 def _report(
@@ -227,22 +220,22 @@ def _report(
     labels: np.ndarray,
 ) -> dict[str, Any]:
     tensors = []
-    binary = []
+    packed = []
     for name, stored in loaded.header["tensors"].items():
         count = math.prod(stored["shape"])
-        if stored["encoding"] == "bits":
-            size = -(-count // 8)
-            binary.append((4 * count, size))
-        else:
+        if stored["encoding"] == "real":
             size = count * jnp.dtype(stored["dtype"]).itemsize
+        else:
+            size = -(-count // {"bits": 8, "trits": 5}[stored["encoding"]])
+            packed.append((4 * count, size))
         tensors.append(
             {"name": name, "shape": stored["shape"], **_sizes(4 * count, size)}
         )
-    float32_bytes, binary_bytes = map(sum, zip(*binary, strict=True))
+    float32_bytes, packed_bytes = map(sum, zip(*packed, strict=True))
     whole = sum(4 * leaf.size for leaf in jax.tree.leaves((params, model_state)))
     report = {
         "tensors": tensors,
-        "binary": _sizes(float32_bytes, binary_bytes),
+        "packed": _sizes(float32_bytes, packed_bytes),
         "file": _sizes(whole, pathlib.Path(out).stat().st_size),
         "num_test": len(labels),
         "paths": {

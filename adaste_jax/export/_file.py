@@ -3,7 +3,6 @@
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import pathlib
 import secrets
@@ -15,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaste_jax import _paths
-from adaste_jax.estimators import _base
-from adaste_jax.export import _format, _pack
+from adaste_jax.export import _encode, _format
 
 
 class Loaded(NamedTuple):
     """What `load` returns. Leaves are NumPy arrays, which JAX takes as they are."""
 
-    params: Any  # binary leaves are exactly +1 and -1
+    params: Any  # binary leaves are exactly +1 and -1, or the scaled weights
     model_state: Any  # as given to `save`; an empty dictionary where it was None
     metadata: dict[str, Any]  # as given to `save`
     header: dict[str, Any]  # versions; how each tensor is stored
@@ -33,22 +31,28 @@ def save(
     params: Any,
     *,
     where: _paths.Where | None = None,
+    deploy: _encode.Deploy | None = None,
     model_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a network as one safetensors file, with one bit for each binary weight.
 
-    n binary weights take exactly ceil(n / 8) bytes. They are the signs of `deploy`,
-    packed along all axes but the last where that leaves no byte partly filled, and
-    along all axes elsewhere. Other leaves keep their dtype. The file appears under its
-    name only when it is complete and on the disk: it is written under another name in
-    the same folder, synchronised, and renamed. The format is that of
-    `docs/format.md`, which has a reader of one page in plain NumPy.
+    n binary weights take exactly ceil(n / 8) bytes, and n ternary ones ceil(n / 5);
+    where they have a scale, there is one number more for a tensor or for each channel.
+    They are packed along all axes but the last where that leaves no byte partly
+    filled, and along all axes elsewhere. Other leaves keep their dtype. The file
+    appears under its name only when it is complete and on the disk: it is written
+    under another name in the same folder, synchronised, and renamed. The format is
+    that of `docs/format.md`, which has a reader of one page in plain NumPy.
 
     Args:
         path: File to write. An existing file is replaced.
-        params: Latents, or deployed weights: any tree whose keys have no slash.
+        params: Latents, or weights +1 and -1: any tree whose keys have no slash.
         where: Which leaves are binary, as in `adaste_jax.deploy`.
+        deploy: From a tensor of latents to the weights that are shipped, for methods
+            that ship other weights than signs, for example `estimators.scaled_sign` or
+            `estimators.ternary_absmean`. Weights s, -s and 0, with one s for a tensor
+            or for each channel (the last axis).
         model_state: What else the network needs, stored as it is: in Flax Linen
             `{"batch_stats": ...}`.
         metadata: What a reader needs to know, as JSON: `architecture` and `config` to
@@ -58,8 +62,9 @@ def save(
         ImportError: If safetensors is not installed.
         TypeError: If a selected leaf is not floating point, a leaf is of a dtype that
             the format does not have, or the metadata cannot be written as JSON.
-        ValueError: If nothing is selected, a name is no good as a name of a tensor, or
-            the header would be larger than the format allows.
+        ValueError: If nothing is selected, `deploy` gives weights of another kind, a
+            name is no good as a name of a tensor, or the header would be larger than
+            the format allows.
 
     Example:
         >>> import os, tempfile
@@ -81,14 +86,16 @@ def save(
         ) from error
 
     mask = jax.tree.leaves(_paths.select(params, where))
-    entries = {
-        name: _binary(name, leaf) if binary else _real(name, leaf)
-        for (name, leaf), binary in zip(_named("params", params), mask, strict=True)
-    }
+    entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
+    for (name, leaf), binary in zip(_named("params", params), mask, strict=True):
+        if name in entries:
+            raise ValueError(f"two leaves have one name, {name!r}.")
+        if binary:
+            entries |= _binary(name, leaf, deploy)
+        else:
+            entries[name] = _real(name, leaf)
     for name, leaf in _named("model_state", model_state):
         entries[name] = _real(name, leaf)
-    if len(entries) != len(mask) + len(jax.tree.leaves(model_state)):
-        raise ValueError(f"two leaves have one name; the names are {sorted(entries)}.")
     header = {
         "format": _format.VERSION,
         "adaste_jax": importlib.metadata.version("adaste_jax"),
@@ -130,8 +137,8 @@ def load(
         model_state_like: Likewise for the model state.
 
     Returns:
-        Parameters, with binary leaves that are exactly +1 and -1, model state,
-        metadata and header.
+        Parameters, of which binary leaves are the weights that were shipped, model
+        state, metadata and header.
 
     Raises:
         FormatError: If the file is not one of this format, is of another version, or
@@ -147,18 +154,6 @@ def load(
     if model_state_like is not None:
         model_state = _restore("model_state", model_state_like, tensors)
     return Loaded(params, model_state, header["metadata"], header)
-
-
-def row_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes along which a file packs: all but the last, if that wastes no bit.
-
-    For kernels of Flax those are the axes that are summed over, so that the bytes of a
-    dense kernel go into `packed_matmul` as they are.
-    """
-    rows = tuple(range(len(shape) - 1))
-    if rows and math.prod(shape[:-1]) % _pack.WEIGHTS_PER_BYTE == 0:
-        return rows
-    return tuple(range(len(shape)))
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
@@ -195,15 +190,27 @@ def _named(root: str, tree: Any) -> Iterator[tuple[str, Any]]:
         yield name, leaf
 
 
-def _binary(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
+def _binary(
+    name: str, leaf: Any, deploy: _encode.Deploy | None
+) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
+    """The tensor of packed weights, and that of their scale if they have one."""
     try:
-        latent = _base.check_latent(leaf)
-    except TypeError as error:
+        encoded = _encode.encode(leaf, deploy)
+    except (TypeError, ValueError) as error:
         error.add_note(f"at the leaf {name!r}")
         raise
-    axes = row_axes(latent.shape)
-    packed = np.asarray(_pack.pack(latent, axis=axes or None))
-    return packed, _description("bits", latent.dtype.name, latent.shape, axes, packed)
+    described = _description(
+        encoded.encoding,
+        encoded.dtype.name,
+        encoded.shape,
+        encoded.axes,
+        encoded.packed,
+    )
+    entries = {name: (encoded.packed, described)}
+    if encoded.scale is not None:
+        scale = _format.scale_name(name)
+        entries[scale] = _real(scale, encoded.scale)
+    return entries
 
 
 def _real(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:

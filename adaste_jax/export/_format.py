@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 import ml_dtypes
 import numpy as np
 
-from adaste_jax.export import _pack
+from adaste_jax.export import _encode, _pack
 
 VERSION = 1
 HEADER_LIMIT = 4 * 2**20
@@ -25,7 +25,7 @@ HEADER_LIMIT = 4 * 2**20
 KEY = "adaste_jax"
 """Name of the one entry of the metadata of safetensors."""
 
-ROOTS = ("params", "model_state")
+ROOTS = ("params", "model_state", "scales")
 
 DTYPES = {
     "bfloat16": ("BF16", np.dtype(ml_dtypes.bfloat16)),
@@ -59,11 +59,12 @@ class Tensor(NamedTuple):
     """One tensor of a file, as its header describes it."""
 
     name: str
-    encoding: str  # "bits" or "real"
+    encoding: str  # "bits", "trits" or "real"
     dtype: str  # of the weights, a key of DTYPES
     shape: tuple[int, ...]  # of the weights
     axes: tuple[int, ...]  # the packed ones; empty for "real"
     sha256: str  # of the bytes as stored
+    stored: tuple[int, ...]  # the shape of the bytes, or of the tensor if "real"
     nbytes: int  # as stored
 
 
@@ -78,10 +79,20 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         try:
             size = os.fstat(file.fileno()).st_size
             header, tensors = _read_header(file, size)
-            return {t.name: _read_tensor(file, t) for t in tensors}, header
+            found = {t.name: _read_tensor(file, t) for t in tensors}
         except FormatError as error:
             error.add_note(f"in the file {os.fspath(path)!r}")
             raise
+    for name in [t.name for t in tensors if t.encoding != "real"]:
+        if scale_name(name) in found:
+            scaled = found[name] * found.pop(scale_name(name))
+            found[name] = np.asarray(scaled)  # of rank 0, it was a scalar
+    return found, header
+
+
+def scale_name(name: str) -> str:
+    """The name of the scale of a tensor of packed weights."""
+    return f"scales/{name}"
 
 
 def check_name(name: str) -> None:
@@ -167,7 +178,22 @@ def _layout(
         end += tensor.nbytes
     if end != data_size:
         _fail(f"{data_size} bytes of data, and the header describes {end}")
-    return [tensor for _, tensor in spans]
+    tensors = {tensor.name: tensor for _, tensor in spans}
+    for scale in tensors.values():
+        root, _, name = scale.name.partition("/")
+        if root == "scales" and not _fits(scale, tensors.get(name)):
+            _fail(f"{scale.name!r} is no scale of packed weights")
+    return list(tensors.values())
+
+
+def _fits(scale: Tensor, weights: Tensor | None) -> bool:
+    return (
+        weights is not None
+        and weights.encoding != "real"
+        and scale.encoding == "real"
+        and scale.dtype == weights.dtype
+        and scale.shape in ((), weights.shape[-1:])
+    )
 
 
 def _describe(
@@ -180,10 +206,12 @@ def _describe(
         _fail(f"{name!r} is described without one of {sorted(fields)}")
     encoding, dtype = description["encoding"], description["dtype"]
     shape, axes = _shape(name, description["shape"]), _shape(name, description["axes"])
-    if encoding == "bits" and dtype in _BINARY_DTYPES:
+    if encoding in ("bits", "trits") and dtype in _BINARY_DTYPES:
         kind, itemsize = "U8", 1
+        per_byte = _encode.PER_BYTE[encoding]
+        axis = axes if shape else None
         try:
-            stored = _pack.packed_shape(shape, axis=axes if shape else None)
+            stored = _pack.packed_shape(shape, axis=axis, per_byte=per_byte)
         except ValueError as error:
             raise FormatError(f"{name!r}: {error}") from error
     elif encoding == "real" and isinstance(dtype, str) and dtype in DTYPES and not axes:
@@ -202,6 +230,7 @@ def _describe(
         shape=shape,
         axes=axes,
         sha256=description["sha256"],
+        stored=stored,
         nbytes=math.prod(stored) * itemsize,
     )
     return tensor, _numbers(name, entry["data_offsets"])
@@ -214,12 +243,12 @@ def _read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray:
     dtype = DTYPES[tensor.dtype][1]
     if tensor.encoding == "real":
         return np.frombuffer(data, dtype).reshape(tensor.shape)
-    axis = tensor.axes if tensor.shape else None
-    first, merged = _pack.merge(tensor.shape, axis)
-    packed = np.frombuffer(data, np.uint8)
-    packed = packed.reshape(_pack.packed_shape(tensor.shape, axis=axis))
-    bits = np.unpackbits(packed, axis=first, count=merged[first], bitorder="little")
-    return np.array([-1, 1], dtype)[bits].reshape(tensor.shape)
+    packed = np.frombuffer(data, np.uint8).reshape(tensor.stored)
+    if tensor.encoding == "trits" and (packed >= 3**5).any():
+        _fail(f"{tensor.name!r} has a byte that is not five trits")
+    return _encode.decode_on_host(
+        tensor.encoding, packed, tensor.shape, tensor.axes, dtype
+    )
 
 
 def _numbers(name: str, value: Any) -> tuple[int, ...]:

@@ -24,7 +24,8 @@ def packed_matmul(x: jax.Array, packed: jax.Array, *, backend: str) -> jax.Array
     Args:
         x: Inputs in groups of eight, floating point, [rows, bytes, 8].
         packed: uint8 [bytes, out].
-        backend: "gpu", by Triton; "tpu"; anything else is Pallas's interpreter.
+        backend: "gpu", by Triton, which jax 0.12 deprecates in Pallas without another
+            way to multiply on every GPU; "tpu"; anything else is Pallas's interpreter.
 
     Returns:
         [rows, out], of the dtype in which is computed, at least float32.

@@ -14,7 +14,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from adaste_jax import _paths
-from adaste_jax.export import _file, _pack
+from adaste_jax.export import _encode, _file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -25,6 +25,7 @@ def packed_forward(
     model_state: Any = None,
     *,
     where: _paths.Where | None = None,
+    deploy: _encode.Deploy | None = None,
 ) -> Callable[[jax.Array], Any]:
     """A function of the inputs alone that holds one bit for each binary weight.
 
@@ -35,16 +36,17 @@ def packed_forward(
     Args:
         forward: `forward(params, inputs)`, or `forward(params, model_state, inputs)`
             where a model state is given. In evaluation mode, pure.
-        params: Latents or deployed weights. `forward` sees their signs.
+        params: Latents. `forward` sees the weights that are shipped.
         model_state: Anything else that `forward` needs, for example batch statistics.
         where: Which leaves are binary, as in `adaste_jax.deploy`.
+        deploy: As in `save`.
 
     Returns:
         The function.
 
     Raises:
-        TypeError: As `pack`.
-        ValueError: If nothing is selected.
+        TypeError: If a selected leaf is not floating point.
+        ValueError: If nothing is selected, or `deploy` gives weights of another kind.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,21 +58,22 @@ def packed_forward(
     """
     mask = jax.tree.leaves(_paths.select(params, where))
     leaves, structure = jax.tree.flatten(params)
-    shapes = [jax.ShapeDtypeStruct(np.shape(x), jnp.result_type(x)) for x in leaves]
     stored = [
-        np.asarray(_pack.pack(leaf) if binary else leaf)
+        _encode.encode(leaf, deploy) if binary else np.asarray(leaf)
         for leaf, binary in zip(leaves, mask, strict=True)
     ]
     state = jax.tree.map(np.asarray, model_state)
 
+    def weights(tensor: _encode.Encoded | np.ndarray) -> jax.Array:
+        if not isinstance(tensor, _encode.Encoded):
+            return jnp.asarray(tensor)
+        packed = jax.lax.optimization_barrier(jnp.asarray(tensor.packed))
+        return _encode.decode(tensor._replace(packed=packed))
+
     def program(inputs: jax.Array) -> Any:
-        constants = jax.lax.optimization_barrier([jnp.asarray(x) for x in stored])
-        weights = [
-            _pack.unpack(value, like.shape, dtype=like.dtype) if binary else value
-            for value, like, binary in zip(constants, shapes, mask, strict=True)
-        ]
         arguments = (inputs,) if model_state is None else (state, inputs)
-        return forward(jax.tree.unflatten(structure, weights), *arguments)
+        parameters = jax.tree.unflatten(structure, map(weights, stored))
+        return forward(parameters, *arguments)
 
     return program
 
@@ -83,6 +86,7 @@ def to_stablehlo(
     input_shape: Sequence[int],
     input_dtype: DTypeLike = jnp.float32,
     where: _paths.Where | None = None,
+    deploy: _encode.Deploy | None = None,
     platforms: Sequence[str] = PLATFORMS,
     path: str | os.PathLike[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -105,6 +109,7 @@ def to_stablehlo(
         input_shape: Shape of one example. The batch is one axis more, at the front.
         input_dtype: Of the inputs.
         where: As in `packed_forward`.
+        deploy: As in `save`.
         platforms: Where the program shall run. Their devices need not be here.
         path: If given, the program is also written there, as `save` writes, and beside
             it, at `path` + ".json", what is needed to use it: versions, platforms,
@@ -123,7 +128,9 @@ def to_stablehlo(
         raise ImportError(
             'serialised programs need flatbuffers: pip install "adaste_jax[export]"'
         )
-    program = jax.jit(packed_forward(forward, params, model_state, where=where))
+    program = jax.jit(
+        packed_forward(forward, params, model_state, where=where, deploy=deploy)
+    )
     (batch,) = jax.export.symbolic_shape("batch")
     inputs = jax.ShapeDtypeStruct((batch, *input_shape), input_dtype)
     exported = jax.export.export(program, platforms=tuple(platforms))(inputs)

@@ -1,5 +1,6 @@
 """From a trained network to a file, and from the file to the same predictions."""
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -13,7 +14,7 @@ import pytest
 import rich.console
 
 import adaste_jax
-from adaste_jax import export
+from adaste_jax import estimators, export
 from experiments import checkpoints, errors, predict, workdir
 from experiments import export as command
 from experiments.configs import base
@@ -115,7 +116,7 @@ def test_the_report_counts_bytes(trained, tmp_path):
     assert rows["params/Dense_0/kernel"]["bytes"] == 64 * 48 / 8
     assert rows["params/head/kernel"]["bytes"] == 4 * 24 * 10
     binary = 64 * 48 + 48 * 24
-    assert report["binary"] == {
+    assert report["packed"] == {
         "float32_bytes": 4 * binary,
         "bytes": binary // 8,
         "ratio": 32.0,
@@ -131,9 +132,10 @@ def test_the_report_counts_bytes(trained, tmp_path):
     assert "32.00" in text
 
 
-def test_soft_weights_are_deployed_with_statistics_of_their_own(tmp_path):
-    """While annealing the network that trains is not the one that is shipped."""
-    run = make_run("mlp", method="adaste", reestimate_batches=3)
+@pytest.mark.parametrize("method", ["adaste", "binary_connect_random"])
+def test_soft_weights_are_deployed_with_statistics_of_their_own(method, tmp_path):
+    """While weights are soft or drawn, what trains is not what is shipped."""
+    run = make_run("mlp", method=method, reestimate_batches=3)
     state = run.init()
     report = command.export_state(run, state, tmp_path / "m.safetensors")
     paths = report["paths"]
@@ -141,6 +143,21 @@ def test_soft_weights_are_deployed_with_statistics_of_their_own(tmp_path):
     assert paths["file"]["largest_difference"] == 0
     expected = run.evaluate(state, "test")
     assert paths["file"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-9)
+
+
+def test_methods_that_ship_scaled_or_ternary_weights(tmp_path):
+    """`deploy` of the method decides, as it does in the evaluation."""
+    run = make_run("mlp")
+    state = run.init()
+    for ship in (estimators.scaled_sign, estimators.ternary_absmean):
+        run.method = dataclasses.replace(run.method, deploy=ship)
+        out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
+        report = command.export_state(run, state, out, program=program, fold=True)
+        for path in ("file", "program"):
+            assert report["paths"][path]["largest_difference"] < 1e-4
+        kernel = state.params["Dense_1"]["kernel"]
+        stored = export.load(out).params["Dense_1"]["kernel"]
+        np.testing.assert_array_equal(stored, ship(kernel))
 
 
 def test_a_resnet_takes_a_twenty_fifth_of_its_float32_checkpoint(tmp_path):
@@ -205,7 +222,7 @@ def test_the_commands_run(trained, tmp_path):
     module = [sys.executable, "-m", "experiments.export", f"--workdir={folder}"]
     done = run([*module, f"--out={out}", "--fold", "--num_test=20"])
     assert done.returncode == 0, done.stderr
-    assert "binary weights" in done.stdout
+    assert "packed weights" in done.stdout
     module = [sys.executable, "-m", "experiments.predict"]
     done = run([*module, f"--model={out}", "--num_test=20"])
     assert done.returncode == 0, done.stderr

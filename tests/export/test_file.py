@@ -1,6 +1,7 @@
 """What `save` writes, `load` reads, and neither accepts."""
 
 import collections
+import hashlib
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import safetensors.numpy
 from flax import nnx
 
 import adaste_jax
-from adaste_jax import export
+from adaste_jax import estimators, export
 from tests.export import hostile
 
 ONES = np.ones(2, np.float32)
@@ -89,6 +90,66 @@ def test_bytes_of_a_dense_kernel_are_packed_along_its_inputs(path):
         packed_tensors(path)["params/head/kernel"],
         export.pack(params["head"]["kernel"], axis=0),
     )
+
+
+SHIPPED = {
+    "signs": (estimators.ste_identity, "bits", None),
+    "one scale": (lambda t: estimators.scaled_sign(t, axis=None), "bits", ()),
+    "scaled channels": (estimators.scaled_sign, "bits", (6,)),
+    "ternary": (estimators.ternary_absmean, "trits", ()),
+    "ternary signs": (lambda t: jnp.sign(jnp.round(t)), "trits", None),
+}
+
+
+@pytest.mark.parametrize("kind", SHIPPED)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_with_a_scale_and_ternary_ones_come_back_exactly(path, kind, dtype):
+    """Whatever `deploy` ships, at one bit or one trit a weight."""
+    deploy, encoding, scale = SHIPPED[kind]
+    latent = jax.random.normal(jax.random.key(0), (4, 10, 6), dtype)
+    export.save(path, {"kernel": latent}, deploy=deploy)
+    loaded = export.load(path)
+    assert_equal(loaded.params, {"kernel": deploy(latent)})
+    described = loaded.header["tensors"]
+    assert described["params/kernel"]["encoding"] == encoding
+    per_byte = 8 if encoding == "bits" else 5
+    assert packed_tensors(path)["params/kernel"].nbytes == 240 // per_byte
+    if scale is None:
+        assert len(described) == 1
+    else:
+        assert described["scales/params/kernel"]["shape"] == list(scale)
+
+
+def test_a_number_alone_is_an_array_too(path):
+    export.save(path, {"kernel": jnp.float32(-3.0)}, deploy=lambda t: t)
+    (kernel,) = export.load(path).params.values()
+    assert isinstance(kernel, np.ndarray)
+    assert kernel == -3.0
+
+
+def test_a_channel_of_zeros_has_the_scale_zero(path):
+    latent = jnp.array([[0.0, -2.0], [0.0, 1.0]])
+    export.save(path, {"kernel": latent}, deploy=estimators.scaled_sign)
+    expected = np.float32([[0, -1.5], [0, 1.5]])
+    np.testing.assert_array_equal(export.load(path).params["kernel"], expected)
+
+
+@pytest.mark.parametrize(
+    ("deploy", "message"),
+    [
+        (lambda t: t, "6 magnitudes in a tensor"),
+        (lambda t: t * jnp.nan, "magnitudes"),
+        (lambda t: t[0], "must keep shape and dtype"),
+        (lambda t: t.astype(jnp.bfloat16), "must keep shape and dtype"),
+    ],
+)
+def test_weights_of_another_kind_are_refused(path, deploy, message):
+    latent = jnp.arange(1.0, 7.0).reshape(3, 2)
+    with pytest.raises(ValueError, match=message) as raised:
+        export.save(path, {"kernel": latent}, deploy=deploy)
+    assert raised.value.__notes__ == ["at the leaf 'params/kernel'"]
+    with pytest.raises(ValueError, match="magnitudes"):
+        export.save(path, {"kernel": latent[:, 0]}, deploy=lambda t: t)
 
 
 def test_where_chooses_and_the_rest_stays_real(path):
@@ -258,6 +319,50 @@ def _shapes(shape):
     return hostile.assemble(outer, inner)
 
 
+def _scaled(name="scales/params/kernel", shape=(5,), dtype="float32"):
+    """The file made by hand with a scale of its kernel."""
+    outer, inner = hostile.parts()
+    kind, code = {"float32": ("F32", "f"), "float64": ("F64", "d")}[dtype]
+    numbers = [0.5] * math.prod(shape)
+    data = struct.pack(f"<{len(numbers)}{code}", *numbers)
+    inner["tensors"][name] = hostile.description(
+        data, encoding="real", dtype=dtype, shape=list(shape)
+    )
+    outer[name] = {
+        "dtype": kind,
+        "shape": list(shape),
+        "data_offsets": [10, 10 + len(data)],
+    }
+    return hostile.assemble(outer, inner, hostile.DATA + data)
+
+
+def _trits(byte):
+    """The kernel is five ternary weights in one byte, behind which one byte is free."""
+    outer, inner = hostile.parts()
+    data = bytes([byte]) + hostile.DATA[2:]
+    outer["params/kernel"] |= {"shape": [1], "data_offsets": [0, 1]}
+    outer["params/bias"]["data_offsets"] = [1, 9]
+    sha256 = hashlib.sha256(data[:1]).hexdigest()
+    inner["tensors"]["params/kernel"] |= {
+        "encoding": "trits",
+        "shape": [5],
+        "axes": [0],
+        "sha256": sha256,
+    }
+    return hostile.assemble(outer, inner, data)
+
+
+def test_scales_and_trits_made_by_hand_are_read(path):
+    path.write_bytes(_scaled())
+    np.testing.assert_array_equal(
+        export.load(path).params["kernel"][0], np.float32([0.5, -0.5, -0.5, -0.5, 0.5])
+    )
+    path.write_bytes(_trits(2 + 9 + 2 * 27))
+    np.testing.assert_array_equal(
+        export.load(path).params["kernel"], np.float32([1, -1, 0, 1, -1])
+    )
+
+
 WHOLE = hostile.assemble(*hostile.parts())
 BROKEN = {
     "empty": b"",
@@ -326,6 +431,12 @@ BROKEN = {
     "long name": _renamed("params/" + "x" * 2000),
     "deep name": _renamed("params/" + "/".join("x" * 500)),
     "name below a tensor": _renamed("params/bias/kernel"),
+    "a scale of nothing": _scaled("scales/params/other"),
+    "a scale of a real tensor": _scaled("scales/params/bias", shape=(2,)),
+    "a scale that does not fit": _scaled(shape=(3,)),
+    "a scale of rows": _scaled(shape=(3, 1)),
+    "a scale of another dtype": _scaled(dtype="float64"),
+    "a byte above 242": _trits(243),
     "name of no part of a network": _renamed("optimizer/kernel"),
 }
 

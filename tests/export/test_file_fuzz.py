@@ -37,7 +37,18 @@ def _header_changed(rng, whole):
     """JSON that says something else, under a checksum that is right again."""
     outer, inner = hostile.parts()
     values = [0, -1, 1, 7, 2**31, 2**62, 2**70, 1.5, True, None, "", "bits", "float64"]
-    values += [[], [0], [1, 2], [2**40, 2**40], {}, "../x", "\u0000", ["a"], [[1]]]
+    values += [
+        "trits",
+        [],
+        [0],
+        [1, 2],
+        [2**40, 2**40],
+        {},
+        "../x",
+        "\u0000",
+        ["a"],
+        [[1]],
+    ]
     for _ in range(rng.integers(1, 3)):
         tree = [outer, inner][rng.integers(2)]
         while True:

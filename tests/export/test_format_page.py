@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import adaste_jax
-from adaste_jax import export
+from adaste_jax import estimators, export
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "format.md"
 
@@ -57,6 +57,21 @@ def test_it_reads_what_the_library_reads(read, saved):
     )
     assert arrays["params/count"] == -3
     assert header == export.load(path).header
+
+
+@pytest.mark.parametrize(
+    "deploy", [estimators.scaled_sign, estimators.ternary_absmean, jnp.sign]
+)
+@pytest.mark.parametrize("shape", [(10, 4), (3, 3, 2, 5), (7,)])
+def test_it_reads_scales_and_trits(read, tmp_path, deploy, shape):
+    latent = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
+    if shape == (7,) and deploy is estimators.scaled_sign:
+        deploy = jnp.sign
+    path = tmp_path / "model.safetensors"
+    export.save(path, {"kernel": latent}, deploy=deploy)
+    arrays, _ = read(path)
+    assert list(arrays) == ["params/kernel"]
+    np.testing.assert_array_equal(arrays["params/kernel"], deploy(latent))
 
 
 def test_it_refuses_damage(read, saved):

@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 import adaste_jax
-from adaste_jax import export
+from adaste_jax import estimators, export
 
 
 class Network(nn.Module):
@@ -68,8 +68,8 @@ def test_it_holds_one_bit_for_each_binary_weight(network, written):
     assert needed < size < needed + 20_000  # the program itself
     program = jax.jit(export.packed_forward(forward, params, state))
     compiled = program.lower(images).compile().as_text()
-    kernel = params["Dense_0"]["kernel"]
-    assert f"u8[{kernel.size // 8}]" in compiled
+    rows, columns = params["Dense_0"]["kernel"].shape
+    assert f"u8[{rows // 8},{columns}]" in compiled
     for line in compiled.splitlines():
         if " constant(" in line and "f32[" in line:
             dims = line.split("f32[")[1].split("]")[0]
@@ -118,6 +118,23 @@ def test_a_function_without_model_state_and_real_leaves_among_binary_ones():
     program = jax.export.deserialize(bytearray(data))
     x = np.array([[1, 3]], np.uint8)
     np.testing.assert_array_equal(program.call(x), [[-1.0, 3.0]])
+
+
+@pytest.mark.parametrize("deploy", [estimators.scaled_sign, estimators.ternary_absmean])
+def test_weights_with_a_scale_and_ternary_ones_are_packed_too(deploy):
+    params = {"kernel": jax.random.normal(jax.random.key(0), (250, 400))}
+    data = export.to_stablehlo(
+        lambda params, x: x @ params["kernel"],
+        params,
+        input_shape=(250,),
+        deploy=deploy,
+        platforms=("cpu",),
+    )
+    assert len(data) < 100_000 / 5 + 10_000
+    x = jax.random.normal(jax.random.key(1), (2, 250))
+    expected = x @ deploy(params["kernel"])
+    outputs = jax.export.deserialize(bytearray(data)).call(x)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-4)
 
 
 def test_without_flatbuffers_the_extra_is_named(monkeypatch):

@@ -1,0 +1,128 @@
+"""What is stored of a tensor of latents: packed signs or trits, and their scale."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from adaste_jax.estimators import _base
+from adaste_jax.export import _pack
+
+Deploy = Callable[[jax.Array], jax.Array]
+"""From latents to the weights that are shipped."""
+
+PER_BYTE = {"bits": _pack.WEIGHTS_PER_BYTE, "trits": _pack.TRITS_PER_BYTE}
+
+
+class Encoded(NamedTuple):
+    """Weights that are a scale times +1 and -1, or times -1, 0 and +1."""
+
+    encoding: str  # a key of PER_BYTE
+    packed: np.ndarray  # uint8
+    scale: np.ndarray | None  # of shape [] or [size of the last axis]; None is 1
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]  # along which is packed
+    dtype: np.dtype
+
+
+def encode(latent: jax.Array, deploy: Deploy | None) -> Encoded:
+    """Packs the weights of a tensor of latents.
+
+    Args:
+        latent: Latents.
+        deploy: From latents to weights; None for their signs.
+
+    Returns:
+        The weights, without loss.
+
+    Raises:
+        TypeError: If the latents are not floating point.
+        ValueError: If `deploy` gives weights of another shape or dtype, or of more
+            levels than -s, 0 and s, with one s for each channel (the last axis).
+    """
+    latent = _base.check_latent(latent)
+    if deploy is None:
+        return _packed("bits", latent, None)
+    weights = np.asarray(deploy(latent))
+    if weights.shape != latent.shape or weights.dtype != latent.dtype:
+        raise ValueError(
+            f"`deploy` must keep shape and dtype: {latent.dtype} {latent.shape} became "
+            f"{weights.dtype} {weights.shape}."
+        )
+    size = np.abs(weights)
+    scales = [size.max(initial=0)]
+    if size.ndim > 1:  # a vector has no channels
+        scales.append(size.max(axis=tuple(range(size.ndim - 1)), initial=0))
+    for scale in scales:
+        if (size == scale).all():
+            return _packed("bits", weights, scale)
+    for scale in scales:
+        if ((size == scale) | (size == 0)).all():
+            return _packed("trits", weights, scale)
+    raise ValueError(
+        "`deploy` must give weights -s and s, or -s, 0 and s, with one s for a tensor "
+        f"or for each channel; it gave {len(np.unique(size))} magnitudes in a tensor "
+        f"of shape {size.shape}."
+    )
+
+
+def decode(encoded: Encoded) -> jax.Array:
+    """The weights; its arrays may be traced."""
+    unpack = _pack.unpack if encoded.encoding == "bits" else _pack.unpack_ternary
+    weights = unpack(
+        encoded.packed, encoded.shape, axis=encoded.axes or None, dtype=encoded.dtype
+    )
+    if encoded.scale is None:
+        return weights
+    scale = jnp.asarray(encoded.scale)
+    return weights * jnp.expand_dims(scale, range(weights.ndim - scale.ndim))
+
+
+def decode_on_host(
+    encoding: str,
+    packed: np.ndarray,
+    shape: tuple[int, ...],
+    axes: tuple[int, ...],
+    dtype: np.dtype,
+) -> np.ndarray:
+    """As `decode`, in NumPy and without the scale."""
+    first, merged = _pack.merge(shape, axes or None)
+    if encoding == "bits":
+        bits = np.unpackbits(packed, axis=first, count=merged[first], bitorder="little")
+        return np.array([-1, 1], dtype)[bits].reshape(shape)
+    per_byte = PER_BYTE[encoding]
+    powers = np.array([3**j for j in range(per_byte)], np.uint8)
+    trits = np.moveaxis(packed, first, -1)[..., None] // powers % np.uint8(3)
+    trits = trits.reshape(*trits.shape[:-2], trits.shape[-2] * per_byte)
+    trits = np.moveaxis(trits[..., : merged[first]], -1, first)
+    return np.array([-1, 0, 1], dtype)[trits].reshape(shape)
+
+
+def row_axes(shape: tuple[int, ...], per_byte: int) -> tuple[int, ...]:
+    """The axes along which to pack: all but the last, if that leaves no byte open.
+
+    For kernels of Flax those are the axes that are summed over, so that the bytes of a
+    dense kernel go into `packed_matmul` as they are.
+    """
+    rows = tuple(range(len(shape) - 1))
+    if rows and math.prod(shape[:-1]) % per_byte == 0:
+        return rows
+    return tuple(range(len(shape)))
+
+
+def _packed(
+    encoding: str, weights: jax.Array | np.ndarray, scale: np.ndarray | None
+) -> Encoded:
+    axes = row_axes(weights.shape, PER_BYTE[encoding])
+    pack = _pack.pack if encoding == "bits" else _pack.pack_ternary
+    return Encoded(
+        encoding=encoding,
+        packed=np.asarray(pack(weights, axis=axes or None)),
+        scale=None if scale is None or (scale == 1).all() else np.asarray(scale),
+        shape=weights.shape,
+        axes=axes,
+        dtype=weights.dtype,
+    )
