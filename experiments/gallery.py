@@ -37,7 +37,7 @@ class Picture:
         name: The hyperparameter that changes in training.
         values: At which it is shown, from the start to the end.
         random: Whether the estimator takes a key.
-        pairs: Whether a weight has two latents; they are equal and opposite here.
+        lift: Makes the latents of a weight, if it has several, of that of the axis.
         extent: Latents are shown up to this magnitude.
     """
 
@@ -45,8 +45,18 @@ class Picture:
     name: str = ""
     values: Sequence[float] = (0.0,)
     random: bool = False
-    pairs: bool = False
+    lift: Callable[[jax.Array], jax.Array] | None = None
     extent: float = 2.0
+
+
+def _opposite(latent: jax.Array) -> jax.Array:
+    """Two latents with this difference."""
+    return jnp.stack([-latent / 2, latent / 2], axis=-1)
+
+
+def _with_factors(latent: jax.Array) -> jax.Array:
+    """A mean, and factors of norm 1."""
+    return jnp.stack([latent, *[jnp.full_like(latent, 0.5)] * 4], axis=-1)
 
 
 _MUS = (0.01, 0.3, 3.0, 100.0)
@@ -84,9 +94,9 @@ GALLERY: dict[str, Picture] = {
         "sharpness",
         (0.1, 1.0, 10.0),
     ),
-    "md_softmax_s": Picture(estimators.md_softmax_s, "beta", _BETAS, pairs=True),
+    "md_softmax_s": Picture(estimators.md_softmax_s, "beta", _BETAS, lift=_opposite),
     "md_tanh_s": Picture(estimators.md_tanh_s, "beta", _BETAS),
-    "pmf": Picture(estimators.pmf, "beta", _BETAS, pairs=True),
+    "pmf": Picture(estimators.pmf, "beta", _BETAS, lift=_opposite),
     "rbnn": Picture(estimators.rbnn, "sharpness", (0.1, 1.0, 3.0)),
     "reste": Picture(estimators.reste, "exponent", (1.0, 2.0, 3.0)),
     "scaled_sign": Picture(functools.partial(estimators.scaled_sign, axis=None)),
@@ -98,6 +108,9 @@ GALLERY: dict[str, Picture] = {
     "ternary_fixed": Picture(estimators.ternary_fixed, extent=0.3),
     "ternary_tanh": Picture(estimators.ternary_tanh, "beta", (1.0, 3.0, 10.0, 30.0)),
     "ternary_twn": Picture(functools.partial(estimators.ternary_twn, scale=True)),
+    "vispa_sample": Picture(
+        estimators.vispa_sample, random=True, lift=_with_factors, extent=3.0
+    ),
 }
 
 
@@ -110,16 +123,16 @@ def curves(picture: Picture, value: float) -> dict[str, np.ndarray]:
 
     Returns:
         `latent`, `weight`, and `up` and `down`: what the rule makes of g = +1 and of
-        g = -1. For pairs the latent is their difference, and the rule that of the
-        second of the two.
+        g = -1, for all weights at once. For pairs of latents the axis is their
+        difference.
     """
     latent = jnp.linspace(-picture.extent, picture.extent, 401)
     hyper = {picture.name: value} if picture.name else {}
 
     def weight(latent: jax.Array, key: Any) -> jax.Array:
         keyed = {"key": key} if picture.random else {}
-        if picture.pairs:
-            latent = jnp.stack([-latent / 2, latent / 2], axis=-1)
+        if picture.lift is not None:
+            latent = picture.lift(latent)
         return picture.estimator(latent, **hyper, **keyed)
 
     keys = jax.random.split(jax.random.key(0), DRAWS if picture.random else 1)
@@ -152,7 +165,9 @@ def draw(name: str, path: pathlib.Path) -> None:
         right.plot(found["latent"], found["up"], color=colour)
         right.plot(found["latent"], -found["down"], color=colour, linestyle="--")
     mean = ", mean of draws" if picture.random else ""
-    latent = "difference of the latents" if picture.pairs else "latent"
+    latent = "latent"
+    if picture.lift is not None:
+        latent = "difference of the latents" if picture.lift is _opposite else "mean"
     left.set(title=f"weight{mean}", xlabel=latent)
     right.set(title="h/g of the backward rule", xlabel=latent)
     right.plot([], [], color="grey", label="g = +1")
