@@ -513,6 +513,28 @@ def _bayesbinn(options: Any, length: Length) -> Method:
     )
 
 
+@enter("vispa", learning_rate=10.0, momentum=0.9, rank=8)
+def _vispa(options: Any, length: Length) -> Method:
+    """Correlated draws of weights; `rank` + 1 latents for each. Tested with signs.
+
+    The published learning rate is 0.1, for 500 epochs.
+    """
+
+    def initial(key: jax.Array, latent: jax.Array) -> jax.Array:
+        draw = jax.random.normal(key, (*latent.shape, options.rank), latent.dtype)
+        factors = jnp.std(latent) * draw / 10
+        return jnp.concatenate([latent[..., None], factors], axis=-1)
+
+    return Method(
+        tx=optim.vispa(cosine(options, length), momentum=options.momentum),
+        estimator=estimators.vispa_sample,
+        initial_latents=initial,
+        deploy=lambda latent: estimators.ste_identity(latent[..., 0]),
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
 @enter("proxquant", learning_rate=1e-2, pull=4.0)
 def _proxquant(options: Any, length: Length) -> Method:
     """Real weights; all proximal maps together move a weight by up to `pull`.

@@ -51,7 +51,7 @@ def row(
     found["mean"] = float(values.mean())
     found["std"] = float(values.std(ddof=1)) if len(values) > 1 else None
     seconds = [outcome["seconds_per_epoch"] for outcome in outcomes.values()]
-    found["seconds_per_epoch"] = float(np.median(seconds))
+    found["seconds_per_epoch"] = min(seconds)
     curves = [outcome.get("flips_per_epoch") for outcome in outcomes.values()]
     if curves[0]:
         flips = np.mean(np.array(curves), axis=0)

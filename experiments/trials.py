@@ -89,7 +89,8 @@ class Trainer:
 
         Yields:
             A trial, and what came out as JSON: `accuracy`, `loss`,
-            `flips_per_epoch` and `seconds_per_epoch`, or `failure`.
+            `flips_per_epoch` and `seconds_per_epoch` (of the fastest epoch, since
+            other programs may slow down the rest), or `failure`.
         """
         size = self._together or len(trials)
         for begin in range(0, len(trials), size):
@@ -143,7 +144,7 @@ class Trainer:
             found: dict[str, Any] = run.evaluate(train.replicate(one), split)
             if run.where is not None:
                 found["flips_per_epoch"] = [float(share[i]) for share in flips]
-            yield {**found, "seconds_per_epoch": float(np.median(seconds))}
+            yield {**found, "seconds_per_epoch": min(seconds)}
 
     @functools.cached_property
     def _scans(self) -> bool:

@@ -455,3 +455,19 @@ def test_what_is_out_of_range_is_refused(options, message):
 def test_an_axis_name_that_is_not_hashable_is_refused():
     with pytest.raises(TypeError, match=r"`axis_name` must be hashable"):
         estimators.adaste(jnp.ones(2), mu=1.0, axis_name=["data"])
+
+
+def test_the_slope_away_from_zero_may_be_given():
+    """Toward zero, at zero and below the threshold nothing changes."""
+    latent = jnp.array([2.0, 2.0, -2.0, -2.0, 0.3, 0.3, 0.0])
+    grad = jnp.array([1.0, -1.0, 1.0, -1.0, -1.0, 1e-4, 1.0])
+    slope = functools.partial(
+        estimators.adaste_slope, latent, grad, mu=0.5, alpha=0.2, threshold=1e-3
+    )
+    given, default = slope(away=0.25), slope()
+    np.testing.assert_allclose(default[jnp.array([1, 2, 4])], [0.0, 0.0, 1 / 1.5])
+    np.testing.assert_allclose(given[jnp.array([1, 2, 4])], 0.25)
+    kept = jnp.array([0, 3, 5, 6])
+    np.testing.assert_array_equal(given[kept], default[kept])
+    with pytest.raises(ValueError, match=r"`away` must lie in \[0, inf\], got -1"):
+        slope(away=-1.0)

@@ -1,0 +1,223 @@
+"""Comparisons on the digits: the same training for all, resumed, failures as rows."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import rich.console
+
+from adaste_jax import train
+from experiments import compare, errors, loop, methods, tables, trials
+from experiments.configs import quickstart
+from experiments.run import Run
+
+QUIET = rich.console.Console(quiet=True)
+
+
+def small_config(**fields):
+    config = quickstart.get_config("smoke")
+    config.model_options.features = (16,)
+    config.num_epochs = 1
+    config.num_train = 320
+    config.reestimate_batches = 2
+    config.tensorboard = False
+    config.update(fields)
+    config.lock()
+    return config
+
+
+def run(path, variants=("ste", "adaste"), **options):
+    options = {"seeds": 2, "factors": (0.3, 1.0), "console": QUIET, **options}
+    config = options.pop("config", None) or small_config()
+    return compare.compare(config, variants, path, **options)
+
+
+def by_name(rows):
+    return {row["method"]: row for row in rows}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("compared") / "run"
+    return path, run(path, ("ste", "adaste", "full_precision"))
+
+
+def test_a_comparison_leaves_a_table_of_three_kinds(finished):
+    path, rows = finished
+    assert json.loads((path / "table.json").read_text()) == rows
+    assert (path / "table.png").read_bytes().startswith(b"\x89PNG")
+    lines = (path / "table.md").read_text().splitlines()
+    assert len(lines) == 2 + 3
+    assert {line.split("|")[1].strip() for line in lines[2:]} == {
+        "ste",
+        "adaste",
+        "full_precision",
+    }
+    found = by_name(rows)
+    assert "difference" not in found["ste"]
+    assert found["full_precision"]["relative_time"] == 1.0
+    assert "flips_first" not in found["full_precision"]
+    assert 0 < found["adaste"]["flips_first"] < 1
+    # Latents, two moments of Adam, and a few counters.
+    assert 12 <= found["adaste"]["bytes_per_weight"] < 12.1
+    gaps = [
+        found["adaste"]["accuracies"][seed] - found["ste"]["accuracies"][seed]
+        for seed in ("1", "2")
+    ]
+    assert found["adaste"]["difference"] == pytest.approx(np.mean(gaps))
+
+
+def test_the_learning_rate_is_that_of_the_best_validation_accuracy(finished):
+    path, rows = finished
+    tried = {}
+    for file in (path / "trials" / "ste").glob("validation-seed0-*.json"):
+        tried[float(file.stem.split("-", 2)[2])] = json.loads(file.read_text())
+    assert sorted(tried) == pytest.approx([0.003, 0.01])
+    best = max(sorted(tried), key=lambda rate: tried[rate]["accuracy"])
+    assert by_name(rows)["ste"]["learning_rate"] == pytest.approx(best)
+    tested = {file.name for file in (path / "trials" / "ste").glob("test-*.json")}
+    assert tested == {f"test-seed1-{best:g}.json", f"test-seed2-{best:g}.json"}
+
+
+def test_what_is_finished_is_not_trained_again(finished, monkeypatch):
+    path, rows = finished
+
+    def refuse(self, trials, **arguments):
+        raise AssertionError(f"trained again: {trials}")
+
+    monkeypatch.setattr(trials.Trainer, "train", refuse)
+    assert run(path, ("ste", "adaste", "full_precision")) == rows
+
+
+def test_only_what_is_missing_is_trained(finished, monkeypatch):
+    path, _ = finished
+    trained = []
+    train = trials.Trainer.train
+
+    def spy(self, wanted, **arguments):
+        trained.extend((self.run.config.method, trial.seed) for trial in wanted)
+        return train(self, wanted, **arguments)
+
+    monkeypatch.setattr(trials.Trainer, "train", spy)
+    rows = run(path, ("ste",), seeds=3)
+    assert trained == [("ste", 3)]
+    assert set(rows[0]["accuracies"]) == {"1", "2", "3"}
+
+
+def test_a_trial_is_the_run_of_the_loop(tmp_path):
+    """What `experiments.main` gives with that seed, up to the order of sums."""
+    config = small_config(seed=1, method="adaste", num_epochs=2)
+    result = loop.train_and_evaluate(config, tmp_path / "run", console=QUIET)
+    trainer = trials.Trainer(config, "adaste")
+    rate = config.methods.adaste.learning_rate
+    [(_, outcome)] = trainer.train(
+        [trials.Trial(1, rate)], split="test", advance=lambda epochs: None
+    )
+    assert outcome["accuracy"] == pytest.approx(result["test_accuracy"], abs=0.006)
+    assert outcome["loss"] == pytest.approx(result["test_loss"], rel=2e-2)
+
+
+@pytest.mark.parametrize("method", ["adaste", "bernoulli_pwgf"])
+def test_trials_at_once_are_the_same_as_one_after_the_other(method):
+    """Up to the order of sums, over seeds and learning rates."""
+    wanted = [trials.Trial(1, 0.01), trials.Trial(2, 0.03)]
+    found = []
+    for together in (1, 2):
+        trainer = trials.Trainer(small_config(), method, together=together)
+        outcomes = trainer.train(
+            wanted, split="validation", advance=lambda epochs: None
+        )
+        found.append([outcome for _, outcome in outcomes])
+    for alone, mapped in zip(*found, strict=True):
+        assert alone["loss"] == pytest.approx(mapped["loss"], rel=1e-2)
+        assert alone["flips_per_epoch"] == pytest.approx(
+            mapped["flips_per_epoch"], abs=3e-3
+        )
+    assert found[0][0]["loss"] != found[0][1]["loss"]
+
+
+@pytest.fixture
+def broken_methods(monkeypatch):
+    """One that cannot be built, and one whose loss is not finite after a step."""
+
+    def impossible(options, length):
+        raise TypeError("this cannot be built")
+
+    def explodes(options, length):
+        return methods.Method(tx=optax.scale(jnp.inf), estimator=lambda latent: latent)
+
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    monkeypatch.setattr(methods, "_DEFAULTS", dict(methods._DEFAULTS))
+    methods.enter("impossible", learning_rate=1.0)(impossible)
+    methods.enter("explodes", learning_rate=1.0)(explodes)
+
+
+def test_a_method_that_fails_is_a_row_that_says_so(tmp_path, broken_methods):
+    rows = run(tmp_path / "run", ("impossible", "explodes", "ste"), factors=(1.0,))
+    assert rows[0]["method"] == "ste"
+    found = by_name(rows)
+    assert "TypeError: this cannot be built" in found["impossible"]["failure"]
+    assert "seed 1: the loss is not finite at step 1" in found["explodes"]["failure"]
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "| explodes | failed: seed 1: the loss is not finite" in table
+
+
+@pytest.mark.parametrize(
+    ("variants", "options", "message"),
+    [
+        (("stee",), {}, "no method 'stee'"),
+        (("ste", "ste"), {}, "named twice"),
+        ((), {}, "at least one method"),
+        (("ste",), {"seeds": 0}, "--seeds must be at least 1, got 0"),
+        (("ste",), {"factors": (0.0,)}, "factors above 0"),
+        (("ste",), {"config": {"validation": 0.0}}, "config.validation=0.1"),
+        (("ste",), {"config": {"resident": False}}, "config.resident"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, variants, options, message):
+    if "config" in options:
+        options = {**options, "config": small_config(**options["config"])}
+    with pytest.raises(errors.RunError, match=message):
+        run(tmp_path / "run", variants, **options)
+
+
+def test_other_data_or_options_need_another_workdir(finished):
+    path, _ = finished
+    with pytest.raises(errors.RunError, match="num_epochs"):
+        run(path, ("ste",), config=small_config(num_epochs=2))
+    [row] = run(path, {"ste": compare.Variant("ste", {"learning_rate": 0.5})})
+    assert "belongs to another config" in row["failure"]
+
+
+def test_the_interval_is_that_of_a_paired_t_test():
+    """By hand: gaps 1, 2, 3; t(0.975, 2) = 4.302653."""
+    first = {"1": 3.0, "2": 5.0, "3": 7.0, "9": 100.0}
+    second = {"1": 2.0, "2": 3.0, "3": 4.0}
+    difference, interval = tables.paired(first, second)
+    assert difference == 2.0
+    assert interval == pytest.approx(4.302653 / 3**0.5, rel=1e-6)
+    assert tables.paired({"1": 1.0}, {"1": 0.5}) == (0.5, None)
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_every_method_takes_a_step(method):
+    """Traced only: what a step needs is there, and the state keeps its form."""
+    run = Run(small_config(method=method))
+    state = jax.eval_shape(run.init)
+    step = train.train_step(run.forward, **run.step_arguments(run.method))
+    index = jax.ShapeDtypeStruct((64,), jnp.int32)
+    after, report = jax.eval_shape(step, state, {"index": index}, run.feed.resident)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    assert ("flip_rate" in report) == (method != "full_precision")
+    weights = jax.eval_shape(run.deployed, state.params)
+    assert weights["Dense_0"]["kernel"].shape == (64, 16)
+
+
+def test_every_method_has_defaults():
+    assert set(methods.defaults()) == set(methods.METHODS)
+    assert all("learning_rate" in options for options in methods.defaults().values())
