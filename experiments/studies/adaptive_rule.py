@@ -50,7 +50,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "cap": 2.0,
         "forward": "literal",
     },
-    "average 0.99, slope, cap 2, mu 0.01": {
+    "average 0.99, slope, cap 2, sign": {
+        "adam": False,
+        "average": 0.99,
+        "place": "after",
+        "cap": 2.0,
+        "forward": "sign",
+    },
+    "average 0.99, slope, cap 2, sign, mu 0.01": {
         "adam": False,
         "average": 0.99,
         "place": "after",
@@ -58,7 +65,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "forward": "sign",
         "mu_end": 0.01,
     },
-    "average 0.99, slope, cap 2, away 0.3": {
+    "average 0.99, slope, cap 2, sign, away 0.3": {
         "adam": False,
         "average": 0.99,
         "place": "after",
@@ -66,7 +73,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "away": 0.3,
         "forward": "sign",
     },
-    "average 0.999, slope, cap 2, away 0": {
+    "average 0.999, slope, cap 2, sign, away 0": {
         "adam": False,
         "average": 0.999,
         "place": "after",
@@ -201,7 +208,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     variants = {}
     for name, options in VARIANTS.items():
-        rate = {} if options.get("adam", True) else {"learning_rate": 10.0}
+        rate = {} if options.get("adam", True) else {"learning_rate": 30.0}
         variants[name] = compare.Variant("adaptive_rule", {**rate, **options})
     compare.from_flags(variants)
 
