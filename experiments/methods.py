@@ -236,7 +236,7 @@ def _adaste_literal(options: Any, length: Length) -> Method:
 def _adaste_averaged(options: Any, length: Length) -> Method:
     """The same rule, on a moving average of the gradient; weights are signs.
 
-    With soft weights in the loss it loses 4 points more (docs/results/adaptive_rule.md).
+    With soft weights it loses 4 points more: docs/results/adaptive_rule.md.
     """
     mu, _ = annealing(options, length)
     return Method(
