@@ -15,6 +15,15 @@ from experiments import errors, stopping
 from experiments.run import Run
 from tests.experiments import disks, test_loop
 
+# Orbax's threads print what they raise, and its tasks are dropped when one has failed.
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore::pytest.{name}")
+    for name in (
+        "PytestUnhandledThreadExceptionWarning",
+        "PytestUnraisableExceptionWarning",
+    )
+]
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
@@ -181,8 +190,6 @@ def test_skipping_changes_nothing_where_all_is_finite(tmp_path, whole):
     assert found[0]["loss"] == pytest.approx(expected[0]["loss"], rel=1e-4)
 
 
-# The thread of Orbax that saves prints what it raises.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_space(tmp_path, whole):
     with disks.small(tmp_path / "disk", "80k") as disk:
         with pytest.raises(errors.RunError, match="same command"):
