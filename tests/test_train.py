@@ -255,3 +255,20 @@ def test_the_state_is_donated(params):
     state, _ = step(new_state(params, tx), take(batches(1), 0))
     step(state, take(batches(1), 0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_a_transformation_may_start_with_one_array_in_several_places(params):
+    """Donated twice, a buffer would end the process."""
+
+    def init(latents):
+        zeros = jax.tree.map(jnp.zeros_like, latents)
+        return {"first": zeros, "second": zeros, "latents": latents}
+
+    def update(grads, state, latents=None):
+        return jax.tree.map(lambda grad: -0.1 * grad, grads), state
+
+    tx = optax.GradientTransformation(init, update)
+    step = train.make_train_step(forward, tx, estimator=estimators.ste_identity)
+    state, _ = step(new_state(params, tx), take(batches(1), 0))
+    state, report = step(state, take(batches(1), 0))
+    assert np.isfinite(report["loss"])

@@ -42,10 +42,16 @@ class TrainState:
         model_state: Any = None,
     ) -> "TrainState":
         """The state before the first step."""
+        # Steps donate their state, and XLA dies of a buffer that is donated twice: a
+        # transformation may start two moments as one array, or keep `params` itself.
+        opt_state = jax.tree.map(
+            lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf,
+            tx.init(params),
+        )
         return cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
             model_state={} if model_state is None else model_state,
-            opt_state=tx.init(params),
+            opt_state=opt_state,
             key=key,
         )
