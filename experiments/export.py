@@ -94,7 +94,7 @@ def export_state(
         "deployed": functools.partial(outputs, weights, model_state),
     }
 
-    stored = state.params, model_state
+    stored = weights, model_state
     description = plain
     if fold:
         stored = deployed.fold(plain, *stored)
@@ -108,7 +108,7 @@ def export_state(
     }
     packing: dict[str, Any] = {
         "where": run.where,
-        "deploy": deploy,
+        "deploy": lambda weights: weights,  # shipped already; their scale is found
         "metadata": metadata,
     }
     export.save(out, stored[0], model_state=stored[1], **packing)

@@ -39,19 +39,14 @@ def encode(latent: jax.Array, deploy: Deploy | None) -> Encoded:
         The weights, without loss.
 
     Raises:
-        TypeError: If the latents are not floating point.
-        ValueError: If `deploy` gives weights of another shape or dtype, or of more
-            levels than -s, 0 and s, with one s for each channel (the last axis).
+        TypeError: If latents or weights are not floating point.
+        ValueError: If `deploy` gives more levels than -s, 0 and s, with one s for each
+            channel (the last axis).
     """
     latent = _base.check_latent(latent)
     if deploy is None:
         return _packed("bits", latent, None)
-    weights = np.asarray(deploy(latent))
-    if weights.shape != latent.shape or weights.dtype != latent.dtype:
-        raise ValueError(
-            f"`deploy` must keep shape and dtype: {latent.dtype} {latent.shape} became "
-            f"{weights.dtype} {weights.shape}."
-        )
+    weights = np.asarray(_base.check_latent(deploy(latent)))
     size = np.abs(weights)
     scales = [size.max(initial=0)]
     if size.ndim > 1:  # a vector has no channels

@@ -51,8 +51,9 @@ def save(
         where: Which leaves are binary, as in `adaste_jax.deploy`.
         deploy: From a tensor of latents to the weights that are shipped, for methods
             that ship other weights than signs, for example `estimators.scaled_sign` or
-            `estimators.ternary_absmean`. Weights s, -s and 0, with one s for a tensor
-            or for each channel (the last axis).
+            `estimators.ternary_absmean`; `lambda weights: weights` where `params` are
+            such weights already. They are s, -s and 0, with one s for a tensor or for
+            each channel (the last axis), and may have another shape than the latents.
         model_state: What else the network needs, stored as it is: in Flax Linen
             `{"batch_stats": ...}`.
         metadata: What a reader needs to know, as JSON: `architecture` and `config` to

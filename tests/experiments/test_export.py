@@ -1,6 +1,5 @@
 """From a trained network to a file, and from the file to the same predictions."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -14,7 +13,7 @@ import pytest
 import rich.console
 
 import adaste_jax
-from adaste_jax import estimators, export
+from adaste_jax import export
 from experiments import checkpoints, errors, predict, workdir
 from experiments import export as command
 from experiments.configs import base
@@ -145,19 +144,19 @@ def test_soft_weights_are_deployed_with_statistics_of_their_own(method, tmp_path
     assert paths["file"]["accuracy"] == pytest.approx(expected["accuracy"], abs=1e-9)
 
 
-def test_methods_that_ship_scaled_or_ternary_weights(tmp_path):
-    """`deploy` of the method decides, as it does in the evaluation."""
-    run = make_run("mlp")
+@pytest.mark.parametrize("method", ["irnet", "md_softmax", "ternary_absmean"])
+def test_what_the_method_ships_is_what_is_stored(method, tmp_path):
+    """Scaled signs, signs of latents with an axis more, and ternary weights."""
+    run = make_run("mlp", method=method, reestimate_batches=2)
     state = run.init()
-    for ship in (estimators.scaled_sign, estimators.ternary_absmean):
-        run.method = dataclasses.replace(run.method, deploy=ship)
-        out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
-        report = command.export_state(run, state, out, program=program, fold=True)
-        for path in ("file", "program"):
-            assert report["paths"][path]["largest_difference"] < 1e-4
-        kernel = state.params["Dense_1"]["kernel"]
-        stored = export.load(out).params["Dense_1"]["kernel"]
-        np.testing.assert_array_equal(stored, ship(kernel))
+    out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
+    report = command.export_state(run, state, out, program=program, fold=True)
+    for path in ("file", "program"):
+        assert report["paths"][path]["largest_difference"] < 1e-4
+    stored = export.load(out).params["Dense_1"]["kernel"]
+    shipped = run.method.deploy(state.params["Dense_1"]["kernel"])
+    np.testing.assert_array_equal(stored, shipped)
+    assert report["packed"]["ratio"] > (19 if method == "ternary_absmean" else 31)
 
 
 def test_a_resnet_takes_a_twenty_fifth_of_its_float32_checkpoint(tmp_path):
