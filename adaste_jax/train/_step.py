@@ -229,8 +229,8 @@ def make_train_step(
         mesh; `resident` a tree that every device has whole, for data sets kept on the
         device. It returns the new state and a dict of float32 scalars: `loss`,
         `accuracy` and, unless in full precision or without `shares`, `flip_rate`,
-        `saturated` and `zero_gradient` (see `metrics`), and the hyperparameters. As a jitted function
-        it has `lower`, with the same arguments.
+        `saturated` and `zero_gradient` (see `metrics`), and the hyperparameters. As a
+        jitted function it has `lower`, with the same arguments.
 
     Raises:
         ValueError: Here, if an option is out of range or two do not go together. In
