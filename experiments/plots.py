@@ -9,6 +9,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 
 # Okabe and Ito's colours, told apart by colour-blind readers.
 COLOURS = {"train": "#0072B2", "validation": "#D55E00", "test": "#009E73"}
@@ -97,5 +98,8 @@ def _latents(path: pathlib.Path, latents: Mapping[str, np.ndarray]) -> None:
 
 
 def _finish(figure: Any, path: pathlib.Path) -> None:
+    for axis in figure.axes:
+        if axis.get_xlabel() == "epoch":
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     figure.savefig(path, dpi=120)
     plt.close(figure)
