@@ -12,6 +12,7 @@ import importlib.metadata
 import os
 import pathlib
 import platform
+import random
 import shlex
 import statistics
 import sys
@@ -35,24 +36,35 @@ LOOKUP_ROWS = 16  # beyond, a table lookup is not worth the wait
 def medians(
     contestants: Mapping[str, Callable[[], jax.Array]], repeats: int
 ) -> dict[str, float]:
-    """Median seconds of each contestant; they take turns, after one warm-up each."""
+    """Median seconds of each contestant, after one warm-up each.
+
+    They take turns, in a new order each time: what ran before leaves its traces in the
+    caches and in the free memory.
+    """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
         jax.block_until_ready(run())
+    order = random.Random(0)
     for _ in range(repeats):
-        for name, run in contestants.items():
+        for name in order.sample(list(contestants), len(contestants)):
             start = time.perf_counter()
-            jax.block_until_ready(run())
+            jax.block_until_ready(contestants[name]())
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def bandwidth(repeats: int, megabytes: int = 512) -> float:
-    """Bytes a second, of reading an array and writing another of its size."""
+    """Bytes a second, of reading an array and writing it in place."""
+    add = jax.jit(lambda x: x + 1, donate_argnums=0)
     array = jnp.zeros(megabytes * 2**20 // 4, jnp.float32)
-    add = jax.jit(lambda x: x + 1)
-    found = medians({"add": lambda: add(array)}, repeats)
-    return 2 * array.nbytes / found["add"]
+    size = array.nbytes
+
+    def run() -> jax.Array:
+        nonlocal array
+        array = add(array)
+        return array
+
+    return 2 * size / medians({"add": run}, repeats)["add"]
 
 
 def measure(size: int, batch: int, repeats: int) -> dict[str, float]:
@@ -123,14 +135,15 @@ def write_report(
         "",
         "Time of x W for square matrices W of +1 and -1, by `export.packed_matmul`,",
         "against `jnp.dot` in float32 and bfloat16. Medians of calls that took turns",
-        "in one process; ratios are of medians, above 1 where packed is faster.",
+        "in one process, in random order; ratios are of medians, above 1 where packed",
+        "is faster.",
         "",
         f"    {command}",
         "",
         f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores,",
         f"{platform.machine()}, {platform.system()};",
         f"Python {platform.python_version()}, {versions}.",
-        "Memory bandwidth, measured in the same run by adding 1 to 512 MiB:",
+        "Memory bandwidth, measured in the same run by adding 1 to 512 MiB in place:",
         f"{bytes_per_second / 1e9:.1f} GB/s, read and written. The machine was shared",
         "with other programs, so single figures may be off.",
         "",
@@ -172,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", help="file to write; default: the screen")
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=21)
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     rows = {

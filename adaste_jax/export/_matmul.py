@@ -12,9 +12,13 @@ from adaste_jax.export import _pack
 
 Form = Literal["lookup", "pallas", "planes", "unpack"]
 
-_LOOKUP_ROWS = 4
-"""Most rows for which a table lookup beats bit planes on a CPU: 2.8 against 4.1 ms at
-4 rows of 4096 x 4096, 5.1 against 3.8 ms at 8; see docs/results/packed_matmul.md."""
+_LOOKUP_ROWS = 2
+"""Most rows for which a table lookup is chosen on a CPU. For 4096 x 4096 and 1, 4 and 8
+rows it takes 0.6, 2.3 and 5.2 ms, bit planes 2.0, 2.3 and 3.9."""
+
+_BLOCK = 512
+"""Columns of W that bit planes unpack at a time, so that they stay in a cache: 8192 x
+8192 and 16 rows take 20 ms, and 48 with all columns at once."""
 
 
 def packed_matmul(
@@ -25,8 +29,8 @@ def packed_matmul(
     The forms compute the same sums in another order, in at least float32:
 
         unpack   unpacks W and multiplies. The plain form, left to XLA.
-        planes   for bit j of a byte, one eighth of the columns of x times one eighth
-                 of the rows of W, unpacked. The float matrix is never whole.
+        planes   for a block of columns and bit j of a byte, one eighth of x times one
+                 eighth of the rows of W, unpacked. The float matrix is never whole.
         lookup   for each byte of a column of W, the sum of eight x with the signs of
                  that byte, from a table of 256: no products with W at all.
         pallas   a kernel for GPU and TPU that reads bytes and unpacks them on the
@@ -37,7 +41,7 @@ def packed_matmul(
         packed: `pack(kernel, axis=0)` of a kernel [in, out]: uint8, of shape
             [ceil(in / 8), out]. Files hold dense kernels in this form where `in` is
             a multiple of 8.
-        form: One of the above. Default: on a CPU `lookup` for up to 4 rows and
+        form: One of the above. Default: on a CPU `lookup` for up to 2 rows and
             `planes` for more; elsewhere `unpack`, the others not being measured there.
 
     Returns:
@@ -68,11 +72,13 @@ def packed_matmul(
         )
     if form not in (None, *get_args(Form)):
         raise ValueError(f"`form` must be one of {get_args(Form)}, got {form!r}.")
+    shape = (*x.shape[:-1], packed.shape[1])
+    if not x.size or not packed.size:
+        return jnp.zeros(shape, x.dtype)
     rows = x.reshape(-1, x.shape[-1])
     if form is None:
         form = _choose(rows.shape[0], jax.default_backend())
-    outputs = _FORMS[form](rows, packed)
-    return outputs.astype(x.dtype).reshape(*x.shape[:-1], packed.shape[1])
+    return _FORMS[form](rows, packed).astype(x.dtype).reshape(shape)
 
 
 def _choose(rows: int, backend: str) -> Form:
@@ -90,19 +96,29 @@ def _unpack(x: jax.Array, packed: jax.Array) -> jax.Array:
 
 @jax.jit
 def _planes(x: jax.Array, packed: jax.Array) -> jax.Array:
-    """A scan: eight products side by side take XLA's CPU backend ten times as long."""
+    """Loops: XLA's CPU backend takes ten times as long for eight products at once."""
     x = x.astype(_base.compute_dtype(x))
     inputs = jnp.moveaxis(_by_bytes(x, packed), -1, 0)  # [8, rows, bytes]
+    bits = jnp.arange(8, dtype=jnp.uint8)
+    rows, columns = x.shape[0], packed.shape[1]
+    width = min(columns, _BLOCK)
+    blocks = -(-columns // width)
+    packed = jnp.pad(packed, ((0, 0), (0, blocks * width - columns)))
     one = jnp.ones((), x.dtype)
 
-    def add(total, plane):
-        bit, chosen = plane
-        positive = (packed >> bit) & jnp.uint8(1) > 0
-        return total + _dot(chosen, jnp.where(positive, one, -one)), None
+    def block(start: jax.Array) -> jax.Array:
+        part = jax.lax.dynamic_slice_in_dim(packed, start, width, axis=1)
 
-    start = jnp.zeros((x.shape[0], packed.shape[1]), x.dtype)
-    bits = jnp.arange(8, dtype=jnp.uint8)
-    return jax.lax.scan(add, start, (bits, inputs))[0]
+        def add(total, plane):
+            bit, chosen = plane
+            positive = (part >> bit) & jnp.uint8(1) > 0
+            return total + _dot(chosen, jnp.where(positive, one, -one)), None
+
+        zeros = jnp.zeros((rows, width), x.dtype)
+        return jax.lax.scan(add, zeros, (bits, inputs))[0]
+
+    outputs = jax.lax.map(block, width * jnp.arange(blocks))  # [blocks, rows, width]
+    return jnp.moveaxis(outputs, 0, 1).reshape(rows, blocks * width)[:, :columns]
 
 
 @jax.jit
