@@ -11,8 +11,8 @@ os.environ["XLA_FLAGS"] = (
     " --xla_cpu_collective_call_terminate_timeout_seconds=600"
 )
 
-# XLA's threads, which on two cores are two: too few for eight devices that wait for each
-# other, so that a run can hang.
+# XLA's threads, which on two cores are two: too few for eight devices that wait for
+# each other, so that a run can hang.
 os.environ.setdefault("NPROC", "16")
 
 import contextlib
