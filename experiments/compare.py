@@ -6,19 +6,20 @@
 
 Network, data, their order, epochs, augmentation and evaluation are the same for all
 methods: the deployed network of the last epoch, with batch-norm statistics taken anew
-where the training weights were soft. For each method the learning rate is chosen among
-multiples of its default by the accuracy on the validation split, trained with seed 0.
-Then it is trained with seeds 1 to N, and the test split is looked at once.
+where the training weights were soft. For each method the learning rate, and the option
+that matters most beside it, are chosen on the validation split, as `search` says. Then
+it is trained with seeds 1 to N, and the test split is looked at once.
 
 A method that fails is a row that says so. What is finished stands in the workdir: the
 same command goes on where it was interrupted, and methods and seeds may be added.
 """
 
+import functools
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 import rich.console
@@ -26,26 +27,17 @@ import rich.progress
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import data, errors, methods, run, tables, trials, workdir
-
-FACTORS = (0.3, 1.0, 3.0)
-SEARCH_SEED = 0
-
-
-class Variant(NamedTuple):
-    """A row to be: a method, and options of it that differ from the config."""
-
-    method: str
-    options: Mapping[str, Any] = {}
+from experiments import entry, errors, methods, run, search, tables, workdir
 
 
 def compare(
     config: ml_collections.ConfigDict,
-    variants: Mapping[str, Variant] | Sequence[str],
+    variants: Mapping[str, entry.Variant] | Sequence[str],
     workdir_path: str | pathlib.Path,
     *,
     seeds: int = 5,
-    factors: Sequence[float] = FACTORS,
+    factors: Sequence[float] = search.FACTORS,
+    knobs: bool = True,
     together: int = 0,
     baseline: str = "ste",
     console: rich.console.Console | None = None,
@@ -57,7 +49,9 @@ def compare(
         variants: By the name of their rows; or names of `methods.METHODS`.
         workdir_path: Where results go and are looked for.
         seeds: How many networks are tested for each method.
-        factors: Learning rates to choose from, in units of the method's default.
+        factors: Learning rates to begin the search with, in units of the method's
+            default.
+        knobs: Whether the option of `search.KNOBS` is chosen too.
         together: See `trials.choose_together`.
         baseline: The method that differences are taken to.
         console: Where progress is shown. Default: standard output.
@@ -72,7 +66,7 @@ def compare(
     if not isinstance(variants, Mapping):
         if len(set(variants)) < len(variants):
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
-        variants = {name: Variant(name) for name in variants}
+        variants = {name: entry.Variant(name) for name in variants}
     _check(config, variants, seeds, factors)
     common = config.to_dict()
     for name in ("method", "methods", "seed"):
@@ -84,9 +78,6 @@ def compare(
             "learning rates are chosen on validation examples, and this config keeps "
             "none: pass --config.validation=0.1."
         )
-    rows = []
-    searched = len(factors) if len(factors) > 1 else 0
-    total = len(variants) * (searched + seeds) * config.num_epochs
     columns = (
         rich.progress.TextColumn("{task.description}"),
         rich.progress.BarColumn(),
@@ -95,18 +86,29 @@ def compare(
         rich.progress.TimeRemainingColumn(),
     )
     with rich.progress.Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=total)
-        for number, (name, variant) in enumerate(variants.items()):
-            bar.update(task, description=name)
-            path = folder.path / "trials" / name
-            entry = Entry(config, name, variant, path, splits=splits)
-            found = entry.row(
-                seeds, factors, together, advance=lambda n: bar.advance(task, n)
+        task = bar.add_task("")
+        entries = [
+            entry.Entry(
+                config,
+                name,
+                variant,
+                folder.path / "trials" / name,
+                splits=splits,
+                factors=factors,
+                knobs=knobs,
+                together=together,
+                advance=functools.partial(bar.advance, task),
             )
-            rows.append(found)
-            done = (number + 1) * (searched + seeds) * config.num_epochs
-            bar.update(task, completed=done)
-            console.print(_line(found), highlight=False, soft_wrap=True)
+            for name, variant in variants.items()
+        ]
+        planned = [one.num_trials(seeds) * config.num_epochs for one in entries]
+        bar.update(task, total=sum(planned))
+        rows = []
+        for number, (name, one) in enumerate(zip(variants, entries, strict=True)):
+            bar.update(task, description=name)
+            rows.append(one.row(seeds))
+            bar.update(task, completed=sum(planned[: number + 1]))
+            console.print(_line(rows[-1]), highlight=False, soft_wrap=True)
     rows = tables.compare_rows(rows, baseline=baseline)
     text = json.dumps(rows, indent=2) + "\n"
     workdir.write_atomically(folder.path / "table.json", text)
@@ -117,128 +119,9 @@ def compare(
     return rows
 
 
-class Entry:
-    """One row: its trials, those that stand in a folder and those to do."""
-
-    def __init__(
-        self,
-        config: ml_collections.ConfigDict,
-        name: str,
-        variant: Variant,
-        folder: pathlib.Path,
-        *,
-        splits: data.Splits[Any],
-    ):
-        """Trains nothing yet.
-
-        Args:
-            config: As in `compare`.
-            name: Of the row.
-            variant: What to train.
-            folder: Of its results.
-            splits: The data.
-        """
-        config = config.copy_and_resolve_references()
-        config.methods[variant.method].update(variant.options)
-        self._config, self._name, self._method = config, name, variant.method
-        self._folder, self._splits = folder, splits
-        self._trainer: trials.Trainer | None = None
-
-    def row(
-        self,
-        seeds: int,
-        factors: Sequence[float],
-        together: int,
-        *,
-        advance: Callable[[int], None],
-    ) -> dict[str, Any]:
-        """Chooses the learning rate, trains with all seeds, and sums up.
-
-        Args:
-            seeds: As in `compare`.
-            factors: As in `compare`.
-            together: As in `compare`.
-            advance: As in `trials.Trainer.train`.
-
-        Returns:
-            A row as of `tables.row`, or one with `failure`.
-        """
-        try:
-            return self._row(seeds, factors, together, advance)
-        except Exception as error:  # any: the others are still worth having
-            message = str(error).splitlines()[0] if str(error) else ""
-            failure = f"{type(error).__name__}: {message}"
-            return {"method": self._name, "failure": failure}
-
-    def _row(self, seeds, factors, together, advance):
-        options = self._config.methods[self._method].to_dict()
-        workdir.Workdir(self._folder, {"method": self._method, "options": options})
-        default = options["learning_rate"]
-        rates = sorted(factor * default for factor in factors)
-        chosen = rates[0]
-        if len(rates) > 1:
-            search = [trials.Trial(SEARCH_SEED, rate) for rate in rates]
-            found = self._results(search, "validation", together, advance)
-            good = {
-                trial.learning_rate: outcome["accuracy"]
-                for trial, outcome in found.items()
-                if "failure" not in outcome
-            }
-            if not good:
-                first = next(iter(found.values()))["failure"]
-                failure = f"at every learning rate; {first}"
-                return {"method": self._name, "failure": failure}
-            chosen = max(good, key=lambda rate: good[rate])
-        final = [trials.Trial(seed, chosen) for seed in range(1, seeds + 1)]
-        outcomes = self._results(final, "test", together, advance)
-        return tables.row(
-            self._name,
-            {trial.seed: outcome for trial, outcome in outcomes.items()},
-            learning_rate=chosen,
-            at_edge=len(rates) > 1 and chosen in (rates[0], rates[-1]),
-            bytes_per_weight=next(iter(outcomes.values()))["bytes_per_weight"],
-        )
-
-    def _results(
-        self,
-        wanted: Sequence[trials.Trial],
-        split: str,
-        together: int,
-        advance: Callable[[int], None],
-    ) -> dict[trials.Trial, dict[str, Any]]:
-        found, missing = {}, []
-        for trial in wanted:
-            file = self._file(trial, split)
-            if file.exists():
-                found[trial] = json.loads(file.read_text("utf-8"))
-                advance(self._config.num_epochs)
-            else:
-                missing.append(trial)
-        if missing:
-            if self._trainer is None:
-                self._trainer = trials.Trainer(
-                    self._config,
-                    self._method,
-                    splits=self._splits,
-                    together=together,
-                )
-            memory = {"bytes_per_weight": self._trainer.bytes_per_weight()}
-            for trial, outcome in self._trainer.train(
-                missing, split=split, advance=advance
-            ):
-                found[trial] = {**outcome, **memory}
-                text = json.dumps(found[trial], indent=2) + "\n"
-                workdir.write_atomically(self._file(trial, split), text)
-        return {trial: found[trial] for trial in wanted}
-
-    def _file(self, trial: trials.Trial, split: str) -> pathlib.Path:
-        name = f"{split}-seed{trial.seed}-{trial.learning_rate:.6g}.json"
-        return self._folder / name
-
-
 def _check(
     config: ml_collections.ConfigDict,
-    variants: Mapping[str, Variant],
+    variants: Mapping[str, entry.Variant],
     seeds: int,
     factors: Sequence[float],
 ) -> None:
@@ -269,9 +152,10 @@ def _line(found: dict[str, Any]) -> str:
     if "failure" in found:
         return f"{found['method']}  failed: {found['failure']}"
     spread = "" if found["std"] is None else f" ± {100 * found['std']:.2f}"
+    options = "".join(f", {name} {value}" for name, value in found["options"].items())
     return (
         f"{found['method']}  test {100 * found['mean']:.2f}{spread} %  "
-        f"learning rate {found['learning_rate']:.3g}"
+        f"learning rate {found['learning_rate']:.3g}{options}"
     )
 
 
@@ -284,9 +168,10 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Networks that are tested for each met
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
 _FACTORS = flags.DEFINE_list(
     "learning_rates",
-    [str(factor) for factor in FACTORS],
-    "Learning rates to choose from, in units of the method's default.",
+    [str(factor) for factor in search.FACTORS],
+    "Learning rates to begin the search with, in units of the method's default.",
 )
+_KNOBS = flags.DEFINE_bool("knobs", True, "Choose the option of search.KNOBS too.")
 _TOGETHER = flags.DEFINE_integer(
     "together", 0, "Trials in one compiled program; 0 chooses."
 )
@@ -301,7 +186,7 @@ def main(argv: list[str]) -> None:
     from_flags(names)
 
 
-def from_flags(variants: Mapping[str, Variant] | Sequence[str]) -> None:
+def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     """Compares as the command line says, and prints the table."""
     logging.set_verbosity(logging.ERROR)
     console = rich.console.Console()
@@ -312,6 +197,7 @@ def from_flags(variants: Mapping[str, Variant] | Sequence[str]) -> None:
             _WORKDIR.value,
             seeds=_SEEDS.value,
             factors=[float(factor) for factor in _FACTORS.value],
+            knobs=_KNOBS.value,
             together=_TOGETHER.value,
             baseline=_BASELINE.value,
             console=console,

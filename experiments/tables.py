@@ -21,6 +21,7 @@ def row(
     outcomes: Outcomes,
     *,
     learning_rate: float,
+    options: Mapping[str, Any],
     at_edge: bool,
     bytes_per_weight: float,
 ) -> dict[str, Any]:
@@ -30,6 +31,7 @@ def row(
         method: Its name.
         outcomes: At least one; see `trials.Trainer.train`.
         learning_rate: That was chosen.
+        options: Likewise, where they differ from the config.
         at_edge: Whether it is the smallest or the largest that was tried.
         bytes_per_weight: See `trials.Trainer`.
 
@@ -39,6 +41,7 @@ def row(
     found: dict[str, Any] = {
         "method": method,
         "learning_rate": learning_rate,
+        "options": dict(options),
         "at_edge": at_edge,
         "bytes_per_weight": bytes_per_weight,
     }
@@ -108,8 +111,9 @@ def paired(
 def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str:
     """The table; see `compare_rows`."""
     lines = [
-        f"| method | learning rate | test accuracy, % | difference to {baseline}, "
-        "points | flips per epoch, first → last | time per epoch | bytes per weight |",
+        "| method | learning rate, option | test accuracy, % | difference to "
+        f"{baseline}, points | flips per epoch, first → last | time per epoch "
+        "| bytes per weight |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in rows:
@@ -119,7 +123,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
             continue
         spread = "" if one["std"] is None else f" ± {100 * one['std']:.2f}"
         cells = [
-            f"{one['learning_rate']:.3g}{' (edge)' if one['at_edge'] else ''}",
+            _setting(one),
             f"{100 * one['mean']:.2f}{spread}",
             _difference(one),
             f"{one['flips_first']:.3f} → {one['flips_last']:.4f}"
@@ -130,6 +134,12 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
         ]
         lines.append(start + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _setting(one: Mapping[str, Any]) -> str:
+    edge = " (edge)" if one["at_edge"] else ""
+    options = [f", {name} {value}" for name, value in one["options"].items()]
+    return f"{one['learning_rate']:.3g}{edge}" + "".join(options)
 
 
 def _difference(one: Mapping[str, Any]) -> str:

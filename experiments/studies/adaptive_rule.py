@@ -18,7 +18,7 @@ import optax
 from absl import app
 
 from adaste_jax import estimators, optim
-from experiments import compare, methods
+from experiments import compare, entry, methods
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # Adam, weights in units of the layer (the recommended forward map).
@@ -209,7 +209,7 @@ def main(argv: list[str]) -> None:
     variants = {}
     for name, options in VARIANTS.items():
         rate = {} if options.get("adam", True) else {"learning_rate": 30.0}
-        variants[name] = compare.Variant("adaptive_rule", {**rate, **options})
+        variants[name] = entry.Variant("adaptive_rule", {**rate, **options})
     compare.from_flags(variants)
 
 

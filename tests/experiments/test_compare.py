@@ -10,7 +10,16 @@ import pytest
 import rich.console
 
 from adaste_jax import train
-from experiments import compare, errors, loop, methods, tables, trials
+from experiments import (
+    compare,
+    entry,
+    errors,
+    loop,
+    methods,
+    search,
+    tables,
+    trials,
+)
 from experiments.configs import quickstart
 from experiments.run import Run
 
@@ -30,7 +39,13 @@ def small_config(**fields):
 
 
 def run(path, variants=("ste", "adaste"), **options):
-    options = {"seeds": 2, "factors": (0.3, 1.0), "console": QUIET, **options}
+    options = {
+        "seeds": 2,
+        "factors": (0.3, 1.0),
+        "knobs": False,
+        "console": QUIET,
+        **options,
+    }
     config = options.pop("config", None) or small_config()
     return compare.compare(config, variants, path, **options)
 
@@ -75,9 +90,9 @@ def test_the_learning_rate_is_that_of_the_best_validation_accuracy(finished):
     tried = {}
     for file in (path / "trials" / "ste").glob("validation-seed0-*.json"):
         tried[float(file.stem.split("-", 2)[2])] = json.loads(file.read_text())
-    assert sorted(tried) == pytest.approx([0.003, 0.01])
+    assert {0.003, 0.01} < set(tried)  # and beyond the edge, where the best one lay
     best = max(sorted(tried), key=lambda rate: tried[rate]["accuracy"])
-    assert by_name(rows)["ste"]["learning_rate"] == pytest.approx(best)
+    assert by_name(rows)["ste"]["learning_rate"] == pytest.approx(best, rel=1e-5)
     tested = {file.name for file in (path / "trials" / "ste").glob("test-*.json")}
     assert tested == {f"test-seed1-{best:g}.json", f"test-seed2-{best:g}.json"}
 
@@ -188,7 +203,7 @@ def test_other_data_or_options_need_another_workdir(finished):
     path, _ = finished
     with pytest.raises(errors.RunError, match="num_epochs"):
         run(path, ("ste",), config=small_config(num_epochs=2))
-    [row] = run(path, {"ste": compare.Variant("ste", {"learning_rate": 0.5})})
+    [row] = run(path, {"ste": entry.Variant("ste", {"learning_rate": 0.5})})
     assert "belongs to another config" in row["failure"]
 
 
@@ -221,3 +236,81 @@ def test_every_method_takes_a_step(method):
 def test_every_method_has_defaults():
     assert set(methods.defaults()) == set(methods.METHODS)
     assert all("learning_rate" in options for options in methods.defaults().values())
+
+
+def accuracies_of(function, log):
+    def accuracies(settings):
+        log.extend(settings)
+        found = {one: function(one) for one in settings}
+        return {one: value for one, value in found.items() if value is not None}
+
+    return accuracies
+
+
+@pytest.mark.parametrize(
+    ("peak", "tried", "chosen", "at_edge"),
+    [
+        (1.0, [0.1, 1.0, 10.0], 1.0, False),
+        (10.0, [0.1, 1.0, 10.0, 100.0], 10.0, False),
+        (0.01, [0.1, 1.0, 10.0, 0.01, 0.001], 0.01, False),
+        (1e6, [0.1, 1.0, 10.0, 100.0, 1000.0], 1000.0, True),
+    ],
+)
+def test_the_search_goes_on_past_the_edge_twice(peak, tried, chosen, at_edge):
+    log = []
+    accuracies = accuracies_of(lambda one: -abs(np.log(one.learning_rate / peak)), log)
+    choice = search.search(accuracies, [10.0, 0.1, 1.0])
+    assert [one.learning_rate for one in log] == pytest.approx(tried)
+    assert choice.setting.learning_rate == pytest.approx(chosen)
+    assert choice.at_edge == at_edge
+
+
+def test_the_search_tries_the_other_option_at_the_rate_it_found():
+    """Its default counts with the accuracy that it had already."""
+    log = []
+    other = (("cap", 2.0),)
+    gain = {(): 0.0, other: 0.5}
+    accuracies = accuracies_of(
+        lambda one: gain[one.options] - abs(one.learning_rate - 1.0), log
+    )
+    others = [search.Setting(0.0, other)]
+    choice = search.search(accuracies, [0.5, 1.0, 2.0], others)
+    assert choice.setting == search.Setting(1.0, other)
+    assert log[3:] == [search.Setting(1.0, other)]
+    gain[other] = -0.5
+    assert search.search(accuracies, [1.0], others).setting == search.Setting(1.0)
+
+
+def test_settings_that_fail_are_not_chosen():
+    fails = accuracies_of(lambda one: None, [])
+    assert search.search(fails, [1.0, 2.0]) is None
+    some = accuracies_of(lambda one: 1.0 if one.learning_rate < 2 else None, [])
+    assert search.search(some, [1.0, 2.0, 4.0]).setting.learning_rate < 2
+
+
+def test_a_comparison_chooses_the_option_on_validation(tmp_path):
+    [row] = run(tmp_path / "run", ("bop",), seeds=1, factors=(1.0,), knobs=True)
+    folder = tmp_path / "run" / "trials" / "bop"
+    tried = {
+        file.name: json.loads(file.read_text())["accuracy"]
+        for file in folder.glob("validation-*.json")
+    }
+    prefix = "validation-seed0-0.001"
+    assert set(tried) == {
+        f"{prefix}.json",
+        f"{prefix}-tau=1e-08.json",
+        f"{prefix}-tau=1e-06.json",
+    }
+    tau = row["options"].get("tau", 1e-7)
+    ending = f"-tau={tau}" if row["options"] else ""
+    assert tried[f"{prefix}{ending}.json"] == max(tried.values())
+    assert [file.name for file in folder.glob("test-*.json")] == [
+        f"test-seed1-0.001{ending}.json"
+    ]
+
+
+def test_knobs_are_options_and_hold_their_default():
+    defaults = methods.defaults()
+    for method, (knob, values) in search.KNOBS.items():
+        assert defaults[method][knob] in values
+        assert len(set(values)) == len(values) > 1

@@ -1,0 +1,120 @@
+"""How a comparison chooses the learning rate of a method, and its other option.
+
+The same for all methods, on the validation split, with networks of `SEED`, which are
+not tested: first the learning rate, from multiples of its default, going on by the same
+ratio while the best lies at the edge of what was tried (`EXTENSIONS` times at most);
+then, at this learning rate, the option of `KNOBS`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+SEED = 0
+FACTORS = (0.3, 1.0, 3.0)
+EXTENSIONS = 2
+
+KNOBS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
+    "adaste": ("anneal_fraction", (0.5, 0.8, 1.0)),
+    "adaste_averaged": ("away", (0.0, 0.3, 1.0)),
+    "adaste_literal": ("cap", (0.5, 2.0)),
+    "adaste_released": ("initial_latent", (1.0, 10.0)),
+    "bayesbinn": ("temperature", (1e-10, 1e-8)),
+    "bop": ("tau", (1e-8, 1e-7, 1e-6)),
+    "ede": ("sharpness_end", (3.0, 10.0)),
+    "fda": ("order", (2, 8)),
+    "fenbp": ("beta", (10.0, 100.0)),
+    "irnet": ("sharpness_end", (3.0, 10.0)),
+    "md_softmax": ("beta_end", (100.0, 1e3)),
+    "md_softmax_s": ("beta_end", (100.0, 1e3)),
+    "md_tanh": ("beta_end", (100.0, 1e3)),
+    "md_tanh_s": ("beta_end", (100.0, 1e3)),
+    "pmf": ("beta_end", (30.0, 300.0)),
+    "proxquant": ("pull", (1.0, 4.0)),
+    "rbnn": ("sharpness_end", (3.0, 10.0)),
+    "reste": ("exponent_end", (2.0, 3.0, 5.0)),
+    "scaled_sign": ("scale_grad", ("constant", "diagonal")),
+    "swish_sign": ("beta", (1.0, 5.0)),
+    "tanh": ("beta_end", (30.0, 300.0)),
+    "ternary_fixed": ("threshold", (0.02, 0.05)),
+    "ternary_tanh": ("beta_end", (30.0, 300.0)),
+    "ternary_twn": ("scale", (False, True)),
+    "vispa": ("rank", (2, 8)),
+}
+"""The option that matters most beside the learning rate, and the values to choose from,
+the default among them. Methods that are not here have none."""
+
+
+Options = tuple[tuple[str, Any], ...]
+"""Names and values of options that differ from those of the config."""
+
+
+class Setting(NamedTuple):
+    """What is chosen on validation.
+
+    Attributes:
+        learning_rate: Of the method.
+        options: Beside it.
+    """
+
+    learning_rate: float
+    options: Options = ()
+
+
+class Choice(NamedTuple):
+    """What the search found.
+
+    Attributes:
+        setting: The best one.
+        at_edge: Whether its learning rate is the smallest or largest that was tried.
+    """
+
+    setting: Setting
+    at_edge: bool
+
+
+Accuracies = Callable[[Sequence[Setting]], Mapping[Setting, float]]
+"""Trains, and gives the validation accuracy of those settings that did not fail."""
+
+
+def search(
+    accuracies: Accuracies, rates: Sequence[float], others: Sequence[Setting] = ()
+) -> Choice | None:
+    """Chooses a setting.
+
+    Args:
+        accuracies: Trains the settings that it is given.
+        rates: Learning rates to begin with. A single one is taken as it is.
+        others: Settings whose options are tried at the learning rate that was found.
+
+    Returns:
+        The choice; None if every learning rate failed. Of equals the first is taken,
+        that is the smallest learning rate, or the options of the config.
+
+    Example:
+        >>> peak = lambda tried: {one: -abs(one.learning_rate - 9.0) for one in tried}
+        >>> search(peak, [0.3, 1.0, 3.0])
+        Choice(setting=Setting(learning_rate=9.0, options=()), at_edge=False)
+    """
+    rates = sorted(rates)
+    found = dict(accuracies([Setting(rate) for rate in rates]))
+    if not found:
+        return None
+    for _ in range(EXTENSIONS if len(rates) > 1 else 0):
+        best = _best(found).learning_rate
+        if best == rates[-1]:
+            beyond = rates[-1] * rates[-1] / rates[-2]
+        elif best == rates[0]:
+            beyond = rates[0] * rates[0] / rates[1]
+        else:
+            break
+        rates = sorted([*rates, beyond])
+        found |= accuracies([Setting(beyond)])
+    rate = _best(found).learning_rate
+    at_edge = len(rates) > 1 and rate in (rates[0], rates[-1])
+    tried = {Setting(rate): found[Setting(rate)]}
+    tried |= accuracies([one._replace(learning_rate=rate) for one in others])
+    return Choice(max(tried, key=lambda one: tried[one]), at_edge)
+
+
+def _best(found: Mapping[Setting, float]) -> Setting:
+    return max(sorted(found), key=lambda setting: found[setting])
