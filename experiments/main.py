@@ -56,6 +56,7 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
     console = rich.console.Console()
+    last_words = processes.LastWords()
     try:
         processes.initialize(
             _COORDINATOR.value,
@@ -63,6 +64,7 @@ def main(argv: list[str]) -> None:
             _PROCESS_ID.value,
             heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
         )
+        last_words.prepare()
         result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value, console=console)
     except errors.StoppedError as stopped:
         if processes.is_primary():
@@ -71,11 +73,13 @@ def main(argv: list[str]) -> None:
     except errors.RunError as error:
         text = f"[bold red]error:[/] {rich.markup.escape(str(error))}"
         console.print(text, soft_wrap=True, highlight=False)
+        last_words.withdraw()
         _leave(errors.FAILED)
     except Exception as error:
         if not processes.several():
             raise
         traceback.print_exc()
+        last_words.withdraw()
         if isinstance(error, jax.errors.JaxRuntimeError):
             console.print(
                 f"[bold red]error:[/] process {jax.process_index()} has lost the "
@@ -84,7 +88,10 @@ def main(argv: list[str]) -> None:
                 soft_wrap=True,
                 highlight=False,
             )
+            os._exit(errors.FAILED)  # JAX would wait for the others, and abort
         _leave(errors.FAILED)
+    finally:
+        last_words.withdraw()
     if processes.is_primary():
         console.print(
             f"test accuracy {100 * result['test_accuracy']:.2f} %  "

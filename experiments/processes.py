@@ -4,6 +4,8 @@ Every process runs the same program on the same config. Arrays on devices are gl
 what is written to files, process 0 writes. With one process nothing here does anything.
 """
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -68,6 +70,44 @@ def initialize(
             f"cannot join the other processes: {error}. --num_processes=1 trains in "
             "this process alone."
         ) from error
+
+
+class LastWords:
+    """Says what has happened where this process can not: JAX ends it from C++.
+
+    When one process dies the others get an exception at best; JAX may as well abort
+    them, with its own message above a page of addresses, or a scheduler kills them. A
+    child that waits for the end of this process has the last word in its log.
+    """
+
+    _PROGRAM = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr)"
+
+    def __init__(self) -> None:
+        """Prepares nothing yet."""
+        self._child: subprocess.Popen[str] | None = None
+
+    def prepare(self) -> None:
+        """To be called when the processes have met; with one process does nothing."""
+        if not several():
+            return
+        text = (
+            f"error: process {jax.process_index()} of {jax.process_count()} has been "
+            "ended from outside: by JAX, because another process is gone, or by a "
+            "signal. The same command, in all processes, goes on from the latest "
+            "checkpoint."
+        )
+        self._child = subprocess.Popen(
+            [sys.executable, "-S", "-c", self._PROGRAM, text],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a signal to the whole job does not reach it
+        )
+
+    def withdraw(self) -> None:
+        """To be called when this process ends of itself, and has said why."""
+        if self._child is not None:
+            self._child.communicate("ended of itself")
+            self._child = None
 
 
 def several() -> bool:

@@ -47,8 +47,8 @@ def records(path, split=None):
     ]
 
 
-def final_arrays(path, config):
-    """What the last checkpoint of a workdir holds."""
+def final_state(path, config):
+    """What the last checkpoint of a workdir holds, as NumPy arrays."""
     run = Run(config)
     state = run.init()
     store = checkpoints.Checkpoints(pathlib.Path(path) / "checkpoints")
@@ -56,13 +56,12 @@ def final_arrays(path, config):
     store.close()
     found = arrays["state"]
     key = jax.random.key_data(found.key)
-    return jax.tree.leaves(jax.device_get(dataclasses.replace(found, key=key)))
+    return jax.device_get(dataclasses.replace(found, key=key))
 
 
 def assert_bit_identical(first, second, config):
-    for a, b in zip(
-        final_arrays(first, config), final_arrays(second, config), strict=True
-    ):
+    states = [final_state(path, config) for path in (first, second)]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         assert a.dtype == b.dtype
         assert a.tobytes() == b.tobytes()
     assert records(first) == records(second)
