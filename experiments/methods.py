@@ -230,7 +230,7 @@ def _adaste_literal(options: Any, length: Length) -> Method:
     momentum=0.99,
     rule="adaptive",
     cap=2.0,
-    away=0.3,
+    away=1.0,
     **ANNEALING,
 )
 def _adaste_averaged(options: Any, length: Length) -> Method:

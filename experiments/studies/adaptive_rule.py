@@ -73,6 +73,22 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "away": 0.3,
         "forward": "sign",
     },
+    "average 0.99, slope, cap 2, sign, away 1": {
+        "adam": False,
+        "average": 0.99,
+        "place": "after",
+        "cap": 2.0,
+        "away": 1.0,
+        "forward": "sign",
+    },
+    "average 0.9, slope, cap 2, sign, away 1": {
+        "adam": False,
+        "average": 0.9,
+        "place": "after",
+        "cap": 2.0,
+        "away": 1.0,
+        "forward": "sign",
+    },
     "average 0.999, slope, cap 2, sign, away 0": {
         "adam": False,
         "average": 0.999,
