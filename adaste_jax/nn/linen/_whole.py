@@ -46,7 +46,7 @@ class _Whole(_base.Estimating, kw_only=True):
 
     @nn.nowrap
     def _inherited(self, *args: Any, **kwargs: Any) -> Any:
-        return super().__call__(*args, **kwargs)  # type: ignore[misc]
+        return super().__call__(*args, **kwargs)
 
 
 class BinaryMultiHeadAttention(_Whole, nn.MultiHeadAttention, kw_only=True):

@@ -18,6 +18,7 @@ class Binary(nnx.Module):
     """A layer of Flax of which one parameter is estimated in every call."""
 
     latent: ClassVar[str] = "kernel"
+    param_dtype: Any  # of the layer of Flax
 
     def __init__(
         self,
@@ -42,7 +43,7 @@ class Binary(nnx.Module):
         """The axes of the latent that are the features of the output."""
         return (-1,)
 
-    def _estimated(self) -> "Binary":
+    def _estimated(self) -> Any:
         """A copy with the weight in the place of the latent; see `replaced`."""
         hyperparameters = _hyperparameters.read(self.hyperparameters)
         weight = self.estimator(getattr(self, self.latent)[...], **hyperparameters)
@@ -68,9 +69,9 @@ class BinaryProduct(Binary):
         if self.input_estimator is not None:
             inputs = self.input_estimator(inputs)
         layer, inputs = self._padded(self._estimated(), inputs)
-        return super(Binary, layer).__call__(inputs, *args, **kwargs)  # type: ignore[misc]
+        return super(Binary, layer).__call__(inputs, *args, **kwargs)
 
-    def _padded(self, layer: Binary, inputs: jax.Array) -> tuple[Binary, jax.Array]:
+    def _padded(self, layer: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
         return layer, inputs
 
 

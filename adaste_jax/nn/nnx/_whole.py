@@ -26,7 +26,7 @@ class _Whole(nnx.Module):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Applies the layer; arguments are those of the layer it replaces."""
-        return super(_Whole, self._estimated()).__call__(*args, **kwargs)  # type: ignore[misc]
+        return super(_Whole, self._estimated()).__call__(*args, **kwargs)
 
     def _estimated(self) -> "_Whole":
         """A copy with weights for kernels; it shares all other variables."""
