@@ -25,6 +25,11 @@ def _join(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
+def is_kernel(path: tuple[Any, ...]) -> bool:
+    """Whether a component of a path, as JAX gives them, is called `kernel`."""
+    return "kernel" in _join(path).split("/")
+
+
 def matching(tree: Any, patterns: Sequence[str], *, name: str = "pattern") -> Any:
     """Tree of booleans: true where one of the regular expressions is in the path.
 
@@ -73,10 +78,10 @@ def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
     exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
 
     def mask(params: Any) -> Any:
-        is_kernel = jax.tree_util.tree_map_with_path(
-            lambda path, _: "kernel" in _join(path).split("/"), params
+        found = jax.tree_util.tree_map_with_path(
+            lambda path, _: is_kernel(path), params
         )
-        if not any(jax.tree.leaves(is_kernel)):
+        if not any(jax.tree.leaves(found)):
             raise ValueError(
                 "no leaf is called `kernel`. For parameters with other names pass "
                 "`where`: regular expressions on the path, a tree of booleans, or a "
@@ -84,14 +89,12 @@ def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
             )
         kernel_paths = {
             path: True
-            for path, chosen in zip(
-                paths(params), jax.tree.leaves(is_kernel), strict=True
-            )
+            for path, chosen in zip(paths(params), jax.tree.leaves(found), strict=True)
             if chosen
         }
         excluded = matching(kernel_paths, exclude, name="`exclude` pattern")
         return jax.tree_util.tree_map_with_path(
-            lambda path, chosen: chosen and not excluded[_join(path)], is_kernel
+            lambda path, chosen: chosen and not excluded[_join(path)], found
         )
 
     return mask

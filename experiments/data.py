@@ -1,8 +1,8 @@
-"""Images that fit into memory: their splits, the order of an epoch, augmentation.
+"""Examples that fit into memory: their splits, their order, and what becomes of them.
 
-`load` gives uint8 arrays on the host. The training loop puts them on the device once;
-`epoch_order` and `augment` are pure JAX and run there. What does not fit on the device
-goes through `data_stream`.
+`load` gives uint8 arrays on the host, images or text. The training loop puts them on
+the device once; `epoch_order` and `augment` are pure JAX and run there. What does not
+fit on the device goes through `data_stream`.
 """
 
 import dataclasses
@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from adaste_jax import datasets
 from experiments import data_source, errors
 
 AUGMENTATIONS = ("none", "flip", "pad_crop_flip")
@@ -28,8 +27,9 @@ class Arrays:
     """Examples in memory; also a random-access source of them for `data_stream`.
 
     Attributes:
-        images: uint8 [n, height, width, channels]; may be mapped from a file.
-        labels: int32 [n].
+        images: uint8 [n, height, width, channels]; may be mapped from a file. Of text,
+            the bytes: uint8 [n, length].
+        labels: int32 [n]; of text, the bytes that follow, int32 [n, length].
     """
 
     images: np.ndarray
@@ -44,7 +44,7 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits(Generic[SourceT]):
-    """A data set for classification.
+    """A data set for classification, of images or of the next byte of a text.
 
     Attributes:
         train: What the network is trained on.
@@ -52,17 +52,23 @@ class Splits(Generic[SourceT]):
         test: For the figure that is reported.
         num_classes: Labels are in 0 ... num_classes - 1.
         mean: Of each channel over `train`, in units of `max_value`; float32 [channels].
+            None for text, whose bytes are names and no quantities.
         std: Standard deviation, likewise.
-        max_value: The largest value a pixel can have.
+        max_value: The largest value a pixel can have; None for text.
     """
 
     train: SourceT
     validation: SourceT
     test: SourceT
     num_classes: int
-    mean: np.ndarray
-    std: np.ndarray
-    max_value: int
+    mean: np.ndarray | None
+    std: np.ndarray | None
+    max_value: int | None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether inputs are bytes of a text, and labels have an axis of positions."""
+        return self.mean is None
 
 
 def load(
@@ -78,15 +84,17 @@ def load(
     """Reads a data set into memory.
 
     Args:
-        name: `"digits"`, which is packaged, or the name of an image classification
-            data set of TensorFlow Datasets: `"cifar10"`, `"fashion_mnist"`, ... It is
-            downloaded and prepared if need be, and decoded once.
+        name: One of `data_source.PACKAGED` (`"digits"`, and `"pydoc_topics"`, a text),
+            or the name of an image classification data set of TensorFlow Datasets:
+            `"cifar10"`, `"fashion_mnist"`, ... It is downloaded and prepared if need
+            be, and decoded once.
         data_dir: Folder of prepared data sets. Default: $TFDS_DATA_DIR, else that of
             TensorFlow Datasets.
         cache_dir: Folder of decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
             else in `~/.cache`.
-        num_train: Trains on so many examples, in the proportions of the classes, of
-            those that are left after validation. A smaller set is part of a larger one.
+        num_train: Trains on so many examples, in the proportions of the classes (of
+            text, at random), of those that are left after validation. A smaller set is
+            part of a larger one.
         num_test: Tests on the first so many examples. Default: all.
         validation: Part of the training split that is kept back, in the proportions of
             the classes: a share below 1, or a number of examples. 0 keeps none.
@@ -105,10 +113,12 @@ def load(
         >>> [len(part) for part in (splits.train, splits.validation, splits.test)]
         [1000, 144, 360]
     """
-    if name == "digits":
-        arrays = datasets.digits()
+    num_classes: int
+    max_value: int | None
+    if name in data_source.PACKAGED:
+        read, num_classes, max_value = data_source.PACKAGED[name]
+        arrays = read()
         whole, test = (_arrays(*arrays[split]) for split in ("train", "test"))
-        num_classes, max_value = 10, 16
     else:
         opened = data_source.prepare(name, data_dir)
         whole, test = (
@@ -117,10 +127,12 @@ def load(
         )
         num_classes, max_value = data_source.num_classes(opened), 255
 
-    order = _stratified_order(whole.labels, seed)
+    order = _order(whole.labels, seed)
     kept, taken = division(len(whole), validation, num_train)
     train = _take(whole, order[kept : kept + taken])
-    mean, std = moments(train.images, max_value)
+    mean, std = None, None
+    if max_value is not None:
+        mean, std = moments(train.images, max_value)
     return Splits(
         train=train,
         validation=_take(whole, order[:kept]),
@@ -137,36 +149,42 @@ def augment(
     images: jax.Array,
     *,
     kind: str,
-    mean: ArrayLike,
-    std: ArrayLike,
-    max_value: ArrayLike = 255,
+    mean: ArrayLike | None,
+    std: ArrayLike | None,
+    max_value: ArrayLike | None = 255,
 ) -> jax.Array:
     """Normalises images and, in training, varies them. For use inside `jax.jit`.
 
     A channel x becomes (x / max_value - mean) / std. Images are varied before that, as
-    pixels, so that the padding is black.
+    pixels, so that the padding is black. Text, without a mean, stays as it is.
 
     Args:
         key: PRNG key; not used by `"none"`.
-        images: uint8 [batch, height, width, channels].
+        images: uint8 [batch, height, width, channels]; or [batch, length], text.
         kind: `"none"`, for evaluation; `"flip"`, mirrors every image with probability
             1/2; `"pad_crop_flip"`, shifts it first by up to 4 pixels along each axis,
             filling up with zeros.
-        mean: Of each channel, [channels], in units of `max_value`.
+        mean: Of each channel, [channels], in units of `max_value`; None for text.
         std: Standard deviation, likewise.
         max_value: The largest value a pixel can have; see `Splits`.
 
     Returns:
-        float32 [batch, height, width, channels].
+        float32 [batch, height, width, channels]; text in the dtype it has.
 
     Raises:
-        RunError: If `kind` is unknown.
+        RunError: If `kind` is unknown, or is not for text.
         TypeError: If it needs a key and there is none.
     """
     if kind not in AUGMENTATIONS:
         raise errors.RunError(
             f"there is no augmentation {kind!r}; there are {', '.join(AUGMENTATIONS)}."
         )
+    if mean is None or std is None or max_value is None:
+        if kind != "none":
+            raise errors.RunError(
+                f'the augmentation {kind!r} is for images: take "none".'
+            )
+        return images
     if kind != "none":
         if key is None:
             raise TypeError(f"the augmentation {kind!r} needs a key, got None.")
@@ -258,13 +276,15 @@ def division(total: int, validation: float, num_train: int | None) -> tuple[int,
     return kept, taken
 
 
-def _stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
+def _order(labels: np.ndarray, seed: int) -> np.ndarray:
     """A random order of which every beginning has the classes in their proportions.
 
     Example r of the n of a class, in random order, stands at (r + u) / n, with one u
-    for each class, uniform in [0, 1).
+    for each class, uniform in [0, 1). An example of text has no class.
     """
     rng = np.random.default_rng(seed)
+    if labels.ndim > 1:
+        return rng.permutation(len(labels))
     position = np.empty(len(labels))
     for label in np.unique(labels):
         members = rng.permutation(np.flatnonzero(labels == label))

@@ -10,23 +10,23 @@ import pathlib
 import tempfile
 import zlib
 from collections.abc import Callable
-from typing import Any, Protocol, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
 import rich.console
 import rich.progress
 
 from adaste_jax import datasets
-from experiments import errors
+from experiments import errors, text
 
 _console = rich.console.Console(stderr=True)
 
 
 class Example(TypedDict):
-    """One image and its class."""
+    """One image and its class; or a piece of text and, byte by byte, what follows."""
 
-    image: Any  # uint8 [height, width, channels], PIL image, or encoded bytes
-    label: Any  # integer
+    image: Any  # uint8 [height, width, channels], PIL image, encoded; or uint8 [length]
+    label: Any  # integer; or uint8 [length]
 
 
 class Source(Protocol):
@@ -44,13 +44,33 @@ class Prepared(Protocol):
     as_data_source: Callable[..., Any]
 
 
+class Packaged(NamedTuple):
+    """A data set that needs no download.
+
+    Attributes:
+        read: Gives its splits, "train" and "test": inputs and labels.
+        num_classes: Labels are in 0 ... num_classes - 1.
+        max_value: The largest value of a pixel; None for text.
+    """
+
+    read: Callable[[], dict[str, tuple[np.ndarray, np.ndarray]]]
+    num_classes: int
+    max_value: int | None
+
+
+PACKAGED = {
+    "digits": Packaged(datasets.digits, 10, 16),
+    "pydoc_topics": Packaged(text.pydoc_topics, text.VALUES, None),
+}
+
+
 def source(name: str, split: str, data_dir: str | None = None) -> Source:
     """Random access to a split of a data set that need not fit into memory.
 
     Args:
         name: As in `data.load`.
         split: `"train"`, `"test"`, or a slice as TFDS writes it: `"train[:200]"`
-            (`"digits"` has whole splits only).
+            (those that are packaged have whole splits only).
         data_dir: As in `data.load`.
 
     Returns:
@@ -64,11 +84,11 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
         >>> len(images), images[0]["image"].shape
         (360, (8, 8, 1))
     """
-    if name == "digits":
-        splits = datasets.digits()
+    if name in PACKAGED:
+        splits = PACKAGED[name].read()
         if split not in splits:
             raise errors.RunError(
-                f"digits has no split {split!r}; it has {', '.join(splits)}."
+                f"{name} has no split {split!r}; it has {', '.join(splits)}."
             )
         images, labels = splits[split]
         return [

@@ -104,7 +104,7 @@ def stream(
 
     Args:
         source: Examples by number. An array image keeps its channels; a PIL image or
-            an encoded one (bytes) becomes RGB.
+            an encoded one (bytes) becomes RGB; text is an array with one axis.
         batch_size: Examples in a batch, over all processes.
         train: Whether to shuffle, repeat, and crop at random.
         seed: Of order and crops, at least 0.
@@ -119,7 +119,8 @@ def stream(
 
     Returns:
         An iterable of batches: `image`, uint8 [n, height, width, channels]; `label`,
-        int32 [n]; in evaluation `mask`, bool [n]; with n = batch_size / process_count.
+        int32 [n] (of text, both are [n, length]); in evaluation `mask`, bool [n]; with
+        n = batch_size / process_count.
         Its iterators have `get_state()`, a small dict to keep in a checkpoint, and
         `set_state(state)`, after which they give the batches that would have come. A
         state is for the same `num_workers`; the batches do not depend on it.
@@ -221,16 +222,19 @@ def _evaluation_example(
 
 
 def _decode(image: Any) -> np.ndarray:
-    """uint8 [height, width, channels] of an array, a PIL image or an encoded one."""
+    """uint8 [height, width, channels] of an array, a PIL image or an encoded one.
+
+    Text, uint8 [length], stays as it is.
+    """
     if isinstance(image, bytes):
         image = Image.open(io.BytesIO(image))
     if isinstance(image, Image.Image):
         image = image.convert("RGB")
     image = np.asarray(image)
-    if image.ndim != 3 or image.dtype != np.uint8:
+    if image.ndim not in (1, 3) or image.dtype != np.uint8:
         raise errors.RunError(
-            "images must be uint8 [height, width, channels], got "
-            f"{image.dtype} {list(image.shape)}."
+            "images must be uint8 [height, width, channels], and text uint8 [length]; "
+            f"got {image.dtype} {list(image.shape)}."
         )
     return image
 

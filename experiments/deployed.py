@@ -16,7 +16,7 @@ from adaste_jax import export
 from experiments import data, data_source, errors, feeds, models
 
 Logits = Callable[[Any, Any, jax.Array], Any]
-"""`logits(params, model_state, images)`, of uint8 images [batch, ...]."""
+"""`logits(params, model_state, inputs)`, of uint8 images or text [batch, ...]."""
 
 
 def describe(
@@ -36,9 +36,10 @@ def describe(
         Part of the metadata of a file.
     """
     size = config.image_size or None
-    shape = (
-        (size, size, len(splits.mean)) if size else np.shape(splits.test[0]["image"])
-    )
+    moments = {"mean": splits.mean, "std": splits.std}
+    shape = np.shape(splits.test[0]["image"])
+    if size and splits.mean is not None:
+        shape = (size, size, len(splits.mean))
     return {
         "architecture": {
             "network": config.model,
@@ -49,8 +50,7 @@ def describe(
         "input": {
             "shape": list(shape),
             "image_size": size,
-            "mean": splits.mean.tolist(),
-            "std": splits.std.tolist(),
+            **{name: None if m is None else m.tolist() for name, m in moments.items()},
             "max_value": splits.max_value,
         },
         "dataset": config.dataset,
@@ -58,7 +58,7 @@ def describe(
 
 
 def network(description: Mapping[str, Any]) -> Logits:
-    """The network of a description, from raw images to logits.
+    """The network of a description, from raw images or text to logits.
 
     Raises:
         RunError: If the description is incomplete, or names an unknown network.
@@ -131,7 +131,8 @@ def all_logits(
         most: How many images; 0 for all.
 
     Returns:
-        Logits by name, float32 [n, classes], and labels [n].
+        Logits by name, float32 [n, classes], and labels [n]; of text there is an axis
+        of positions after the first.
     """
     batches, resident = feeds.evaluation(
         source, batch_size=batch_size, image_size=image_size
@@ -154,11 +155,11 @@ def all_logits(
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean cross-entropy and accuracy."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=1))
-    losses = normaliser - shifted[np.arange(len(labels)), labels]
+    """Mean cross-entropy and accuracy, of logits [..., classes] and labels [...]."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    normaliser = np.log(np.exp(shifted).sum(axis=-1))
+    chosen = np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
     return {
-        "loss": float(losses.mean()),
-        "accuracy": float((logits.argmax(axis=1) == labels).mean()),
+        "loss": float((normaliser - chosen).mean()),
+        "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
     }

@@ -158,7 +158,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     console.print(table)
     console.print()
     table = rich.table.Table(box=None, pad_edge=False)
-    table.add_column(f"on {report['num_test']:,} test images", no_wrap=True)
+    table.add_column(f"on {report['num_test']:,} test examples", no_wrap=True)
     for name in ("accuracy", "loss", "difference", "changed"):
         table.add_column(name, justify="right")
     for name, path in report["paths"].items():
@@ -259,7 +259,7 @@ def _compared(
     return {
         **deployed.score(found, labels),
         "largest_difference": float(np.abs(found - expected).max()),
-        "other_predictions": int((found.argmax(1) != expected.argmax(1)).sum()),
+        "other_predictions": int((found.argmax(-1) != expected.argmax(-1)).sum()),
     }
 
 
@@ -290,7 +290,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
     parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
     parser.add_argument(
-        "--num_test", type=int, default=0, help="test images to compare; 0 is all"
+        "--num_test", type=int, default=0, help="test examples to compare; 0 is all"
     )
     arguments = parser.parse_args(argv)
     console = rich.console.Console()

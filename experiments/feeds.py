@@ -2,7 +2,8 @@
 
 A feed gives the batches of training from any step on, the same ones however often a
 run is interrupted. A batch is a dict, either of `index`, numbers of images in the
-resident data, or of `image` and `label` themselves.
+resident data, or of `image` and `label` themselves. What is said of images goes for
+text too; see `data.Arrays`.
 """
 
 import functools

@@ -97,8 +97,7 @@ def _train_and_test(
         with folder.writing():
             plots.draw_all(folder.path / "plots", folder.records(), run.latents(state))
     result = {
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
+        **{f"test_{name}": value for name, value in test.items()},
         "epochs": config.num_epochs,
         "seed": config.seed,
         "steps": step,

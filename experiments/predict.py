@@ -33,7 +33,7 @@ def load(
         path: A one-bit file, or a program: a name that ends in ".stablehlo".
 
     Returns:
-        The compiled function from uint8 images to logits, and the metadata.
+        The compiled function from uint8 images or text to logits, and the metadata.
 
     Raises:
         RunError: If the file cannot be read, or does not hold such a network.
@@ -102,7 +102,7 @@ def evaluate(
     found = list(np.shape(source[0]["image"]))
     if image_size is None and found != expected:
         raise errors.RunError(
-            f"the network takes images of shape {expected}, and those of the data set "
+            f"the network takes inputs of shape {expected}, and those of the data set "
             f"have {found}: give another --dataset."
         )
     logits, labels = deployed.all_logits(
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     console.print(
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "
-        f"({found['count']:,} images)",
+        f"({found['count']:,} examples)",
         highlight=False,
     )
 

@@ -1,6 +1,7 @@
 """A config made into functions: data, network, method, compiled steps."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,8 @@ from experiments import (
     processes,
     tally,
 )
+
+LN_2 = math.log(2)
 
 
 class Run:
@@ -59,11 +62,16 @@ class Run:
         if splits is None:
             splits = processes.primary_first(functools.partial(load, config))
         self.splits = splits
+        if splits.is_text and (config.augment != "none" or config.image_size):
+            raise errors.RunError(
+                f"{config.dataset} is text, and config.augment and config.image_size "
+                'are for images: leave them "none" and 0.'
+            )
         num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(
                 f"batch_size is {config.batch_size}, but there are only "
-                f"{num_examples} training images."
+                f"{num_examples} training examples."
             )
         self.feed = self._make_feed(keys_of(config.seed).order)
         self.num_steps = config.num_epochs * self.feed.steps_per_epoch
@@ -112,9 +120,9 @@ class Run:
             RunError: If `binary_exclude` does not fit the network.
         """
         keys = keys_of(self.config.seed if seed is None else seed)
-        sample = self._abstract_images()
-        images = jnp.zeros(sample.shape, sample.dtype)
-        variables = dict(self._network.init(keys.network, images, train=False))
+        sample = self._abstract_inputs()
+        inputs = jnp.zeros(sample.shape, sample.dtype)
+        variables = dict(self._network.init(keys.network, inputs, train=False))
         params = variables.pop("params")
         try:
             labels = optim.labels(params, {"latent": self.where} if self.where else {})
@@ -197,6 +205,9 @@ class Run:
         Args:
             state: Latents and batch-norm statistics.
             split: "train", "validation" or "test".
+
+        Returns:
+            `loss`, in nats, and `accuracy`; of text also `bits_per_byte`.
         """
         batches, resident = feeds.evaluation(
             getattr(self.splits, split),
@@ -209,10 +220,9 @@ class Run:
             for batch in batches
         ]
         total = {name: sum(float(part[name]) for part in sums) for name in sums[0]}
-        return {
-            "loss": total["loss"] / total["count"],
-            "accuracy": total["correct"] / total["count"],
-        }
+        loss = total["loss"] / total["count"]
+        found = {"loss": loss, "accuracy": total["correct"] / total["count"]}
+        return found | ({"bits_per_byte": loss / LN_2} if self.splits.is_text else {})
 
     def deployed_statistics(self, state: train.TrainState) -> Any:
         """Batch-norm statistics for the deployed weights.
@@ -223,6 +233,8 @@ class Run:
         model_state = state.model_state
         if self.where is None or int(state.step) >= self.method.soft_steps:
             return model_state
+        if not jax.tree.leaves(model_state):
+            return model_state  # no batch norm, no statistics
         for number, batch in enumerate(
             self.feed.sample(self.config.reestimate_batches)
         ):
@@ -265,8 +277,11 @@ class Run:
         )
         return inputs, labels
 
-    def _abstract_images(self) -> jax.ShapeDtypeStruct:
+    def _abstract_inputs(self) -> jax.ShapeDtypeStruct:
         """A batch of one input, without numbers."""
+        if self.splits.mean is None:
+            example = self.splits.train[0]["image"]
+            return jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
         if self.config.resident or not self.config.image_size:
             shape = self.splits.train[0]["image"].shape
         else:
@@ -277,14 +292,14 @@ class Run:
     def summary(self, state: train.TrainState) -> Any:
         """Parameters, bytes and multiply-adds; see `adaste_jax.summary`."""
 
-        def logits(params, images):
+        def logits(params, inputs):
             return self.forward(
-                params, state.model_state, images, train=False, key=None
+                params, state.model_state, inputs, train=False, key=None
             )[0]
 
         where = False if self.where is None else self.where
         return adaste_jax.summary(
-            logits, self.deployed(state.params), self._abstract_images(), where=where
+            logits, self.deployed(state.params), self._abstract_inputs(), where=where
         )
 
     def deployed(self, params: Any) -> Any:
@@ -343,7 +358,7 @@ def load(
     Raises:
         RunError: If it cannot be had.
     """
-    if config.resident or config.dataset == "digits":
+    if config.resident or config.dataset in data_source.PACKAGED:
         return data.load(
             config.dataset,
             data_dir=config.data_dir or None,

@@ -14,7 +14,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 128  # over all devices
     config.eval_batch_size = 500  # likewise; the last batch is filled up
 
-    config.dataset = "digits"  # or a TFDS name: cifar10, fashion_mnist, mnist, ...
+    # Or pydoc_topics, a text, or a TFDS name: cifar10, fashion_mnist, mnist, ...
+    config.dataset = "digits"
     config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
     config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax
     config.num_train = 0  # use only so many training images; 0 is all

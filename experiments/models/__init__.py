@@ -1,7 +1,9 @@
 """The networks of the experiments: plain Flax Linen modules with float layers.
 
-They become binary from outside, by `adaste_jax.binarize`. Every parameter is the
-`kernel` of a dense layer or a convolution; images are [batch, height, width, channels].
+They become binary from outside, by `adaste_jax.binarize`. Where there is batch norm,
+every parameter is the `kernel` of a dense layer or a convolution; transformers have
+embeddings, positions and layer norms besides, which stay real. Images are [batch,
+height, width, channels], text is [batch, length].
 """
 
 import dataclasses
@@ -10,14 +12,18 @@ from typing import Any
 from flax import linen as nn
 
 from experiments import errors
+from experiments.models.language_model import LanguageModel
 from experiments.models.mlp import MLP
 from experiments.models.resnet import ResNet18
 from experiments.models.vgg import VGGSmall
+from experiments.models.vit import ViT
 
 MODELS: dict[str, type[nn.Module]] = {
+    "language_model": LanguageModel,
     "mlp": MLP,
     "resnet18": ResNet18,
     "vgg_small": VGGSmall,
+    "vit": ViT,
 }
 
 
@@ -30,7 +36,7 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
         **options: Other attributes of the network.
 
     Returns:
-        The module; `init` it with a float batch.
+        The module; `init` it with a float batch, a `language_model` with integers.
 
     Raises:
         RunError: If the name or an option is unknown.
@@ -58,4 +64,4 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
     return MODELS[name](num_classes=num_classes, **options)
 
 
-__all__ = ["MLP", "MODELS", "ResNet18", "VGGSmall", "create"]
+__all__ = ["MLP", "MODELS", "LanguageModel", "ResNet18", "VGGSmall", "ViT", "create"]

@@ -80,9 +80,9 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 
 
 def head(x: jax.Array, num_classes: int, *, dtype: Dtype | None) -> jax.Array:
-    """The last layer, `head`: float32 logits [batch, num_classes].
+    """The last layer, `head`: float32 logits [batch, ..., num_classes].
 
     A sum over thousands of weights of size 1 is far from the range in which the
-    softmax learns; a `Norm` after it brings it back.
+    softmax learns; a norm after it brings it back.
     """
     return dense(num_classes, dtype=dtype, name="head")(x).astype(jnp.float32)

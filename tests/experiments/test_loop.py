@@ -212,7 +212,7 @@ def test_methods_train(tmp_path, method):
         ({"num_epochs": 0}, "num_epochs must be at least 1, got 0"),
         ({"validation": 1.5}, "validation"),
         ({"batch_size": 66}, "multiple of the 8 devices"),
-        ({"batch_size": 4000}, "only 400 training images"),
+        ({"batch_size": 4000}, "only 400 training examples"),
         ({"num_train": 4000}, "num_train is 4000"),
         (
             {"binary_exclude": ("^Dense_7/",)},

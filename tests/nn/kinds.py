@@ -1,4 +1,4 @@
-"""Kinds of layers, and a convolution that is too plain to be wrong."""
+"""Kinds of layers, as Linen and NNX name them, and a convolution by brute force."""
 
 import itertools
 from typing import Any, NamedTuple
@@ -42,6 +42,85 @@ CONVOLUTIONS = {
         (3, 2),
         {"padding": ((2, 0), (0, 1)), "feature_group_count": 3},
         ((2, 0), (0, 1)),
+    ),
+}
+
+
+class Product(NamedTuple):
+    """A layer with one latent: its name in Flax, its arguments, and its inputs."""
+
+    linen: str
+    nnx: str
+    inputs: np.ndarray
+    linen_options: dict[str, Any]
+    nnx_options: dict[str, Any]
+    shared: dict[str, Any]  # options that both name alike
+
+    @property
+    def init(self) -> str:
+        """The option that draws the latents."""
+        return "embedding_init" if self.linen == "Embed" else "kernel_init"
+
+
+def _real(*shape: int) -> np.ndarray:
+    """Inputs without symmetry."""
+    rng = np.random.default_rng(len(shape) + shape[0])
+    return rng.normal(0.3, 1.2, shape).astype(np.float32)
+
+
+PRODUCTS = {
+    "dense": Product(
+        "Dense",
+        "Linear",
+        _real(5, 3),
+        {"features": 4},
+        {"in_features": 3, "out_features": 4},
+        {},
+    ),
+    "general": Product(
+        "DenseGeneral",
+        "LinearGeneral",
+        _real(2, 3, 5, 4),
+        {"features": (2, 3), "axis": (1, -1)},
+        {"in_features": (3, 4), "out_features": (2, 3), "axis": (1, -1)},
+        {},
+    ),
+    "batched_general": Product(
+        "DenseGeneral",
+        "LinearGeneral",
+        _real(2, 5, 3),
+        {"features": 4, "batch_dims": (0,)},
+        {"in_features": 3, "out_features": 4, "batch_axis": {0: 2}},
+        {},
+    ),
+    "transposed": Product(
+        "ConvTranspose",
+        "ConvTranspose",
+        _real(2, 4, 3, 2),
+        {"features": 3},
+        {"in_features": 2, "out_features": 3},
+        {"kernel_size": (3, 2), "strides": (2, 1), "padding": "SAME"},
+    ),
+    "transposed_kernel": Product(
+        "ConvTranspose",
+        "ConvTranspose",
+        _real(2, 4, 2),
+        {"features": 3},
+        {"in_features": 2, "out_features": 3},
+        {
+            "kernel_size": (3,),
+            "strides": (2,),
+            "padding": "VALID",
+            "transpose_kernel": True,
+        },
+    ),
+    "embed": Product(
+        "Embed",
+        "Embed",
+        np.array([[3, 0, 6], [3, 3, 1]], np.int32),  # not all, and one thrice
+        {},
+        {},
+        {"num_embeddings": 7, "features": 4},
     ),
 }
 

@@ -24,21 +24,23 @@ def convolutions(kind, **options):
     return layer, nn.Conv(kind.features, kind.kernel_size, **shared)
 
 
-def dense(**options):
-    """A binary dense layer, the layer of Flax that it replaces, and inputs."""
-    inputs = np.random.default_rng(1).normal(0.3, 1.2, (5, 3)).astype(np.float32)
-    layer = linen.BinaryDense(4, kernel_init=LATENT_INIT, **options)
-    return layer, nn.Dense(4, kernel_init=LATENT_INIT), inputs
-
-
 def layer_twin_inputs(kind, **options):
-    if kind == "dense":
-        return dense(**options)
-    convolution = CONVOLUTIONS[kind]
-    return *convolutions(convolution, **options), kinds.inputs(convolution)
+    """A binary layer, the layer of Flax that it replaces, and inputs."""
+    if kind in CONVOLUTIONS:
+        convolution = CONVOLUTIONS[kind]
+        return *convolutions(convolution, **options), kinds.inputs(convolution)
+    spec = kinds.PRODUCTS[kind]
+    shared = {**spec.shared, **spec.linen_options, spec.init: LATENT_INIT}
+    twin = {key: options[key] for key in ("use_bias",) if key in options}
+    layer = getattr(linen, f"Binary{spec.linen}")(**shared, **options)
+    return layer, getattr(nn, spec.linen)(**shared, **twin), spec.inputs
 
 
-every_kind = pytest.mark.parametrize("kind", ["dense", *CONVOLUTIONS])
+def dense(**options):
+    return layer_twin_inputs("dense", **options)
+
+
+every_kind = pytest.mark.parametrize("kind", [*kinds.PRODUCTS, *CONVOLUTIONS])
 strict = pytest.mark.usefixtures("strict_dtypes")
 
 
@@ -53,10 +55,7 @@ def test_tree_and_initial_values_are_those_of_flax(kind):
     layer, twin, inputs = layer_twin_inputs(kind, estimator=estimators.ste_clipped)
     variables = layer.init(jax.random.key(0), inputs)
     assert trees_equal(variables, twin.init(jax.random.key(0), inputs))
-    assert (
-        jax.tree.leaves(jax.tree.map(lambda leaf: leaf.dtype, variables))
-        == [jnp.float32] * 2
-    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
 @strict
@@ -71,17 +70,19 @@ def test_outputs_and_gradients_are_those_of_flax_at_the_deployed_weights(kind):
         ramp = jnp.arange(outputs.size, dtype=jnp.float32).reshape(outputs.shape)
         return jnp.sum(jnp.sin(ramp) * outputs), outputs
 
-    differentiate = jax.grad(loss, argnums=(1, 2), has_aux=True)
+    # The gradient of tokens has no numbers, and compares equal.
+    differentiate = jax.grad(loss, argnums=(1, 2), has_aux=True, allow_int=True)
     (grads, input_grad), outputs = differentiate(layer, params, inputs)
-    deployed = adaste_jax.deploy(params)
+    deployed = adaste_jax.deploy(params, where=layer.latent)
     (expected, expected_input), expected_outputs = differentiate(twin, deployed, inputs)
-    passes = np.abs(params["kernel"]) <= 1
+    latent = np.asarray(params[layer.latent])
+    passes = np.abs(latent) <= 1
     assert 0 < passes.sum() < passes.size
+    assert set(np.unique(deployed[layer.latent])) == {-1.0, 1.0}
     np.testing.assert_array_equal(outputs, expected_outputs)
     np.testing.assert_array_equal(input_grad, expected_input)
-    expected_kernel = np.where(passes, expected["kernel"], 0)
-    np.testing.assert_array_equal(grads["kernel"], expected_kernel)
-    np.testing.assert_array_equal(grads["bias"], expected["bias"])
+    expected[layer.latent] = np.where(passes, expected[layer.latent], 0)
+    assert trees_equal(grads, expected)
 
 
 @strict
@@ -131,7 +132,7 @@ def test_input_estimator_has_its_own_backward_rule():
 
 
 @strict
-@pytest.mark.parametrize("kind", ["dense", "2d"])
+@pytest.mark.parametrize("kind", ["dense", "2d", "general", "embed"])
 def test_estimator_sees_the_latents_in_float32_before_the_cast_to_bfloat16(kind):
     """1 + 2^-10 is 1 in bfloat16, so an estimator that sees the cast would be told."""
     seen = []
@@ -141,38 +142,44 @@ def test_estimator_sees_the_latents_in_float32_before_the_cast_to_bfloat16(kind)
         return jnp.where(latent > 1, 1.0, -1.0).astype(latent.dtype)
 
     layer, twin, inputs = layer_twin_inputs(kind, estimator=above_one)
+    init = "embedding_init" if kind == "embed" else "kernel_init"
     layer = layer.clone(
-        dtype=jnp.bfloat16, kernel_init=nn.initializers.constant(1 + 2**-10)
+        dtype=jnp.bfloat16, **{init: nn.initializers.constant(1 + 2**-10)}
     )
     outputs, variables = layer.init_with_output(jax.random.key(0), inputs)
+    latent = variables["params"][layer.latent]
     assert seen == [jnp.float32]
-    assert variables["params"]["kernel"].dtype == jnp.float32
+    assert latent.dtype == jnp.float32
     assert outputs.dtype == jnp.bfloat16
-    one = jnp.ones_like(variables["params"]["kernel"])
-    ones = {"params": variables["params"] | {"kernel": one}}
+    ones = {"params": variables["params"] | {layer.latent: jnp.ones_like(latent)}}
     expected = twin.clone(dtype=jnp.bfloat16).apply(ones, inputs)
     np.testing.assert_array_equal(outputs, expected)
 
 
 @strict
-@pytest.mark.parametrize("kind", ["dense", "grouped"])
-def test_scale_is_one_more_leaf_and_multiplies_output_channels(kind):
+@pytest.mark.parametrize(
+    "kind", ["dense", "general", "grouped", "transposed_kernel", "embed"]
+)
+def test_scale_is_one_more_leaf_and_multiplies_output_features(kind):
+    options = {} if kind == "embed" else {"use_bias": False}
     layer, twin, inputs = layer_twin_inputs(
-        kind, estimator=estimators.ste_identity, use_scale=True, use_bias=False
+        kind, estimator=estimators.ste_identity, use_scale=True, **options
     )
     params = layer.init(jax.random.key(0), inputs)["params"]
-    assert sorted(params) == ["kernel", "scale"]
+    assert sorted(params) == sorted([layer.latent, "scale"])
     np.testing.assert_array_equal(params["scale"], np.ones(layer.features))
-    scale = np.arange(1, layer.features + 1, dtype=np.float32) / 4
-    weights = {"kernel": jnp.where(params["kernel"] >= 0, 1.0, -1.0)}
-    plain = np.asarray(twin.clone(use_bias=False).apply({"params": weights}, inputs))
+    scale = np.arange(1, params["scale"].size + 1, dtype=np.float32) / 4
+    scale = scale.reshape(params["scale"].shape)
+    weights = {layer.latent: jnp.where(params[layer.latent] >= 0, 1.0, -1.0)}
+    twin = twin.clone(**options)
+    plain = np.asarray(twin.apply({"params": weights}, inputs))
     scaled, pullback = jax.vjp(
         lambda scale: layer.apply({"params": params | {"scale": scale}}, inputs), scale
     )
     np.testing.assert_allclose(scaled, plain * scale, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
         pullback(jnp.ones_like(scaled))[0],
-        plain.reshape(-1, layer.features).sum(0),
+        plain.reshape(-1, *scale.shape).sum(0),
         rtol=1e-4,
         atol=1e-4,
     )

@@ -16,34 +16,41 @@ CONVOLUTIONS = kinds.CONVOLUTIONS
 LATENT_INIT = nnx.initializers.normal(1.0)
 ANNEALED = {"estimator": estimators.adaste, "hyperparameters": {"mu": 0.01}}
 
-every_kind = pytest.mark.parametrize("kind", ["dense", *CONVOLUTIONS])
+every_kind = pytest.mark.parametrize("kind", [*kinds.PRODUCTS, *CONVOLUTIONS])
 strict = pytest.mark.usefixtures("strict_dtypes")
 
 
 def inputs_of(kind):
-    if kind == "dense":
-        return np.random.default_rng(1).normal(0.3, 1.2, (5, 3)).astype(np.float32)
-    return kinds.inputs(CONVOLUTIONS[kind])
+    if kind in CONVOLUTIONS:
+        return kinds.inputs(CONVOLUTIONS[kind])
+    return kinds.PRODUCTS[kind].inputs
 
 
 def make(kind, **options):
     """A binary layer, and the layer of Flax that it replaces, with other latents."""
-    if kind == "dense":
-        shared = {"kernel_init": LATENT_INIT}
-        layer = layers.BinaryLinear(3, 4, **shared, **options, rngs=nnx.Rngs(0))
-        return layer, nnx.Linear(3, 4, **shared, rngs=nnx.Rngs(1))
-    spec = CONVOLUTIONS[kind]
-    shapes = spec.channels, spec.features, spec.kernel_size
-    shared = dict(spec.options, kernel_init=LATENT_INIT)
-    layer = layers.BinaryConv(*shapes, **shared, **options, rngs=nnx.Rngs(0))
-    return layer, nnx.Conv(*shapes, **shared, rngs=nnx.Rngs(1))
+    if kind in CONVOLUTIONS:
+        spec = CONVOLUTIONS[kind]
+        name, given = "Conv", (spec.channels, spec.features, spec.kernel_size)
+        shared = dict(spec.options, kernel_init=LATENT_INIT)
+    else:
+        product = kinds.PRODUCTS[kind]
+        name, given = product.nnx, ()
+        shared = {**product.shared, **product.nnx_options, product.init: LATENT_INIT}
+    layer = getattr(layers, f"Binary{name}")(
+        *given, **shared, **options, rngs=nnx.Rngs(0)
+    )
+    return layer, getattr(nnx, name)(*given, **shared, rngs=nnx.Rngs(1))
 
 
 def make_linen(kind, **options):
-    if kind == "dense":
-        return linen.BinaryDense(4, **options)
-    spec = CONVOLUTIONS[kind]
-    return linen.BinaryConv(spec.features, spec.kernel_size, **spec.options, **options)
+    if kind in CONVOLUTIONS:
+        spec = CONVOLUTIONS[kind]
+        return linen.BinaryConv(
+            spec.features, spec.kernel_size, **spec.options, **options
+        )
+    product = kinds.PRODUCTS[kind]
+    layer = getattr(linen, f"Binary{product.linen}")
+    return layer(**product.shared, **product.linen_options, **options)
 
 
 @strict
@@ -57,22 +64,28 @@ def test_state_is_that_of_flax_and_a_float_checkpoint_loads(kind):
     assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, checkpoint)
     nnx.update(layer, checkpoint)
     inputs = inputs_of(kind)
-    nnx.update(twin, adaste_jax.deploy(checkpoint))
+    nnx.update(twin, adaste_jax.deploy(checkpoint, where=layer.latent))
     np.testing.assert_array_equal(layer(inputs), twin(inputs))
 
 
 @strict
-@pytest.mark.parametrize("padding_value", [0.0, 1.0])
 @pytest.mark.parametrize("use_scale", [False, True])
-@every_kind
+@pytest.mark.parametrize(
+    ("kind", "padding_value"),
+    [
+        *((kind, 0.0) for kind in (*kinds.PRODUCTS, *CONVOLUTIONS)),
+        *((kind, 1.0) for kind in CONVOLUTIONS),
+    ],
+)
 def test_outputs_and_gradients_are_those_of_linen(kind, use_scale, padding_value):
     options = {
         "estimator": estimators.adaste,
         "hyperparameters": {"mu": 0.5},
         "use_scale": use_scale,
-        "input_estimator": estimators.ste_clipped,
     }
-    if kind != "dense":
+    if kind != "embed":
+        options["input_estimator"] = estimators.ste_clipped
+    if kind in CONVOLUTIONS:
         options["padding_value"] = padding_value
     layer, _ = make(kind, **options)
     inputs = inputs_of(kind)
@@ -93,7 +106,7 @@ def test_outputs_and_gradients_are_those_of_linen(kind, use_scale, padding_value
     np.testing.assert_array_equal(outputs, expected)
     np.testing.assert_array_equal(input_grad, expected_input_grad)
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(grads), expected_grads)
-    assert any(np.any(leaf) for leaf in jax.tree.leaves(expected_grads["kernel"]))
+    assert np.any(expected_grads[layer.latent])
 
 
 @strict

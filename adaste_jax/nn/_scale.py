@@ -1,0 +1,20 @@
+"""A learned number for each output feature."""
+
+from collections.abc import Sequence
+
+import jax
+
+
+def multiply(weight: jax.Array, scale: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """Multiplies `weight` by `scale`, whose axes are those `axes` of it.
+
+    Args:
+        weight: Any shape.
+        scale: The shape of `weight` along `axes`.
+        axes: Ascending, counted from the end: -1 is the last.
+    """
+    shape = [
+        size if axis in axes else 1
+        for axis, size in zip(range(-weight.ndim, 0), weight.shape, strict=True)
+    ]
+    return weight * scale.reshape(shape)

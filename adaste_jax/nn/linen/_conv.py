@@ -1,0 +1,100 @@
+"""Convolutions."""
+
+import jax
+from flax import linen as nn
+
+from adaste_jax.nn import _padding
+from adaste_jax.nn.linen import _base
+
+
+class BinaryConv(_base.BinaryProduct, nn.Conv, kw_only=True):
+    """`nn.Conv` with a binary kernel; the bias stays real.
+
+    In one, two or three dimensions after `kernel_size`, grouped and depthwise by
+    `feature_group_count`. Takes the fields of `nn.Conv`, and these by keyword.
+
+    Attributes:
+        estimator: As in `BinaryDense`.
+        hyperparameters: As in `BinaryDense`.
+        use_scale: As in `BinaryDense`.
+        input_estimator: As in `BinaryDense`.
+        padding_value: What the inputs are padded with, after `input_estimator`. With
+            binary activations, 1 or -1 keeps them binary. Where it is not 0, `padding`
+            is "SAME", "SAME_LOWER", "VALID", a number or pairs of numbers.
+
+    Raises:
+        ValueError: When called with a `padding_value` and a `padding` or
+            `input_dilation` that do not go together.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> from adaste_jax.nn import linen
+        >>> layer = linen.BinaryConv(
+        ...     8,
+        ...     kernel_size=(3, 3),
+        ...     estimator=estimators.ste_clipped,
+        ...     input_estimator=estimators.ste_clipped,
+        ...     padding_value=1.0,
+        ... )
+        >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 6, 6, 2)))
+        >>> jax.tree.map(jnp.shape, variables)
+        {'params': {'bias': (8,), 'kernel': (3, 3, 2, 8)}}
+        >>> layer.apply(variables, jnp.ones((1, 6, 6, 2))).shape
+        (1, 6, 6, 8)
+    """
+
+    padding_value: float = 0.0
+
+    @nn.nowrap
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Applies the layer to inputs of shape [..., *spatial, in]."""
+        if self.padding_value == 0 or self.scope is None:  # not bound: Flax explains
+            return super().__call__(inputs)
+        inputs = self._estimate_inputs(inputs)
+        size = self.kernel_size
+        padded = _padding.pad(
+            inputs,
+            self.padding_value,
+            kernel_size=(size,) if isinstance(size, int) else size,
+            strides=self.strides,
+            padding=self.padding,
+            input_dilation=self.input_dilation,
+            kernel_dilation=self.kernel_dilation,
+        )
+        # The same layer, on the same variables, for inputs that are padded already.
+        layer = self.clone(parent=self.scope.rewound(), padding="VALID")
+        return nn.Conv.__call__(layer, padded)
+
+
+class BinaryConvTranspose(_base.BinaryProduct, nn.ConvTranspose, kw_only=True):
+    """`nn.ConvTranspose` with a binary kernel; the bias stays real.
+
+    Takes the fields of `nn.ConvTranspose`, and these by keyword. There is no
+    `padding_value`: between the inputs stand zeros anyway, where there are strides.
+
+    Attributes:
+        estimator: As in `BinaryDense`.
+        hyperparameters: As in `BinaryDense`.
+        use_scale: As in `BinaryDense`.
+        input_estimator: As in `BinaryDense`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> from adaste_jax.nn import linen
+        >>> layer = linen.BinaryConvTranspose(
+        ...     8, (3, 3), strides=(2, 2), estimator=estimators.ste_clipped
+        ... )
+        >>> outputs, variables = layer.init_with_output(
+        ...     jax.random.key(0), jnp.ones((1, 6, 6, 2))
+        ... )
+        >>> outputs.shape, variables["params"]["kernel"].shape
+        ((1, 12, 12, 8), (3, 3, 2, 8))
+    """
+
+    @nn.nowrap
+    def _output_axes(self) -> tuple[int, ...]:
+        return (-2,) if self.transpose_kernel else (-1,)

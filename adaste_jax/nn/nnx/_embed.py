@@ -1,0 +1,47 @@
+"""Embeddings."""
+
+from typing import Any, ClassVar
+
+import jax
+from flax import nnx
+
+from adaste_jax.nn.nnx import _base
+
+
+class BinaryEmbed(_base.Binary, nnx.Embed):
+    """`nnx.Embed` with binary embeddings.
+
+    Takes the arguments of `nnx.Embed`, and these by keyword. Each call of the layer or
+    of `attend` estimates the table anew. Embeddings that are tied, looked up and
+    attended to in one loss, need `adaste_jax.binarize` where the rule is not additive.
+
+    The parameter is called `embedding`, which `adaste_jax.kernels` does not select:
+    `adaste_jax.deploy`, `export.save` and the like need
+    `where=("kernel", "embedding")`.
+
+    Args:
+        estimator: As in `BinaryLinear`, of the table [num_embeddings, features].
+        hyperparameters: As in `BinaryLinear`.
+        use_scale: Whether the table is multiplied by a learned number per feature:
+            one more parameter, `scale` of shape [features], ones at first.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> from adaste_jax.nn import nnx as layers
+        >>> layer = layers.BinaryEmbed(
+        ...     256, 4, estimator=estimators.ste_clipped, rngs=nnx.Rngs(0)
+        ... )
+        >>> layer.embedding.shape, layer(jnp.array([[7, 0, 255]])).shape
+        ((256, 4), (1, 3, 4))
+    """
+
+    latent: ClassVar[str] = "embedding"
+
+    def __call__(self, inputs: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        """Looks tokens of any shape up; returns [..., features]."""
+        return nnx.Embed.__call__(self._estimated(), inputs, *args, **kwargs)
+
+    def attend(self, query: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+        """Products of a query [..., features] with all embeddings."""
+        return nnx.Embed.attend(self._estimated(), query, *args, **kwargs)

@@ -1,0 +1,41 @@
+r"""A binary language model of bytes, on the text of Python's language reference.
+
+A causal transformer on pieces of 128 bytes. All products are with one-bit weights; the
+embedding, positions and norms stay real. The text ships with Python, so nothing is
+downloaded, and another version of Python has another text.
+
+    python -m experiments.main --config=experiments/configs/language_model.py \
+        --workdir=runs/language_model [--config.method=ste]
+
+Result: see docs/results/transformers.md.
+"""
+
+import ml_collections
+
+from experiments.configs import base
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+    """`variant` is "full", or "smoke" for a run of seconds."""
+    config = base.get_config()
+    config.dataset = "pydoc_topics"
+    config.num_epochs = 10
+    config.batch_size = 32
+    config.eval_batch_size = 64
+    config.model = "language_model"
+    config.model_options.width = 96
+    config.model_options.depth = 3
+    config.model_options.heads = 4
+    if variant == "smoke":
+        config.num_epochs = 1
+        config.batch_size = 16
+        config.eval_batch_size = 16
+        config.num_train = 48
+        config.num_test = 32
+        config.validation = 0.01
+        config.model_options.width = 16
+        config.model_options.depth = 1
+        config.model_options.heads = 2
+    elif variant != "full":
+        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
+    return config

@@ -1,0 +1,46 @@
+r"""A small binary vision transformer on Fashion-MNIST.
+
+Patches of 7 x 7 pixels, so that an epoch takes half a minute on one CPU core. On
+CIFAR-10 a transformer needs an accelerator and many epochs to be worth a figure:
+
+    python -m experiments.main --config=experiments/configs/vit_fashion_mnist.py \
+        --workdir=runs/vit_cifar10 --config.dataset=cifar10 \
+        --config.augment=pad_crop_flip --config.num_epochs=200 \
+        --config.model_options.patch=4 --config.model_options.width=256
+
+Here:
+
+    python -m experiments.main --config=experiments/configs/vit_fashion_mnist.py \
+        --workdir=runs/vit_fashion_mnist [--config.method=ste]
+
+Result: see docs/results/transformers.md.
+"""
+
+import ml_collections
+
+from experiments.configs import base
+
+
+def get_config(variant: str = "full") -> ml_collections.ConfigDict:
+    """`variant` is "full", or "smoke" for a run of seconds."""
+    config = base.get_config()
+    config.dataset = "fashion_mnist"
+    config.num_epochs = 5
+    config.model = "vit"
+    config.model_options.patch = 7
+    config.model_options.width = 64
+    config.model_options.depth = 4
+    config.model_options.heads = 4
+    if variant == "smoke":
+        config.num_epochs = 1
+        config.batch_size = 32
+        config.num_train = 128
+        config.num_test = 128
+        config.validation = 0.01
+        config.model_options.patch = 14
+        config.model_options.width = 16
+        config.model_options.depth = 1
+        config.model_options.heads = 2
+    elif variant != "full":
+        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
+    return config

@@ -1,0 +1,52 @@
+"""A small causal language model of bytes."""
+
+import jax
+from flax import linen as nn
+from flax.typing import Dtype
+
+from experiments.models import layers, transformer
+
+
+class LanguageModel(nn.Module):
+    """An embedding, positions, blocks that look back only, and a `head`.
+
+    Attributes:
+        num_classes: Number of different tokens, and of logits.
+        width: Features of a token.
+        depth: Number of blocks.
+        heads: Heads of each attention.
+        use_logit_norm: Layer norm on the logits.
+        dtype: Of the activations; default that of the parameters.
+
+    Reference:
+        Radford et al., "Language Models are Unsupervised Multitask Learners", OpenAI,
+        2019 (GPT-2, whose order of layers this is but for the added norms; see
+        `transformer.Block`).
+    """
+
+    num_classes: int
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    use_logit_norm: bool = True
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits [batch, length, num_classes] of the next token, of [batch, length].
+
+        Logits at a position depend on the tokens up to it alone. Tokens are integers of
+        any dtype.
+        """
+        del train
+        mask = nn.make_causal_mask(x, dtype=bool)
+        x = nn.Embed(self.num_classes, self.width, dtype=self.dtype, name="embed")(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="embed_norm")(x)
+        shape = (1, *x.shape[1:])
+        positions = self.param("positions", transformer.POSITION_INIT, shape)
+        x = x + positions.astype(x.dtype)
+        for _ in range(self.depth):
+            x = transformer.Block(self.heads, dtype=self.dtype)(x, mask)
+        x = nn.LayerNorm(dtype=self.dtype, name="last_norm")(x)
+        x = layers.head(x, self.num_classes, dtype=self.dtype)
+        return nn.LayerNorm(name="head_norm")(x) if self.use_logit_norm else x

@@ -1,0 +1,64 @@
+"""A small vision transformer."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.typing import Dtype
+
+from experiments.models import layers, transformer
+
+
+class ViT(nn.Module):
+    """Patches through a `stem`, positions, blocks, mean over positions and a `head`.
+
+    Attributes:
+        num_classes: Number of logits.
+        patch: Side of the square patches, which the image must be divisible by.
+        width: Features of a patch.
+        depth: Number of blocks.
+        heads: Heads of each attention.
+        use_logit_norm: Layer norm on the logits.
+        dtype: Of the activations; default that of the input.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image
+        Recognition at Scale", ICLR 2021, https://arxiv.org/abs/2010.11929.
+    """
+
+    num_classes: int
+    patch: int = 4
+    width: int = 128
+    depth: int = 6
+    heads: int = 4
+    use_logit_norm: bool = True
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits [batch, num_classes] of images [batch, height, width, channels]."""
+        del train
+        side = (self.patch, self.patch)
+        if x.shape[1] % self.patch or x.shape[2] % self.patch:
+            raise ValueError(
+                f"images of {x.shape[1]} x {x.shape[2]} pixels cannot be cut into "
+                f"patches of {self.patch} x {self.patch}: choose another `patch`."
+            )
+        x = nn.Conv(
+            self.width,
+            side,
+            strides=side,
+            use_bias=False,
+            kernel_init=layers.KERNEL_INIT,
+            dtype=self.dtype,
+            name="stem",
+        )(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="stem_norm")(x)
+        x = x.reshape(x.shape[0], -1, self.width)
+        shape = (1, *x.shape[1:])
+        positions = self.param("positions", transformer.POSITION_INIT, shape)
+        x = x + positions.astype(x.dtype)
+        for _ in range(self.depth):
+            x = transformer.Block(self.heads, dtype=self.dtype)(x)
+        x = nn.LayerNorm(dtype=self.dtype, name="last_norm")(jnp.mean(x, axis=1))
+        x = layers.head(x, self.num_classes, dtype=self.dtype)
+        return nn.LayerNorm(name="head_norm")(x) if self.use_logit_norm else x

@@ -1,0 +1,57 @@
+"""A text that ships with Python, as bytes, for a small language model."""
+
+import numpy as np
+
+from experiments import errors
+
+LENGTH = 128
+"""Bytes in an example."""
+
+VALUES = 256
+"""Values that a byte can have."""
+
+
+def pydoc_topics() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The language reference of this Python, as `help("while")` shows it.
+
+    80 topics in a fixed random order, without paragraphs that have come before (several
+    topics quote each other), cut into pieces of 128 bytes. The last tenth is for
+    testing, so no sentence of it is trained on. Another version of Python has another
+    text.
+
+    Returns:
+        `"train"` (2,655 examples in Python 3.11.7) and `"test"` (294), each a pair of
+        bytes, uint8 [n, 128], and of the bytes that follow them, uint8 [n, 128].
+
+    Raises:
+        RunError: If this Python comes without the text.
+
+    Reference:
+        "The Python Language Reference", Python Software Foundation, PSF License
+        Version 2; read from `pydoc_data.topics`.
+
+    Example:
+        >>> inputs, following = pydoc_topics()["test"]
+        >>> inputs.shape[1], bool((inputs[:, 1:] == following[:, :-1]).all())
+        (128, True)
+    """
+    try:
+        from pydoc_data.topics import topics
+    except ImportError as error:
+        raise errors.RunError(
+            "this Python comes without pydoc_data, the text of its language reference: "
+            "install its standard library in full."
+        ) from error
+    names = np.random.default_rng(0).permutation(sorted(topics))
+    paragraphs = (part for name in names for part in topics[name].split("\n\n"))
+    text = "\n\n".join(dict.fromkeys(paragraphs))
+    values = np.frombuffer(text.encode("utf-8"), np.uint8)
+    size = (len(values) - 1) // LENGTH
+    inputs, following = (
+        values[shift : shift + size * LENGTH].reshape(size, LENGTH) for shift in (0, 1)
+    )
+    end = size - size // 10
+    return {
+        "train": (inputs[:end], following[:end]),
+        "test": (inputs[end:], following[end:]),
+    }
