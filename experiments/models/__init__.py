@@ -12,11 +12,12 @@ from flax import linen as nn
 from experiments import errors
 from experiments.models.mlp import MLP
 from experiments.models.resnet import ResNet18
-from experiments.models.vgg import VGGSmall
+from experiments.models.vgg import VGG16, VGGSmall
 
 MODELS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "resnet18": ResNet18,
+    "vgg16": VGG16,
     "vgg_small": VGGSmall,
 }
 
@@ -58,4 +59,4 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
     return MODELS[name](num_classes=num_classes, **options)
 
 
-__all__ = ["MLP", "MODELS", "ResNet18", "VGGSmall", "create"]
+__all__ = ["MLP", "MODELS", "VGG16", "ResNet18", "VGGSmall", "create"]
