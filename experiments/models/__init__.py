@@ -7,6 +7,7 @@ They become binary from outside, by `adaste_jax.binarize`. Every parameter is th
 import dataclasses
 from typing import Any
 
+import ml_collections
 from flax import linen as nn
 
 from experiments import errors
@@ -59,4 +60,10 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
     return MODELS[name](num_classes=num_classes, **options)
 
 
-__all__ = ["MLP", "MODELS", "VGG16", "ResNet18", "VGGSmall", "create"]
+def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The options for `create` that a config gives; see `configs/base.py`."""
+    options = config.model_options.to_dict()
+    return options if config.dtype == "float32" else options | {"dtype": config.dtype}
+
+
+__all__ = ["MLP", "MODELS", "VGG16", "ResNet18", "VGGSmall", "create", "options_of"]
