@@ -3,7 +3,7 @@
 import jax
 import ml_collections
 
-from experiments import data, errors
+from experiments import data, errors, image_folder
 
 _LEAST = {
     "num_epochs": 1,
@@ -67,6 +67,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     if config.dtype not in DTYPES:
         raise errors.RunError(
             f"config.dtype must be one of {', '.join(DTYPES)}, got {config.dtype!r}."
+        )
+    if config.resident and config.dataset.startswith(image_folder.PREFIX):
+        raise errors.RunError(
+            f"{config.dataset} is read as it is used: pass --config.resident=False and "
+            "a --config.image_size."
         )
     devices = jax.device_count()
     if config.batch_size % devices:

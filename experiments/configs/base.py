@@ -16,13 +16,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.warmup_epochs = 0.0  # in which the learning rates rise linearly from 0
     config.label_smoothing = 0.0  # share of a label that all classes get alike
 
-    config.dataset = "digits"  # or a TFDS name: cifar10, fashion_mnist, mnist, ...
+    # A TFDS name (cifar10, fashion_mnist, mnist, ...), or folder/NAME: images in the
+    # folder NAME of `data_dir`, streamed; see experiments/image_folder.py.
+    config.dataset = "digits"
     config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
     config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax
     config.num_train = 0  # use only so many training images; 0 is all
     config.num_test = 0  # test on only so many images; 0 is all
     config.validation = 0.1  # share of the training images; 0.0 is none
-    config.augment = "none"  # or pad_crop_flip
+    config.augment = "none"  # or flip, or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain
     config.image_size = 0  # of streamed images; 0 leaves them as they are
 
