@@ -111,40 +111,48 @@ class Checkpoints:
                 force=True,
             )
 
-    def restore(self, like: Any) -> tuple[Any, dict[str, Any], list[str]] | None:
-        """Loads the latest checkpoint that can be read.
+    def restore(
+        self, like: Any, *, step: int | None = None
+    ) -> tuple[Any, dict[str, Any], list[str]] | None:
+        """Loads the latest checkpoint that can be read, or that of a step.
 
         Args:
             like: Arrays of the structure, shapes, dtypes and shardings to restore;
                 shardings may be others than those that were saved.
+            step: Only this one will do; None is the latest.
 
         Returns:
             The arrays, the record and messages about checkpoints that could not be
             read, which are moved aside; None where there is no checkpoint.
 
         Raises:
-            RunError: If there are checkpoints and none can be read.
+            RunError: If there are checkpoints and none can be read, or not the one.
         """
         steps = self.steps
+        if step is not None and step not in steps:
+            raise errors.RunError(
+                f"{self._folder} has no checkpoint of step {step}; it has {steps}."
+            )
+        steps = steps if step is None else [step]
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         failures: list[tuple[int, Exception]] = []
-        for step in reversed(steps):
+        for tried in reversed(steps):
             failure: Exception | None = None
             try:
-                arrays, record = self._load(step, target)
+                arrays, record = self._load(tried, target)
             except Exception as error:  # Orbax and TensorStore raise many kinds
                 failure = error
             if any(processes.gather(int(failure is not None))):
                 elsewhere = ValueError("another process cannot read it")
-                failures.append((step, failure or elsewhere))
+                failures.append((tried, failure or elsewhere))
                 continue
             return arrays, record, self._put_aside(failures)
         if not steps:
             return None
-        step, failure = failures[0]
+        tried, failure = failures[0]
         raise errors.RunError(
             f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
-            f"step {step}: {_first_line(failure)}). Nothing was changed. Move that "
+            f"step {tried}: {_first_line(failure)}). Nothing was changed. Move that "
             "folder away to start anew, or choose another --workdir."
         )
 
@@ -215,6 +223,11 @@ class Checkpoints:
             f"{_first_line(error)}"
             for step, error in failures
         ]
+
+
+def exist(folder: pathlib.Path) -> bool:
+    """Whether a folder holds checkpoints, readable or not."""
+    return any(found.name.isdecimal() for found in folder.glob("*"))
 
 
 def _accuracy(metrics: Mapping[str, float]) -> float:

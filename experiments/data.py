@@ -127,7 +127,7 @@ def load(
         )
         num_classes, max_value = data_source.num_classes(opened), 255
 
-    order = _order(whole.labels, seed)
+    order = stratified_order(whole.labels, seed)
     kept, taken = division(len(whole), validation, num_train)
     train = _take(whole, order[kept : kept + taken])
     mean, std = None, None
@@ -276,7 +276,7 @@ def division(total: int, validation: float, num_train: int | None) -> tuple[int,
     return kept, taken
 
 
-def _order(labels: np.ndarray, seed: int) -> np.ndarray:
+def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     """A random order of which every beginning has the classes in their proportions.
 
     Example r of the n of a class, in random order, stands at (r + u) / n, with one u

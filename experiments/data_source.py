@@ -17,7 +17,7 @@ import rich.console
 import rich.progress
 
 from adaste_jax import datasets
-from experiments import errors, text
+from experiments import errors, image_folder, text
 
 _console = rich.console.Console(stderr=True)
 
@@ -68,9 +68,9 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
     """Random access to a split of a data set that need not fit into memory.
 
     Args:
-        name: As in `data.load`.
+        name: As in `data.load`, or `"folder/NAME"`: see `image_folder`.
         split: `"train"`, `"test"`, or a slice as TFDS writes it: `"train[:200]"`
-            (those that are packaged have whole splits only).
+            (those that are packaged and folders have whole splits only).
         data_dir: As in `data.load`.
 
     Returns:
@@ -95,6 +95,8 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
             {"image": image, "label": label}
             for image, label in zip(images, labels, strict=True)
         ]
+    if name.startswith(image_folder.PREFIX):
+        return image_folder.files(name, split, data_dir)
     opened = prepare(name, data_dir)
     try:
         return opened.as_data_source(split)

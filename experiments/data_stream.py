@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from experiments import data, data_source, errors
+from experiments import data, data_source, errors, image_folder
 
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
@@ -37,15 +37,16 @@ def open_splits(
     validation: float = 0.1,
     image_size: int | None = None,
 ) -> data.Splits[data_source.Source]:
-    """Opens a data set of TensorFlow Datasets that is too large to load.
+    """Opens a data set that is too large to load.
 
     Args:
-        name: As in `data.load`.
+        name: Of TensorFlow Datasets, as in `data.load`, or `"folder/NAME"`: see
+            `image_folder`.
         data_dir: As in `data.load`.
         num_train: Trains on so many of the examples that are left after validation.
         num_test: As in `data.load`.
-        validation: As in `data.load`, but the first examples of the training split,
-            which TFDS has shuffled when it was prepared.
+        validation: As in `data.load`; of TFDS the first examples of the training split,
+            which has been shuffled when it was prepared.
         image_size: As in `stream`.
 
     Returns:
@@ -55,10 +56,12 @@ def open_splits(
     Raises:
         RunError: As `data.load`.
     """
-    opened = data_source.prepare(name, data_dir)
-    total = opened.info.splits["train"].num_examples
-    kept, taken = data.division(total, validation, num_train)
-    train = data_source.source(name, f"train[{kept}:{kept + taken}]", data_dir)
+    open_parts = (
+        _parts_of_folder if name.startswith(image_folder.PREFIX) else _parts_of_tfds
+    )
+    train, kept, test, num_classes = open_parts(
+        name, data_dir, num_train, num_test, validation
+    )
     sample = stream(
         train,
         batch_size=min(1000, len(train)),
@@ -68,17 +71,59 @@ def open_splits(
         process_count=1,
     )
     mean, std = data.moments(next(iter(sample))["image"], 255)
-    test = f"{data_source.test_split(opened)}[:{num_test or ''}]"
     return data.Splits(
         train=train,
-        validation=data_source.source(name, f"train[:{kept}]", data_dir)
-        if kept
-        else [],
-        test=data_source.source(name, test, data_dir),
-        num_classes=data_source.num_classes(opened),
+        validation=kept,
+        test=test,
+        num_classes=num_classes,
         mean=mean,
         std=std,
         max_value=255,
+    )
+
+
+Parts = tuple[data_source.Source, data_source.Source, data_source.Source, int]
+"""Training, validation and test examples, and how many classes there are."""
+
+
+def _parts_of_tfds(
+    name: str,
+    data_dir: str | None,
+    num_train: int | None,
+    num_test: int | None,
+    validation: float,
+) -> Parts:
+    opened = data_source.prepare(name, data_dir)
+    total = opened.info.splits["train"].num_examples
+    kept, taken = data.division(total, validation, num_train)
+    test = f"{data_source.test_split(opened)}[:{num_test or ''}]"
+    return (
+        data_source.source(name, f"train[{kept}:{kept + taken}]", data_dir),
+        data_source.source(name, f"train[:{kept}]", data_dir) if kept else [],
+        data_source.source(name, test, data_dir),
+        data_source.num_classes(opened),
+    )
+
+
+def _parts_of_folder(
+    name: str,
+    data_dir: str | None,
+    num_train: int | None,
+    num_test: int | None,
+    validation: float,
+) -> Parts:
+    whole, test = (
+        image_folder.files(name, split, data_dir) for split in ("train", "test")
+    )
+    order = data.stratified_order(whole.labels, seed=0)
+    kept, taken = data.division(len(whole), validation, num_train)
+    if num_test:  # files are sorted by class
+        test = test.take(data.stratified_order(test.labels, seed=0)[:num_test])
+    return (
+        whole.take(order[kept : kept + taken]),
+        whole.take(order[:kept]),
+        test,
+        len(image_folder.classes(name, data_dir)),
     )
 
 
@@ -111,7 +156,8 @@ def stream(
         image_size: Side of the square images in a batch. In training a random part of
             the image is stretched to it (8 to 100 % of the area, aspect 3/4 to 4/3);
             in evaluation the shorter side is resized to `image_size / 0.875` and the
-            centre cut out. None leaves images as they are: all of one size.
+            centre cut out, unless the image has this size already. None leaves images
+            as they are: all of one size.
         num_workers: Processes that decode, besides this one; 0 decodes in threads.
             Grain needs parsed flags for them, as `absl.app.run` leaves them.
         process_index: Of this process. Default: `jax.process_index()`.
@@ -212,7 +258,7 @@ def _evaluation_example(
     last = len(source) - 1
     example = source[min(index, last)]
     image = _decode(example["image"])
-    if image_size is not None:
+    if image_size is not None and image.shape[:2] != (image_size, image_size):
         height, width = image.shape[:2]
         side = _MARGIN * min(height, width)
         left, top = (width - side) / 2, (height - side) / 2

@@ -44,7 +44,7 @@ def describe(
         "architecture": {
             "network": config.model,
             "num_classes": splits.num_classes,
-            "options": config.model_options.to_dict(),
+            "options": models.options_of(config),
             "folded": folded,
         },
         "input": {

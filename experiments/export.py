@@ -25,8 +25,7 @@ import rich.table
 
 import adaste_jax
 from adaste_jax import export
-from experiments import checkpoints, deployed, errors
-from experiments.configs import base
+from experiments import deployed, errors, restore
 from experiments.run import Run
 
 _TITLES = {
@@ -61,7 +60,9 @@ def export_run(
     Raises:
         RunError: If there is no checkpoint, or nothing binary in it.
     """
-    run, state = _restored(pathlib.Path(workdir))
+    saved = restore.saved(workdir)
+    run = Run(saved.config.lock())
+    state = saved.state(run)
     return export_state(run, state, out, program=program, fold=fold, num_test=num_test)
 
 
@@ -174,29 +175,6 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
         "difference: the largest of a logit; changed: predictions; to the "
         "deployed weights in float32"
     )
-
-
-def _restored(folder: pathlib.Path) -> tuple[Run, Any]:
-    """The run of a workdir, at its latest checkpoint."""
-    file = folder / "config.json"
-    if not file.exists():
-        raise errors.RunError(
-            f"{folder} holds no config.json: give the --workdir of a run."
-        )
-    config = base.get_config()
-    config.update(json.loads(file.read_text("utf-8")))
-    run = Run(config.lock())
-    state = run.init()
-    store = checkpoints.Checkpoints(
-        folder.absolute() / "checkpoints", keep=config.keep_checkpoints, read_only=True
-    )
-    try:
-        found = store.restore({"state": state, "tally": run.start_tally(state)})
-    finally:
-        store.close()
-    if found is None:
-        raise errors.RunError(f"{folder} holds no checkpoint yet.")
-    return run, found[0]["state"]
 
 
 def _training_weights(run: Run, state: Any) -> Any:

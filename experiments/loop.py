@@ -1,6 +1,7 @@
 """The one training loop: trains, evaluates, saves and resumes."""
 
 import os
+import pathlib
 from typing import Any, NoReturn
 
 import jax
@@ -50,6 +51,11 @@ def train_and_evaluate(
     with stopping.Stopping() as stop:
         run = Run(config)
         state = run.init()
+        if not checkpoints.exist(
+            pathlib.Path(workdir_path).expanduser() / "checkpoints"
+        ):
+            state = run.warm_started(state)
+        _ = run.teacher  # or an error, before anything is written
         with _open_workdir(workdir_path, config) as folder:
             finished = folder.result()
             if finished is not None:
@@ -159,7 +165,7 @@ def _train(
             epoch = step // feed.steps_per_epoch
             stopped = False
             for calls, (batch, taken) in enumerate(feed.batches(step)):
-                state, report = run.train_step(state, batch, feed.resident)
+                state, report = run.train_step(state, batch, run.resident)
                 epoch_tally = tally.add(epoch_tally, report, step)
                 step += taken
                 if not clock.running:

@@ -34,6 +34,7 @@ class Length:
     num_epochs: int
     steps_per_epoch: int
     num_examples: int
+    warmup_steps: int = 0
 
     @property
     def num_steps(self) -> int:
@@ -58,6 +59,8 @@ class Method:
         soft_steps: Until this step the training weights are not the deployed ones, so
             batch-norm statistics are re-estimated before an evaluation.
         initial_latents: Where latents start; None is the initialisation of the layers.
+        loaded_latents: Where they start with the parameters of another method's run in
+            the place of what the layers draw; None is at those parameters.
         deployed_pass: See `make_train_step`.
         deploy: Likewise; None is the sign.
         random_weights: Likewise.
@@ -70,6 +73,7 @@ class Method:
     )
     soft_steps: int = 0
     initial_latents: InitialLatents | None = None
+    loaded_latents: InitialLatents | None = None
     deployed_pass: bool = False
     deploy: Callable[[jax.Array], jax.Array] | None = None
     random_weights: bool = False
@@ -135,8 +139,19 @@ def create(
 
 
 def cosine(options: Any, length: Length) -> optax.Schedule:
-    """From the learning rate of the options to 0."""
-    return optax.cosine_decay_schedule(options.learning_rate, length.num_steps)
+    """From the learning rate of the options to 0, after the warm-up."""
+    return warmed_up(
+        optax.cosine_decay_schedule(options.learning_rate, length.num_steps), length
+    )
+
+
+def warmed_up(schedule: optax.Schedule, length: Length) -> optax.Schedule:
+    """A learning rate times a factor that rises in the warm-up, linearly, to 1."""
+    if not length.warmup_steps:
+        return schedule
+    return lambda step: (
+        schedule(step) * jnp.minimum(1.0, (step + 1) / length.warmup_steps)
+    )
 
 
 def _adam(options: Any, length: Length) -> optax.GradientTransformation:
@@ -165,6 +180,11 @@ def annealing(options: Any, length: Length) -> tuple[optax.Schedule, int]:
     )
     binary = options.mu_end * options.alpha >= 1 - 1e-6
     return schedule, steps if binary else length.never
+
+
+def _signs(size: float) -> InitialLatents:
+    """Plus and minus `size`, with the signs of what there is."""
+    return lambda key, latent: size * optim.binary_signs(latent)
 
 
 def _random_signs(size: float) -> InitialLatents:
@@ -276,10 +296,11 @@ def _adaste_released(options: Any, length: Length) -> Method:
     mu = optim.anneal(
         options.mu_init, options.mu_rate, 1 / options.alpha, length.steps_per_epoch
     )
+    rate = optim.cosine_per_epoch(
+        options.learning_rate, length.num_epochs, length.steps_per_epoch
+    )
     tx = optim.adaste_released(
-        optim.cosine_per_epoch(
-            options.learning_rate, length.num_epochs, length.steps_per_epoch
-        ),
+        warmed_up(rate, length),
         mu=mu,
         grad_scale=(options.multiplier * length.num_examples) ** 2,
         alpha=options.alpha,
@@ -294,6 +315,7 @@ def _adaste_released(options: Any, length: Length) -> Method:
         ),
         hyperparameters={"mu": mu},
         initial_latents=_random_signs(options.initial_latent),
+        loaded_latents=_signs(options.initial_latent),
         deployed_pass=options.deployed_pass,
     )
 
@@ -486,7 +508,8 @@ def _bop(options: Any, length: Length) -> Method:
     return Method(
         tx=optim.bop(cosine(options, length), tau=options.tau),
         estimator=estimators.ste_identity,
-        initial_latents=lambda key, latent: optim.binary_signs(latent),
+        initial_latents=_signs(1.0),
+        loaded_latents=_signs(1.0),
     )
 
 
@@ -512,6 +535,7 @@ def _bayesbinn(options: Any, length: Length) -> Method:
             estimators.bayesbinn_sample, temperature=options.temperature
         ),
         initial_latents=_random_signs(options.initial_latent),
+        loaded_latents=_signs(options.initial_latent),
         random_weights=True,
         soft_steps=length.never,
     )
@@ -533,6 +557,7 @@ def _vispa(options: Any, length: Length) -> Method:
         tx=optim.vispa(cosine(options, length), momentum=options.momentum),
         estimator=estimators.vispa_sample,
         initial_latents=initial,
+        loaded_latents=initial,
         deploy=lambda latent: estimators.ste_identity(latent[..., 0]),
         random_weights=True,
         soft_steps=length.never,
@@ -617,9 +642,11 @@ def _sharpness(options: Any, length: Length) -> optax.Schedule:
 
 def _pairs(method: Method) -> Method:
     """Two latents for each weight, equal and opposite to begin with."""
+    opposite = lambda key, latent: jnp.stack([-latent, latent], axis=-1)
     return dataclasses.replace(
         method,
-        initial_latents=lambda key, latent: jnp.stack([-latent, latent], axis=-1),
+        initial_latents=opposite,
+        loaded_latents=opposite,
         deploy=estimators.softmax_deploy,
     )
 

@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,18 @@ import adaste_jax
 from adaste_jax import optim, train
 from adaste_jax.nn import linen
 from experiments import (
+    checks,
     data,
     data_source,
     data_stream,
     errors,
     feeds,
+    losses,
     methods,
     models,
     processes,
+    restore,
+    seeds,
     tally,
 )
 
@@ -57,7 +61,7 @@ class Run:
         Raises:
             RunError: If a field of the config is out of range or names nothing.
         """
-        _check(config)
+        checks.check(config)
         self.config = config
         if splits is None:
             splits = processes.primary_first(functools.partial(load, config))
@@ -73,12 +77,15 @@ class Run:
                 f"batch_size is {config.batch_size}, but there are only "
                 f"{num_examples} training examples."
             )
-        self.feed = self._make_feed(keys_of(config.seed).order)
+        self.feed = feeds.create(
+            config, self.splits.train, key=seeds.keys_of(config.seed).order
+        )
         self.num_steps = config.num_epochs * self.feed.steps_per_epoch
         self._length = methods.Length(
             num_epochs=config.num_epochs,
             steps_per_epoch=self.feed.steps_per_epoch,
             num_examples=num_examples,
+            warmup_steps=round(config.warmup_epochs * self.feed.steps_per_epoch),
         )
         self.method = methods.create(config.method, config.methods, self._length)
         self.where = None
@@ -87,31 +94,12 @@ class Run:
         self._network = models.create(
             config.model,
             num_classes=self.splits.num_classes,
-            **config.model_options.to_dict(),
+            **models.options_of(config),
         )
         self.forward = linen.functional(self._network)
 
-    def _make_feed(self, key: jax.Array) -> feeds.ResidentFeed | feeds.StreamFeed:
-        config = self.config
-        calls = steps_per_call(config.steps_per_call)
-        if config.resident:
-            assert isinstance(self.splits.train, data.Arrays)
-            return feeds.ResidentFeed(
-                self.splits.train,
-                key=key,
-                batch_size=config.batch_size,
-                steps_per_call=calls,
-            )
-        return feeds.StreamFeed(
-            self.splits.train,
-            seed=config.seed,
-            batch_size=config.batch_size,
-            steps_per_call=calls,
-            image_size=config.image_size or None,
-        )
-
     def init(self, seed: int | None = None) -> train.TrainState:
-        """The state before the first step.
+        """The state before the first step, of a run that starts from nothing.
 
         Args:
             seed: Default: that of the config.
@@ -119,23 +107,77 @@ class Run:
         Raises:
             RunError: If `binary_exclude` does not fit the network.
         """
-        keys = keys_of(self.config.seed if seed is None else seed)
+        keys = self._keys(seed)
+        params, model_state = self._draw(keys.network)
+        return self._state(keys, params, model_state, self.method.initial_latents)
+
+    def warm_started(
+        self, state: train.TrainState, seed: int | None = None
+    ) -> train.TrainState:
+        """The state before the first step, with what `config.init_from` says.
+
+        Args:
+            state: From `init`.
+            seed: As there.
+
+        Returns:
+            The state with the parameters and batch-norm statistics of another run:
+            its latents, where the method is the same; `state`, where none is named.
+
+        Raises:
+            RunError: If that run cannot be read, or its network has other shapes.
+        """
+        if not self.config.init_from:
+            return state
+        keys = self._keys(seed)
+        drawn = jax.eval_shape(self._draw, keys.network)
+        params, model_state, same = restore.start(self, state, drawn)
+        latents = None if same else self.method.loaded_latents
+        return self._state(keys, params, model_state, latents)
+
+    def _keys(self, seed: int | None) -> seeds.Keys:
+        return seeds.keys_of(self.config.seed if seed is None else seed)
+
+    def _draw(self, key: jax.Array) -> tuple[Any, dict[str, Any]]:
+        """Parameters and state of the network, as its layers draw them."""
         sample = self._abstract_inputs()
         inputs = jnp.zeros(sample.shape, sample.dtype)
-        variables = dict(self._network.init(keys.network, inputs, train=False))
-        params = variables.pop("params")
+        variables = dict(self._network.init(key, inputs, train=False))
+        return variables.pop("params"), variables
+
+    def _state(
+        self,
+        keys: seeds.Keys,
+        params: Any,
+        model_state: Any,
+        latents: methods.InitialLatents | None,
+    ) -> train.TrainState:
         try:
             labels = optim.labels(params, {"latent": self.where} if self.where else {})
         except ValueError as error:
             raise errors.RunError(f"config.binary_exclude: {error}") from error
-        if self.method.initial_latents is not None:
-            params = _replaced(
-                keys.latents, params, labels, self.method.initial_latents
-            )
+        if latents is not None:
+            params = seeds.replaced(keys.latents, params, labels, latents)
         state = train.TrainState.create(
-            params, self.tx(self.method), key=keys.train, model_state=variables
+            params, self.tx(self.method), key=keys.train, model_state=model_state
         )
         return train.replicate(state)
+
+    @functools.cached_property
+    def teacher(self) -> losses.Teacher | None:
+        """The deployed network of `config.teacher`; None where none is named.
+
+        Raises:
+            RunError: If it cannot be read, is not finished, or knows other data.
+        """
+        return restore.teacher(self) if self.config.teacher else None
+
+    @functools.cached_property
+    def resident(self) -> Any:
+        """What every step gets besides its batch: images, and the teacher."""
+        if self.teacher is None:
+            return self.feed.resident
+        return {**(self.feed.resident or {}), "teacher": self.teacher.variables}
 
     def tx(self, method: methods.Method) -> optax.GradientTransformation:
         """The transformation of all parameters: the method's, and one for the rest."""
@@ -147,11 +189,12 @@ class Run:
     def _plain_tx(self, method: methods.Method) -> optax.GradientTransformation:
         if self.where is None:
             return method.tx
-        cosine = optax.cosine_decay_schedule(
-            self.config.real_learning_rate, self.num_steps
+        rate = methods.warmed_up(
+            optax.cosine_decay_schedule(self.config.real_learning_rate, self.num_steps),
+            self._length,
         )
         return optax.partition(
-            {"latent": method.tx, "real": optax.adam(cosine)},
+            {"latent": method.tx, "real": optax.adam(rate)},
             functools.partial(optim.labels, rules={"latent": self.where}),
             mask_compatible_extra_args=True,
         )
@@ -169,7 +212,7 @@ class Run:
         return train.make_train_step(
             _keep_finite(self.forward) if self.config.skip_nonfinite else self.forward,
             **self.step_arguments(self.method),
-            many=steps_per_call(self.config.steps_per_call) > 1,
+            many=feeds.steps_per_call(self.config.steps_per_call) > 1,
         )
 
     def step_arguments(self, method: methods.Method) -> dict[str, Any]:
@@ -179,11 +222,21 @@ class Run:
             "estimator": method.estimator,
             "hyperparameters": method.hyperparameters,
             "where": self.where,
-            "prepare": functools.partial(self._prepare, kind=self.config.augment),
+            "loss": self._loss(),
+            "prepare": self._prepare_to_train,
             "deployed_pass": method.deployed_pass,
             "deploy": method.deploy,
             "random_weights": method.random_weights,
         }
+
+    def _loss(self) -> train.Loss:
+        config = self.config
+        hard = losses.cross_entropy(config.label_smoothing)
+        if self.teacher is None:
+            return hard
+        return losses.distillation(
+            hard, weight=config.distill_weight, temperature=config.distill_temperature
+        )
 
     def skipped(self, state: train.TrainState) -> tuple[int, int]:
         """Updates that were not finite and were skipped: the last in a row, and all."""
@@ -277,6 +330,16 @@ class Run:
         )
         return inputs, labels
 
+    def _prepare_to_train(
+        self, key: Any, batch: Any, resident: Any
+    ) -> tuple[jax.Array, Any]:
+        """Inputs and labels; with a teacher the logits that it has for them too."""
+        inputs, labels = self._prepare(key, batch, resident, kind=self.config.augment)
+        if self.teacher is None:
+            return inputs, labels
+        logits = self.teacher.logits(resident["teacher"], inputs)
+        return inputs, {"label": labels, "teacher": logits}
+
     def _abstract_inputs(self) -> jax.ShapeDtypeStruct:
         """A batch of one input, without numbers."""
         if self.splits.mean is None:
@@ -323,19 +386,6 @@ class Run:
         }
 
 
-def steps_per_call(wanted: int) -> int:
-    """Optimiser steps in one compiled call; 0 chooses by the backend.
-
-    On an accelerator Python's time counts, so a hundred steps are one call. On the CPU
-    it does not, and a convolution inside `lax.scan` runs 30 to 40 times slower there
-    (12.9 s a step against 0.3 to 0.4 s; three layers of 32-64-128, batch 128, jax
-    0.10.2).
-    """
-    if wanted:
-        return wanted
-    return 1 if jax.default_backend() == "cpu" else 100
-
-
 def _keep_finite(forward: train.Forward) -> train.Forward:
     """Drops new batch-norm statistics that are not finite, as their update is."""
 
@@ -375,72 +425,3 @@ def load(
         validation=config.validation,
         image_size=config.image_size or None,
     )
-
-
-class Keys(NamedTuple):
-    """What a seed stands for."""
-
-    network: jax.Array
-    train: jax.Array
-    order: jax.Array
-    latents: jax.Array
-
-
-def keys_of(seed: int) -> Keys:
-    """The keys of a run."""
-    return Keys(*jax.random.split(jax.random.key(seed), 4))
-
-
-def _replaced(
-    key: jax.Array, params: Any, labels: Any, initial: methods.InitialLatents
-) -> Any:
-    """Other latents in the place of those that the network has drawn."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        initial(key, leaf) if label == "latent" else leaf
-        for key, leaf, label in zip(keys, leaves, jax.tree.leaves(labels), strict=True)
-    ]
-    return jax.tree.unflatten(structure, drawn)
-
-
-def _check(config: ml_collections.ConfigDict) -> None:
-    """Refuses numbers that no run can have.
-
-    Raises:
-        RunError: Naming the field, its value and what it must be.
-    """
-    least = {
-        "num_epochs": 1,
-        "batch_size": 1,
-        "eval_batch_size": 1,
-        "num_train": 0,
-        "num_test": 0,
-        "reestimate_batches": 0,
-        "steps_per_call": 0,
-        "eval_every_epochs": 1,
-        "checkpoint_every_epochs": 1,
-        "checkpoint_every_steps": 0,
-        "keep_checkpoints": 1,
-        "skip_nonfinite": 0,
-    }
-    for name, smallest in least.items():
-        if config[name] < smallest:
-            raise errors.RunError(
-                f"config.{name} must be at least {smallest}, got {config[name]}."
-            )
-    if not 0 <= config.validation < 1:
-        raise errors.RunError(
-            f"config.validation must lie in [0, 1), got {config.validation}."
-        )
-    if config.augment not in data.AUGMENTATIONS:
-        raise errors.RunError(
-            f"there is no augmentation {config.augment!r}; there are "
-            f"{', '.join(data.AUGMENTATIONS)}."
-        )
-    devices = jax.device_count()
-    if config.batch_size % devices:
-        raise errors.RunError(
-            f"config.batch_size is {config.batch_size}: it must be a multiple of the "
-            f"{devices} devices."
-        )

@@ -16,8 +16,8 @@ import ml_collections
 import numpy as np
 
 from adaste_jax import train
-from experiments import data, errors
-from experiments.run import Run, keys_of
+from experiments import data, errors, seeds
+from experiments.run import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +110,8 @@ class Trainer:
     ) -> Iterator[dict[str, Any]]:
         """Trains a group as one program; states have a leading axis, the trials."""
         run, width, epochs = self.run, len(group), self.run.config.num_epochs
-        state = _on_one_device(_stack([run.init(trial.seed) for trial in group]))
-        resident = _on_one_device(run.feed.resident)
+        state = _on_one_device(_stack([self._start(trial) for trial in group]))
+        resident = _on_one_device(run.resident)
         rates = jnp.asarray([trial.learning_rate for trial in group], jnp.float32)
         levels = self._levels(state.params)
         flips: list[np.ndarray] = []
@@ -146,9 +146,12 @@ class Trainer:
                 found["flips_per_epoch"] = [float(share[i]) for share in flips]
             yield {**found, "seconds_per_epoch": min(seconds)}
 
+    def _start(self, trial: Trial) -> Any:
+        return self.run.warm_started(self.run.init(trial.seed), trial.seed)
+
     @functools.cached_property
     def _scans(self) -> bool:
-        """Whether an epoch is one call; see `run.steps_per_call`."""
+        """Whether an epoch is one call; see `feeds.steps_per_call`."""
         kernels = jax.tree.leaves(jax.eval_shape(self.run.init).params)
         dense = all(kernel.ndim == 2 for kernel in kernels)
         return dense or jax.default_backend() != "cpu"
@@ -180,7 +183,9 @@ class Trainer:
 
     def _order(self, seed: int, epoch: int) -> np.ndarray:
         size, batch = len(self.run.splits.train), self.run.config.batch_size
-        return np.asarray(data.epoch_order(keys_of(seed).order, epoch, size, batch))
+        return np.asarray(
+            data.epoch_order(seeds.keys_of(seed).order, epoch, size, batch)
+        )
 
     @functools.cached_property
     def _levels(self) -> Callable[[Any], jax.Array]:

@@ -91,6 +91,45 @@ def test_several_devices_take_the_steps_of_one(params):
     )
 
 
+@pytest.mark.parametrize("strategy", ["jit", "shard_map"])
+def test_a_loss_may_get_more_than_labels(params, strategy):
+    """Here a weight for each example; the accuracy is still that of the labels."""
+    batch = take(batches(1), 0)
+    batch["weight"] = np.linspace(0, 2, BATCH, dtype=np.float32)
+    seen = []
+
+    def prepare(key, batch, resident):
+        return batch["image"], {name: batch[name] for name in ("label", "weight")}
+
+    def weighted(outputs, labels):
+        plain = optax.softmax_cross_entropy_with_integer_labels
+        return labels["weight"] * plain(outputs, labels["label"])
+
+    for options in ({}, {"prepare": prepare, "loss": weighted}):
+        step = train.make_train_step(
+            forward,
+            optax.sgd(0.0),
+            estimator=None,
+            strategy=strategy,
+            batch_statistics="local",
+            **options,
+        )
+        seen.append(step(new_state(params, optax.sgd(0.0)), batch)[1])
+    assert seen[1]["accuracy"] == seen[0]["accuracy"]
+    if strategy == "jit":
+        logits, _ = forward(
+            params,
+            {"mean": jnp.zeros(HIDDEN), "var": jnp.ones(HIDDEN)},
+            batch["image"],
+            train=True,
+            key=None,
+        )
+        log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
+        losses = -log_probs[np.arange(BATCH), batch["label"]]
+        expected = np.mean(losses * batch["weight"])
+        assert float(seen[1]["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_step_is_the_gradient_of_the_mean_loss_at_the_weights(params):
     """Written out for plain gradient descent, in the order that the docs promise."""
     tx = optax.sgd(0.3)

@@ -5,7 +5,7 @@ goes out averaged, so that whatever turns it into one at the latents sees that o
 whole batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
@@ -13,8 +13,9 @@ import jax.numpy as jnp
 
 Statistics = Literal["global", "local"]
 
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-"""From outputs [batch, ...] and labels [batch, ...] to losses, one per label."""
+Loss = Callable[[jax.Array, Any], jax.Array]
+"""From outputs [batch, ...] and labels to losses, one per label. Labels are an array
+[batch, ...], or a dict of such arrays of which `label` is the one to predict."""
 
 
 class Forward(Protocol):
@@ -93,7 +94,8 @@ def make_pass(
                 deployed, model_state, inputs, train=True, key=key
             )
             value = reduce_loss(_mean_loss(loss, outputs, labels))
-        accuracy = jnp.mean(jnp.argmax(outputs, axis=-1) == labels)
+        truth = labels["label"] if isinstance(labels, Mapping) else labels
+        accuracy = jnp.mean(jnp.argmax(outputs, axis=-1) == truth)
         return Found(reduce_grads(grads), value, accuracy, model_state)
 
     def all_of_them(weights, deployed, model_state, inputs, labels, key):

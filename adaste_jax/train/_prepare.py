@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-Prepare = Callable[[Any, Any, Any], tuple[jax.Array, jax.Array]]
+Prepare = Callable[[Any, Any, Any], tuple[jax.Array, Any]]
 """From a key, a batch and the resident data to (inputs, labels), inside the compiled
 step: look-up, augmentation, normalisation. It sees the whole batch."""
 

@@ -189,6 +189,7 @@ def make_train_step(
             under these names, traced, so annealing does not compile again.
         where: Which leaves are latents, as in `binarize`.
         loss: From outputs and labels to one loss per label; the step takes the mean.
+            `prepare` may give it more than labels, as a dict: see `Loss`.
         prepare: See `Prepare`. Default: `batch["image"]` and `batch["label"]`.
         deployed_pass: Runs a second training-mode forward pass with the deployed
             weights; its loss and batch-norm statistics are kept. The released recipe

@@ -13,20 +13,25 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 10
     config.batch_size = 128  # over all devices
     config.eval_batch_size = 500  # likewise; the last batch is filled up
+    config.warmup_epochs = 0.0  # in which the learning rates rise linearly from 0
+    config.label_smoothing = 0.0  # share of a label that all classes get alike
 
-    # Or pydoc_topics, a text, or a TFDS name: cifar10, fashion_mnist, mnist, ...
+    # Or pydoc_topics, a text, or a TFDS name: cifar10, fashion_mnist, mnist, ..., or
+    # folder/NAME: images in the folder NAME of `data_dir`, streamed; see
+    # experiments/image_folder.py.
     config.dataset = "digits"
     config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
     config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax
     config.num_train = 0  # use only so many training images; 0 is all
     config.num_test = 0  # test on only so many images; 0 is all
     config.validation = 0.1  # share of the training images; 0.0 is none
-    config.augment = "none"  # or pad_crop_flip
+    config.augment = "none"  # or flip, or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain
     config.image_size = 0  # of streamed images; 0 leaves them as they are
 
     config.model = "mlp"  # see experiments/models
     config.model_options = ml_collections.ConfigDict()
+    config.dtype = "float32"  # of the activations; or bfloat16
 
     # Every kernel is binary but these: regular expressions on the path of the
     # parameter. ("^Dense_0/",) keeps the first layer real.
@@ -35,6 +40,15 @@ def get_config() -> ml_collections.ConfigDict:
     config.method = "adaste"  # one of the names below
     config.methods = methods.defaults()
     config.real_learning_rate = 1e-3  # Adam, cosine to 0: parameters that stay real
+
+    # A workdir, or WORKDIR/checkpoints/STEP: start from its parameters and batch-norm
+    # statistics, of a network of the same shapes; not used to resume.
+    config.init_from = ""
+
+    # Likewise, of a run that is finished: learn from the outputs of its network too.
+    config.teacher = ""
+    config.distill_weight = 0.5  # of the teacher in the loss; of the labels the rest
+    config.distill_temperature = 4.0  # both outputs are divided by it
 
     # Batches of training images whose batch-norm statistics are taken under the
     # deployed weights before an evaluation, while the training weights are soft.

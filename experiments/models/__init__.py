@@ -9,19 +9,21 @@ height, width, channels], text is [batch, length].
 import dataclasses
 from typing import Any
 
+import ml_collections
 from flax import linen as nn
 
 from experiments import errors
 from experiments.models.language_model import LanguageModel
 from experiments.models.mlp import MLP
 from experiments.models.resnet import ResNet18
-from experiments.models.vgg import VGGSmall
+from experiments.models.vgg import VGG16, VGGSmall
 from experiments.models.vit import ViT
 
 MODELS: dict[str, type[nn.Module]] = {
     "language_model": LanguageModel,
     "mlp": MLP,
     "resnet18": ResNet18,
+    "vgg16": VGG16,
     "vgg_small": VGGSmall,
     "vit": ViT,
 }
@@ -64,4 +66,20 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
     return MODELS[name](num_classes=num_classes, **options)
 
 
-__all__ = ["MLP", "MODELS", "LanguageModel", "ResNet18", "VGGSmall", "ViT", "create"]
+def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The options for `create` that a config gives; see `configs/base.py`."""
+    options = config.model_options.to_dict()
+    return options if config.dtype == "float32" else options | {"dtype": config.dtype}
+
+
+__all__ = [
+    "MLP",
+    "MODELS",
+    "VGG16",
+    "LanguageModel",
+    "ResNet18",
+    "VGGSmall",
+    "ViT",
+    "create",
+    "options_of",
+]

@@ -1,13 +1,18 @@
-"""ResNet-18 for small images."""
+"""ResNet-18 for images of 32 to 224 pixels."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from experiments import errors
 from experiments.models import layers
+
+STEMS = {"3x3": (3, 1), "3x3_stride2": (3, 2), "7x7_pool": (7, 2)}
+"""Size and stride of the first convolution."""
 
 
 class Block(nn.Module):
@@ -47,14 +52,19 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """A 3 x 3 `stem`, four stages of two blocks, average pooling and a dense `head`.
+    """A `stem`, four stages of two blocks, average pooling and a dense `head`.
 
-    The variant for images of 32 x 32 pixels that the literature on binary networks
-    uses: no stride and no pooling after the stem, widths w, 2w, 4w and 8w.
+    The first block of every stage but the first has stride 2. Widths are w, 2w, 4w, 8w.
 
     Attributes:
         num_classes: Number of logits.
         width: Channels w of the stem and the first stage.
+        blocks: Blocks of each stage; those of ResNet-34 are (3, 4, 6, 3).
+        stem: What comes before the first stage, with batch norm and ReLU. `"3x3"`, for
+            32 x 32 pixels, keeps the size, as the literature on binary networks does.
+            `"3x3_stride2"`, for 64 x 64, halves it. `"7x7_pool"`, for 160 to 224, is
+            that of the paper: 7 x 7 with stride 2, then the maximum over 3 x 3 with
+            stride 2.
         use_logit_norm: Batch norm on the logits.
         norm_momentum: Share of the running statistics that a step keeps.
         dtype: Of the activations; default that of the input.
@@ -66,9 +76,23 @@ class ResNet18(nn.Module):
 
     num_classes: int
     width: int = 64
+    blocks: Sequence[int] = (2, 2, 2, 2)
+    stem: str = "3x3"
     use_logit_norm: bool = True
     norm_momentum: float = 0.9
     dtype: Dtype | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses an unknown stem.
+
+        Raises:
+            RunError: With the stems there are.
+        """
+        super().__post_init__()
+        if self.stem not in STEMS:
+            raise errors.RunError(
+                f"there is no stem {self.stem!r}; there are {', '.join(STEMS)}."
+            )
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
@@ -79,10 +103,15 @@ class ResNet18(nn.Module):
             momentum=self.norm_momentum,
             dtype=self.dtype,
         )
-        x = layers.conv(self.width, 3, dtype=self.dtype, name="stem")(x)
+        size, stride = STEMS[self.stem]
+        x = layers.conv(self.width, size, stride=stride, dtype=self.dtype, name="stem")(
+            x
+        )
         x = nn.relu(norm(name="stem_norm")(x))
-        for stage in range(4):
-            for block in range(2):
+        if self.stem == "7x7_pool":
+            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        for stage, number in enumerate(self.blocks):
+            for block in range(number):
                 x = Block(
                     self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,

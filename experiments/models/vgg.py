@@ -1,8 +1,10 @@
-"""The convolutional network of BinaryConnect."""
+"""VGG networks: that of BinaryConnect, and VGG-16."""
 
 import functools
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
@@ -53,5 +55,52 @@ class VGGSmall(nn.Module):
         for _ in range(2):
             x = layers.dense(self.dense, dtype=self.dtype)(x)
             x = nn.relu(norm()(x))
+        x = layers.head(x, self.num_classes, dtype=self.dtype)
+        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x
+
+
+class VGG16(nn.Module):
+    """Stages of 3 x 3 convolutions, pooling after each, then a mean and a dense head.
+
+    The variant for small images: 13 convolutions of w, 2w, 4w, 8w and 8w channels, each
+    with batch norm and ReLU, and one dense layer on the mean over what five poolings
+    leave of the image (1 x 1 of 32 x 32 pixels).
+
+    Attributes:
+        num_classes: Number of logits.
+        width: Channels w of the first stage.
+        convolutions: How many each stage has.
+        use_logit_norm: Batch norm on the logits.
+        norm_momentum: Share of the running statistics that a step keeps.
+        dtype: Of the activations; default that of the input.
+
+    Reference:
+        Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+        Recognition", ICLR 2015, https://arxiv.org/abs/1409.1556.
+    """
+
+    num_classes: int
+    width: int = 64
+    convolutions: Sequence[int] = (2, 2, 3, 3, 3)
+    use_logit_norm: bool = True
+    norm_momentum: float = 0.9
+    dtype: Dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """Logits [batch, num_classes] of images [batch, height, width, channels]."""
+        norm = functools.partial(
+            layers.Norm,
+            use_running_average=not train,
+            momentum=self.norm_momentum,
+            dtype=self.dtype,
+        )
+        for stage, number in enumerate(self.convolutions):
+            for _ in range(number):
+                channels = self.width * 2 ** min(stage, 3)
+                x = layers.conv(channels, 3, dtype=self.dtype)(x)
+                x = nn.relu(norm()(x))
+            x = layers.max_pool_2x2(x)
+        x = jnp.mean(x, axis=(1, 2))
         x = layers.head(x, self.num_classes, dtype=self.dtype)
         return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x

@@ -9,12 +9,18 @@ import pytest
 import rich.console
 
 from adaste_jax.nn import linen
-from experiments import loop
+from experiments import checks, loop
+from tests.experiments import tiny_sets
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
 NAMES = sorted(
-    file.stem for file in CONFIGS.glob("*.py") if file.stem not in ("__init__", "base")
+    file.stem
+    for file in CONFIGS.glob("*.py")
+    if file.stem not in ("__init__", "base", "protocols")
 )
+# Those of `protocols`; a fast one of each network and each way of reading.
+RELEASED = [name for name in NAMES if name.endswith(("resnet18", "vgg16"))]
+FAST = ["cifar100_vgg16", "tinyimagenet_resnet18"]
 
 
 def get_config(name, variant):
@@ -30,11 +36,45 @@ def test_the_configs_of_the_readme_are_there():
     } <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_smoke_variant_trains_and_compiles_its_step_once(name, tmp_path, monkeypatch):
-    config = get_config(name, "smoke")
-    if config.dataset != "digits" and not os.environ.get("TFDS_DATA_DIR"):
-        pytest.skip(f"{config.dataset} is read from $TFDS_DATA_DIR, which is not set")
+@pytest.fixture
+def data_dir(tmp_path, monkeypatch):
+    """Makes the data set of a config, tiny, where it cannot be downloaded."""
+
+    def make(config):
+        folder = tmp_path / "data"
+        if config.dataset == tiny_sets.TINY_IMAGENET:
+            return str(tiny_sets.tiny_imagenet(folder, classes=200, train=1, test=64))
+        small = {
+            "cifar100": [(32, 32, 3)],
+            "imagenette/160px-v2": [(160, 213, 3), (200, 160, 3)],
+        }
+        if config.dataset in small:
+            test = "test" if config.dataset == "cifar100" else "validation"
+            return tiny_sets.prepare(
+                config.dataset,
+                folder,
+                monkeypatch,
+                sizes={"train": 64, test: 64},
+                image_shapes=small[config.dataset],
+            )
+        if config.dataset != "digits" and not os.environ.get("TFDS_DATA_DIR"):
+            pytest.skip(f"{config.dataset} is read from $TFDS_DATA_DIR: it is not set")
+        return ""
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [*((name, "smoke") for name in NAMES), *((name, "fast_smoke") for name in FAST)],
+)
+def test_smoke_variant_trains_and_compiles_its_step_once(
+    name, variant, data_dir, tmp_path, monkeypatch
+):
+    config = get_config(name, variant)
+    config.data_dir = data_dir(config)
+    if config.data_dir:
+        config.cache_dir = str(tmp_path / "cache")
     passes = []
 
     def counting(module):
@@ -65,5 +105,27 @@ def test_smoke_variant_trains_and_compiles_its_step_once(name, tmp_path, monkeyp
 def test_full_variant_is_there_and_another_is_refused(name):
     config = get_config(name, "full")
     assert config.num_epochs > get_config(name, "smoke").num_epochs
-    with pytest.raises(ValueError, match="full or smoke"):
+    with pytest.raises(ValueError, match=r"smoke, got 'half'"):
         get_config(name, "half")
+
+
+@pytest.mark.parametrize("name", RELEASED)
+def test_full_is_the_released_protocol_and_fast_a_tenth_of_it(name):
+    full, fast = get_config(name, "full"), get_config(name, "fast")
+    hundred = full.dataset == "cifar100"
+    assert full.num_epochs == (500 if hundred else 700)
+    assert full.methods.adaste_released.momentum == (0.0 if hundred else 0.9)
+    tiny = full.dataset == tiny_sets.TINY_IMAGENET
+    assert full.methods.adaste_released.mu_rate == (1.009 if tiny else 1.05)
+    assert (full.method, full.batch_size) == ("adaste_released", 128)
+    assert full.model_options.norm_momentum == 0.8
+    assert (full.warmup_epochs, full.label_smoothing) == (0.0, 0.0)
+    assert full.dtype == "float32"
+    assert fast.num_epochs == full.num_epochs // 10
+    assert (fast.method, fast.dtype) == ("adaste", "bfloat16")
+    assert fast.warmup_epochs < fast.num_epochs
+    for config in (full, fast):
+        assert config.binary_exclude == ()
+        assert config.resident == (config.augment == "pad_crop_flip")
+        assert {"blocks", "convolutions"}.isdisjoint(config.model_options)
+        checks.check(config)

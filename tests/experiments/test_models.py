@@ -1,6 +1,7 @@
 """The networks: their parameters, their shapes, and what batch norm does in them."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import flax
@@ -18,7 +19,15 @@ from experiments.models import layers
 SMALL = {
     "mlp": {"features": (7, 5)},
     "vgg_small": {"width": 3, "dense": 7},
+    "vgg16": {"width": 3, "convolutions": (2, 1)},
     "resnet18": {"width": 3},
+}
+# What `binary_exclude` needs for a real first layer; the last is "^head/" in all.
+FIRST = {
+    "mlp": "^Dense_0/",
+    "vgg_small": "^Conv_0/",
+    "vgg16": "^Conv_0/",
+    "resnet18": "^stem/",
 }
 IMAGE = (16, 16, 3)
 IMAGES = np.random.default_rng(1).standard_normal((6, *IMAGE), np.float32)
@@ -71,11 +80,18 @@ def small_outcome(name, **options):
     return small(name, **options)[1](IMAGES)
 
 
-def parameters(network, image):
-    """Shapes of the parameters by path; nothing is computed."""
+def shapes_of(network, image):
+    """Shapes of parameters and of statistics by path; nothing is computed."""
     init = functools.partial(network.init, train=False)
     variables = jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *image)))
-    return flax.traverse_util.flatten_dict(variables["params"], sep="/")
+    return (
+        flax.traverse_util.flatten_dict(variables[collection], sep="/")
+        for collection in ("params", "batch_stats")
+    )
+
+
+def parameters(network, image):
+    return next(shapes_of(network, image))
 
 
 @pytest.mark.parametrize(
@@ -88,11 +104,93 @@ def parameters(network, image):
         ("vgg_small", (32, 32, 3), 14_022_016),
         # The usual 11,173,962 less 9,600 of batch norm and 10 biases of the head.
         ("resnet18", (32, 32, 3), 11_164_352),
+        # 9 (3 64 + 64^2 + 64 128 + 128^2 + 128 256 + 2 256^2 + 256 512 + 5 512^2)
+        #   + 512 10
+        ("vgg16", (32, 32, 3), 14_715_584),
     ],
 )
 def test_default_networks_have_the_parameters_of_their_papers(name, image, count):
     shapes = parameters(models.create(name, 10), image).values()
     assert sum(np.prod(leaf.shape) for leaf in shapes) == count
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "image", "classes", "biases", "published"),
+    [
+        ("resnet18", {}, (32, 32, 3), 10, 0, 11_173_962),
+        ("resnet18", {"stem": "7x7_pool"}, (224, 224, 3), 1000, 0, 11_689_512),
+        ("resnet18", {"stem": "7x7_pool", "blocks": (3, 4, 6, 3)}, (224, 224, 3), 1000,
+         0, 21_797_672),
+        ("vgg16", {}, (32, 32, 3), 10, 4_224, 14_728_266),
+    ],
+)  # fmt: skip
+def test_with_biases_and_affine_norms_they_have_the_published_number_of_parameters(
+    name, options, image, classes, biases, published
+):
+    """Of torchvision, and of the usual networks for CIFAR-10.
+
+    They have a scale and a shift for every mean, a bias of the head, and VGG-16 one for
+    each of its 2 (64 + 128) + 3 (256 + 512 + 512) channels.
+    """
+    kernels, statistics = shapes_of(models.create(name, classes, **options), image)
+    means = [
+        leaf.size
+        for path, leaf in statistics.items()
+        if path.endswith("/mean") and not path.startswith("head_norm/")
+    ]
+    count = sum(leaf.size for leaf in kernels.values())
+    assert count + 2 * sum(means) + classes + biases == published
+
+
+def test_vgg16_has_the_layers_of_its_paper():
+    shapes = parameters(models.create("vgg16", 10), (32, 32, 3))
+    widths = [3, 64, 64, 128, 128, *[256] * 3, *[512] * 6]
+    convolutions = [shapes[f"Conv_{i}/kernel"].shape for i in range(13)]
+    assert convolutions == [(3, 3, *pair) for pair in itertools.pairwise(widths)]
+    assert shapes["head/kernel"].shape == (512, 10)
+    assert len(shapes) == 14
+
+
+@pytest.mark.parametrize(
+    ("stem", "side", "first", "last"),
+    [
+        ("3x3", 32, 32, 4),
+        ("3x3_stride2", 64, 32, 4),
+        ("7x7_pool", 160, 40, 5),
+        ("7x7_pool", 224, 56, 7),
+    ],
+)
+def test_stem_brings_an_image_to_the_size_of_the_first_stage(stem, side, first, last):
+    network = models.create("resnet18", 10, width=2, stem=stem)
+
+    def activations(images):
+        variables = network.init(jax.random.key(0), images, train=False)
+        _, state = network.apply(
+            variables, images, train=False, capture_intermediates=True
+        )
+        return state["intermediates"]
+
+    found = jax.eval_shape(activations, jnp.zeros((1, side, side, 3)))
+    blocks = [found[f"Block_{i}"]["__call__"][0].shape[1:] for i in (0, 7)]
+    assert blocks == [(first, first, 2), (last, last, 16)]
+
+
+def test_unknown_stem_is_refused_with_the_stems_there_are():
+    with pytest.raises(errors.RunError, match=r"'5x5'.*3x3, 3x3_stride2, 7x7_pool"):
+        models.create("resnet18", 10, stem="5x5")
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_first_and_last_layer_can_stay_real(name):
+    shapes = parameters(models.create(name, 10, **SMALL[name]), IMAGE)
+    binary = adaste_jax.kernels(exclude=(FIRST[name], "^head/"))(shapes)
+    real = sorted(
+        (path for path, is_binary in binary.items() if not is_binary),
+        key=lambda path: path.startswith("head"),
+    )
+    assert real == [f"{FIRST[name].strip('^/')}/kernel", "head/kernel"]
+    channels = np.prod(IMAGE) if name == "mlp" else IMAGE[-1]
+    assert shapes[real[0]].shape[-2] == channels
 
 
 @pytest.mark.parametrize("name", models.MODELS)
@@ -144,13 +242,14 @@ def test_in_evaluation_the_rest_of_the_batch_has_no_influence(name):
     assert not np.allclose(first.logits[0], second.logits[0], rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["mlp", "vgg_small"])
+@pytest.mark.parametrize("name", ["mlp", "vgg_small", "vgg16"])
 def test_bfloat16_activations_keep_float32_parameters_statistics_and_logits(name):
     variables, _ = small(name, dtype="bfloat16")
     outcome = small_outcome(name, dtype="bfloat16")
     for leaf in jax.tree.leaves((variables, outcome.updated, outcome.logits)):
         assert leaf.dtype == jnp.float32
-    hidden = outcome.captured["Dense_0"]["__call__"][0]
+    first = FIRST[name].strip("^/")
+    hidden = outcome.captured[first]["__call__"][0]
     assert hidden.dtype == jnp.bfloat16
     exact = small_outcome(name).logits
     assert np.corrcoef(np.ravel(outcome.logits), np.ravel(exact))[0, 1] > 0.9
@@ -194,7 +293,7 @@ def test_resnet_halves_the_image_three_times():
 
 
 def test_unknown_network_is_refused_with_the_names_there_are():
-    with pytest.raises(errors.RunError, match="mlp, resnet18, vgg_small"):
+    with pytest.raises(errors.RunError, match=r"mlp.*resnet18.*vgg16, vgg_small"):
         models.create("resnet", 10)
 
 

@@ -1,0 +1,207 @@
+"""Runs that stand in a workdir, and what another run takes from them.
+
+A run is rebuilt from its config and filled from a checkpoint: to be exported, to start
+another from its parameters, or to teach it.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import ml_collections
+
+from experiments import checkpoints, errors, losses
+from experiments.configs import base
+
+# Runs that agree in these have the same training and validation images.
+_DATA_FIELDS = ("dataset", "resident", "image_size", "num_train", "validation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Saved:
+    """A run on the disk.
+
+    Attributes:
+        folder: Its workdir.
+        config: Its config; fields that are newer than it have their defaults.
+        step: Of the checkpoint that was named; None is the latest.
+    """
+
+    folder: pathlib.Path
+    config: ml_collections.ConfigDict
+    step: int | None
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the state is the same whenever it is read."""
+        return self.step is not None or (self.folder / "result.json").exists()
+
+    def state(self, run: Any) -> Any:
+        """What a checkpoint holds.
+
+        Args:
+            run: A `Run` of `config`.
+
+        Returns:
+            The `TrainState`.
+
+        Raises:
+            RunError: If there is no checkpoint, or it cannot be read.
+        """
+        state = run.init()
+        store = checkpoints.Checkpoints(
+            self.folder / "checkpoints",
+            keep=self.config.keep_checkpoints,
+            read_only=True,
+        )
+        like = {"state": state, "tally": run.start_tally(state)}
+        try:
+            found = store.restore(like, step=self.step)
+        finally:
+            store.close()
+        if found is None:
+            raise errors.RunError(f"{self.folder} holds no checkpoint yet.")
+        return found[0]["state"]
+
+
+def saved(path: str | os.PathLike[str]) -> Saved:
+    """The run at a path.
+
+    Args:
+        path: A workdir, or one of its checkpoints: `WORKDIR/checkpoints/STEP`.
+
+    Returns:
+        The run; of its checkpoints nothing is read yet.
+
+    Raises:
+        RunError: If there is no run.
+    """
+    folder, step = pathlib.Path(path).expanduser().absolute(), None
+    if folder.parent.name == "checkpoints" and folder.name.isdecimal():
+        folder, step = folder.parent.parent, int(folder.name)
+    file = folder / "config.json"
+    if not file.exists():
+        raise errors.RunError(
+            f"{folder} holds no config.json: give the workdir of a run, or one of its "
+            "checkpoints (WORKDIR/checkpoints/STEP)."
+        )
+    config = base.get_config()
+    config.update(json.loads(file.read_text("utf-8")))
+    return Saved(folder, config, step)
+
+
+def start(run: Any, state: Any, drawn: Any) -> tuple[Any, Any, bool]:
+    """What `config.init_from` of a run has in store for it.
+
+    Args:
+        run: A `Run`.
+        state: Its first state.
+        drawn: Shapes of parameters and model state as the layers draw them: what a run
+            of another method is compared with.
+
+    Returns:
+        Parameters, model state, and whether they are of the same method.
+
+    Raises:
+        RunError: If they cannot be read, or have other paths or shapes.
+    """
+    with _naming("init_from"):
+        other = saved(run.config.init_from)
+        same = other.config.method == run.config.method
+        found = other.state(_rebuilt(other, run))
+        _check_shapes(
+            (found.params, found.model_state),
+            (state.params, state.model_state) if same else drawn,
+            other.folder,
+        )
+    return found.params, found.model_state, same
+
+
+def teacher(run: Any) -> losses.Teacher:
+    """The network that `config.teacher` of a run names, deployed.
+
+    Args:
+        run: A `Run`.
+
+    Returns:
+        The network.
+
+    Raises:
+        RunError: If it cannot be read, is not finished, or knows other data.
+    """
+    with _naming("teacher"):
+        other = saved(run.config.teacher)
+        if not other.fixed:
+            raise errors.RunError(
+                f"{other.folder} is not finished, so its network may change: wait, or "
+                "name a checkpoint (WORKDIR/checkpoints/STEP)."
+            )
+        differing = [
+            f"{name}: {other.config[name]} there, {run.config[name]} here"
+            for name in _DATA_FIELDS
+            if other.config[name] != run.config[name]
+        ]
+        if differing:
+            raise errors.RunError(
+                f"{other.folder} has learned from other images "
+                f"({'; '.join(differing)}). A teacher needs the same."
+            )
+        rebuilt = _rebuilt(other, run)
+        state = other.state(rebuilt)
+    forward = rebuilt.forward
+
+    def logits(variables: Any, inputs: jax.Array) -> jax.Array:
+        return forward(*variables, inputs, train=False, key=None)[0]
+
+    variables = rebuilt.deployed(state.params), rebuilt.deployed_statistics(state)
+    return losses.Teacher(logits, variables)
+
+
+def _rebuilt(other: Saved, run: Any) -> Any:
+    """The run of another config, on the data of `run` if they are the same."""
+    same = all(other.config[name] == run.config[name] for name in _DATA_FIELDS)
+    config = other.config.copy_and_resolve_references()
+    config.update(data_dir=run.config.data_dir, cache_dir=run.config.cache_dir)
+    return type(run)(config.lock(), splits=run.splits if same else None)
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Puts the field of the config before what went wrong."""
+    try:
+        yield
+    except errors.RunError as error:
+        raise errors.RunError(f"config.{field}: {error}") from error
+
+
+def _check_shapes(found: Any, like: Any, folder: pathlib.Path) -> None:
+    there, here = _shapes(found), _shapes(like)
+    paths = [path for path in {**here, **there} if here.get(path) != there.get(path)]
+    if not paths:
+        return
+    lines = [
+        f"  {path}: {there.get(path, 'absent')} there, {here.get(path, 'absent')} here"
+        for path in paths[:10]
+    ]
+    if len(paths) > len(lines):
+        lines.append(f"  and {len(paths) - len(lines)} more")
+    listing = "\n".join(lines)
+    raise errors.RunError(
+        f"the network of {folder} is not that of this run:\n{listing}"
+    )
+
+
+def _shapes(trees: Any) -> dict[str, tuple[int, ...]]:
+    """By path; `trees` are parameters and model state."""
+    params, model_state = trees
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            {"params": params, **model_state}
+        )
+    }
