@@ -21,6 +21,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     # Chosen on 6,000 validation images, seeds 0 and 1, from grids of factors of 2 to 3.
     config.methods.adaste.learning_rate = 2e-3
     config.methods.ste.learning_rate = 2e-3
+    config.methods.bayesbinn.learning_rate = 3e-3
     config.methods.adaste_literal.learning_rate = 1e-2
     config.methods.adaste_released.learning_rate = 3e-3
     if variant == "smoke":
