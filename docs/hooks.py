@@ -144,17 +144,28 @@ def on_files(files: Any, config: Any) -> Any:
     return files
 
 
+def _linked(cell: re.Match[str]) -> str:
+    name = cell[1]
+    return f"| [{name}](../methods/{name}.md) |" if name in methods.METHODS else cell[0]
+
+
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     """Fills a page of a method, and mends links that lead out of the folder."""
-    folder, _, name = page.file.src_uri.rpartition("/")
+    src = page.file.src_uri
+    folder, _, name = src.rpartition("/")
     for source, place in FRONT.items():
         up = "../" * (folder.count("/") + 1 if folder else 0)
         markdown = markdown.replace(f"]({up}../{source}", f"]({up}{place}")
-    if folder != "methods":
-        return markdown
-    if name == "index.md":
-        return markdown.replace("<!-- table -->", methods_table())
-    return f"{markdown}\n\n{method_page(name.removesuffix('.md'))}\n"
+    if src == "methods/index.md":
+        markdown = markdown.replace("<!-- table -->", methods_table())
+    elif folder == "methods":
+        markdown = f"{markdown}\n\n{method_page(name.removesuffix('.md'))}\n"
+    elif folder == "results":
+        markdown = re.sub(r"(?m)^\| (\w+) \|", _linked, markdown)
+    # Numbers do not break within a cell.
+    return re.sub(
+        r"(?m) ([±→]) (?=.*\|$)", "\N{NO-BREAK SPACE}\\1\N{NO-BREAK SPACE}", markdown
+    )
 
 
 def on_post_build(config: Any) -> None:

@@ -123,7 +123,7 @@ def draw(path: pathlib.Path) -> float:
         ylim=(-limit, limit),
     )
     for axis in (left, right):
-        axis.legend(fontsize=8, loc="upper left")
+        axis.legend(fontsize=8, loc="lower right")
     figure.savefig(path, dpi=90)
     plt.close(figure)
     return error
