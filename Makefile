@@ -27,7 +27,7 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs
-	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # A stamp for each extra: $(VENV)/.test is "pip install -e .[test]".
 $(VENV)/.%: pyproject.toml setup.cfg | $(VENV)/bin/python

@@ -168,9 +168,22 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     )
 
 
+EXTERNAL: dict[str, list[str]] = {}
+
+
+def on_page_content(html: str, *, page: Any, **_: Any) -> None:
+    """Notes the links that lead elsewhere."""
+    for link in re.findall(r'<a [^>]*href="(https?://[^"]+)"', html):
+        EXTERNAL.setdefault(link, []).append(page.file.src_uri)
+
+
 def on_post_build(config: Any) -> None:
-    """Checks that every public name has found its way into the reference."""
+    """Lists external links, and checks that the reference has every public name."""
     from mkdocs.exceptions import PluginError
+
+    lines = [f"{link}  {' '.join(sorted(set(on)))}" for link, on in EXTERNAL.items()]
+    listed = pathlib.Path(config.site_dir) / "external_links.txt"
+    listed.write_text("\n".join(sorted(lines)) + "\n", "utf-8")
 
     inventory = (pathlib.Path(config.site_dir) / "objects.inv").read_bytes()
     lines = zlib.decompress(inventory.split(b"\n", 4)[4]).decode("utf-8").splitlines()

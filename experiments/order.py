@@ -61,11 +61,11 @@ def gradients() -> tuple[jax.Array, jax.Array]:
         Latents of shape [n], and gradients at the weights of shape [PARTS, n].
     """
     images, labels = datasets.digits()["train"]
-    images = jnp.asarray(images[:BATCH], jnp.float32).reshape(BATCH, -1) / 16
+    inputs = jnp.asarray(images[:BATCH], jnp.float32).reshape(BATCH, -1) / 16
     keys = jax.random.split(jax.random.key(0))
     glorot = jax.nn.initializers.glorot_normal()
     params = {
-        "first": {"kernel": glorot(keys[0], (images.shape[1], 64))},
+        "first": {"kernel": glorot(keys[0], (inputs.shape[1], 64))},
         "last": {"kernel": glorot(keys[1], (64, 10))},
     }
     weights = adaste_jax.deploy(params)
@@ -78,7 +78,7 @@ def gradients() -> tuple[jax.Array, jax.Array]:
 
     parts = jax.tree.map(
         lambda x: x.reshape(PARTS, -1, *x.shape[1:]),
-        (images, jnp.asarray(labels[:BATCH])),
+        (inputs, jnp.asarray(labels[:BATCH])),
     )
     grads = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))(weights, *parts)
     flat = lambda tree, lead: jnp.concatenate(
