@@ -1,6 +1,7 @@
 # make quickstart   train a binary network on the digits that ship with the package
 # make test         run the tests
 # make lint         formatting, lint and types
+# make docs         build the documentation into site/
 # Each makes its own .venv first, from nothing but Python 3.11 or newer.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PYTEST_ARGS ?= -n 2
 # Where quickstart leaves its result; the same command resumes what stands there.
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test lint
+.PHONY: quickstart test lint docs
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.experiments
@@ -24,6 +25,9 @@ lint: $(VENV)/.test $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # A stamp for each extra: $(VENV)/.test is "pip install -e .[test]".
 $(VENV)/.%: pyproject.toml setup.cfg | $(VENV)/bin/python

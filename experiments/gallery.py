@@ -2,17 +2,18 @@
 
     python -m experiments.gallery --out=docs/gallery
 
-On the left the weight as a function of the latent, on the right what the backward rule
-makes of a gradient of +1 and of -1, in colours from the start of annealing to its end.
-Estimators that look at a whole tensor get the latents of the axis as one group; those
-that draw weights are shown as the mean of many draws.
+For an estimator, on the left the weight as a function of the latent, on the right what
+the backward rule makes of a gradient of +1 and of -1, in colours from the start of
+annealing to its end. Estimators that look at a whole tensor get the latents of the axis
+as one group; those that draw weights are shown as the mean of many draws. For `bop` and
+`proxquant`, which have no estimator, the step itself; and the picture of `order.py`.
 """
 
 import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,8 @@ from absl import app, flags
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-from adaste_jax import estimators
+from adaste_jax import estimators, optim
+from experiments import order
 
 DRAWS = 4000
 
@@ -176,12 +178,70 @@ def draw(name: str, path: pathlib.Path) -> None:
     if picture.name:
         left.legend(fontsize=8)
     for axis in (left, right):
-        axis.axhline(0, color="grey", linewidth=0.5)
-        axis.axvline(0, color="grey", linewidth=0.5)
+        _cross(axis)
     figure.suptitle(name)
     figure.savefig(path, dpi=90)
     plt.close(figure)
 
+
+def draw_bop(path: pathlib.Path) -> None:
+    """Draws the step of `optim.bop` over the gradient, for both weights.
+
+    Args:
+        path: Of the PNG.
+    """
+    grads = jnp.linspace(-2.0, 2.0, 401)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, sign in zip(axes, (1.0, -1.0), strict=True):
+        weights = jnp.full_like(grads, sign)
+        for tau, style in ((0.3, "-"), (1.0, "--")):
+            tx = optim.bop(1.0, tau=tau)  # of one step: the average is the gradient
+            update, _ = tx.update(grads, tx.init(weights), weights)
+            axis.plot(grads, weights + update, style, label=f"tau = {tau:g}")
+        axis.set(title=f"from w = {sign:+g} to", xlabel="average gradient m")
+        _cross(axis)
+        axis.legend(fontsize=8)
+    figure.suptitle("bop")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def draw_proxquant(path: pathlib.Path) -> None:
+    """Draws `optim.prox` in two of its forms.
+
+    Args:
+        path: Of the PNG.
+    """
+    latent = jnp.linspace(-2.0, 2.0, 401)
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    strengths = (0.1, 0.5, 2.0)
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(strengths)))
+    forms: tuple[Literal["l1", "squared"], ...] = ("l1", "squared")
+    for axis, form in zip(axes, forms, strict=True):
+        for strength, colour in zip(strengths, colours, strict=True):
+            mapped = optim.prox(latent, strength, form=form)
+            axis.plot(latent, mapped, color=colour, label=f"strength = {strength:g}")
+        axis.set(title=f"prox, {form}", xlabel="latent")
+        _cross(axis)
+        axis.legend(fontsize=8)
+    figure.suptitle("proxquant")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)
+
+
+def _cross(axis: Any) -> None:
+    """Thin lines through the origin."""
+    axis.axhline(0, color="grey", linewidth=0.5)
+    axis.axvline(0, color="grey", linewidth=0.5)
+
+
+DRAWN: dict[str, Callable[[pathlib.Path], Any]] = {
+    **{name: functools.partial(draw, name) for name in GALLERY},
+    "bop": draw_bop,
+    "order": order.draw,
+    "proxquant": draw_proxquant,
+}
+"""All pictures by name; each function takes the path of the PNG."""
 
 _OUT = flags.DEFINE_string("out", "docs/gallery", "Folder of the pictures.")
 
@@ -192,8 +252,8 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     folder = pathlib.Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in GALLERY:
-        draw(name, folder / f"{name}.png")
+    for name, drawn in DRAWN.items():
+        drawn(folder / f"{name}.png")
         print(folder / f"{name}.png")
 
 

@@ -80,6 +80,13 @@ def fenbp_gradient(
 
     Returns:
         h, of the shape and dtype of `latent`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> latent, grad = jnp.array([0.5, 3.0]), jnp.array([0.5, 0.5])
+        >>> estimators.fenbp_gradient(latent, grad, beta=2.0, squash=jax.nn.hard_tanh)
+        Array([0.5, 0. ], dtype=float32)
     """
     dtype = _base.compute_dtype(latent)
     latents, grads = latent.astype(dtype), grad.astype(dtype)

@@ -66,6 +66,13 @@ def hardtanh_adaste_gradient(latent: jax.Array, grad: jax.Array) -> jax.Array:
 
     Returns:
         h, of the shape and dtype of `latent`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> latent = jnp.array([0.5, 3.0, -3.0])
+        >>> estimators.hardtanh_adaste_gradient(latent, jnp.full(3, 0.5))
+        Array([0.5 , 0.25, 0.  ], dtype=float32)
     """
     dtype = _base.compute_dtype(latent)
     latents, grads = latent.astype(dtype), grad.astype(dtype)

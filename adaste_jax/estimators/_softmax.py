@@ -102,6 +102,12 @@ def softmax_deploy(latent: ArrayLike) -> jax.Array:
     Raises:
         TypeError: If `latent` is not floating point.
         ValueError: If its last axis has not two entries.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> estimators.softmax_deploy(jnp.array([[0.2, 0.1], [0.0, 0.0]]))
+        Array([-1.,  1.], dtype=float32)
     """
     latent = _pairs(latent)
     return _numerics.sign(latent[..., 1] - latent[..., 0])

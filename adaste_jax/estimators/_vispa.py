@@ -61,6 +61,13 @@ def vispa_probability(latent: ArrayLike) -> jax.Array:
     Raises:
         TypeError: If `latent` is not floating point.
         ValueError: If its last axis has fewer than two entries.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> latent = jnp.array([[0.0, 0.6, 0.8], [1.0, 0.6, 0.8]])
+        >>> estimators.vispa_probability(latent).round(3)
+        Array([0.5  , 0.841], dtype=float32)
     """
     latent = _mean_and_factors(latent)
     deviation = jnp.linalg.norm(latent[..., 1:], axis=-1)

@@ -1,12 +1,14 @@
 """Optax gradient transformations for latents, their schedules, and labels.
 
-whole optimisers      adaste, adaste_released, binary_connect, bop, bayesbinn,
-                      proxquant, md_tanh, md_softmax, vispa
-parts of a chain      scale_by_adaste, scale_by_hardtanh_adaste, scale_by_fenbp,
-                      scale_by_bayesbinn, scale_by_early_adam, scale_by_glorot,
-                      clip_latents, apply_prox
-schedules             anneal, cosine_per_epoch, reste_exponent, ede_sharpness,
-                      grow, proxquant_strength
+Latents are the `params` of an update.
+
+    whole optimisers      adaste, adaste_released, binary_connect, bop, bayesbinn,
+                          proxquant, md_tanh, md_softmax, vispa
+    parts of a chain      scale_by_adaste, scale_by_hardtanh_adaste, scale_by_fenbp,
+                          scale_by_bayesbinn, scale_by_early_adam, scale_by_glorot,
+                          clip_latents, apply_prox
+    schedules             anneal, cosine_per_epoch, reste_exponent, ede_sharpness,
+                          grow, proxquant_strength
 """
 
 from adaste_jax.optim._adaste import (

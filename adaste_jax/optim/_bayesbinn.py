@@ -56,6 +56,14 @@ def scale_by_bayesbinn(
 
     Raises:
         ValueError: If a hyperparameter is not positive, or an argument is missing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_bayesbinn(num_examples=100, temperature=1.0)
+        >>> latent, weight = jnp.array([0.0]), jnp.array([0.0])
+        >>> tx.update(jnp.array([0.1]), tx.init(latent), latent, weights=weight)[0]
+        Array([10.], dtype=float32)
     """
     infinity = float("inf")
     for name, value in (("num_examples", num_examples), ("temperature", temperature)):

@@ -73,6 +73,14 @@ def clip_latents(bound: float = 1.0) -> optax.GradientTransformation:
 
     Raises:
         ValueError: If `bound` is not positive, or `update` gets no `params`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.clip_latents()
+        >>> latent = jnp.array([0.75, -0.5])
+        >>> tx.update(jnp.array([0.5, 0.5]), tx.init(latent), latent)[0]
+        Array([0.25, 0.5 ], dtype=float32)
     """
     _checks.check_scalar("bound", bound, low=0.0, high=float("inf"), open_interval=True)
     return _base.leafwise(
@@ -93,6 +101,14 @@ def scale_by_glorot() -> optax.GradientTransformation:
 
     Raises:
         ValueError: If `update` gets no `params`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_glorot()
+        >>> kernel = jnp.ones((4, 2))  # 1.5 / (4 + 2) is 1 / 4
+        >>> tx.update(kernel, tx.init(kernel), kernel)[0][0]
+        Array([2., 2.], dtype=float32)
     """
 
     def scaled(update, latent):

@@ -95,6 +95,12 @@ def binary_signs(params: Any) -> Any:
 
     Returns:
         The tree with +1 and -1.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> optim.binary_signs({"kernel": jnp.array([-0.3, 0.0, 2.0])})
+        {'kernel': Array([-1.,  1.,  1.], dtype=float32)}
     """
     return jax.tree.map(_numerics.sign, params)
 

@@ -119,6 +119,14 @@ def scale_by_early_adam(
 
     Returns:
         A transformation.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.scale_by_early_adam()
+        >>> latent = jnp.zeros(2)
+        >>> tx.update(jnp.array([0.5, -2.0]), tx.init(latent))[0].round(4)
+        Array([ 1., -1.], dtype=float32)
     """
 
     def init(params):

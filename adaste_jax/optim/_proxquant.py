@@ -78,6 +78,15 @@ def apply_prox(
     Raises:
         ValueError: If `strength` is negative, `form` is unknown, or `update` gets no
             `params`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import optim
+        >>> tx = optim.apply_prox(0.25)
+        >>> latent = jnp.array([0.5, -1.0])
+        >>> update, _ = tx.update(jnp.zeros(2), tx.init(latent), latent)
+        >>> latent + update
+        Array([ 0.75, -1.  ], dtype=float32)
     """
     if not callable(strength):
         _checks.check_scalar("strength", strength, low=0.0, high=float("inf"))

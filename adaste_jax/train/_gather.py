@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from adaste_jax.train import _mesh
 
 Gather = Literal["float", "packed"]
+"""How split weights are gathered: as floats, or eight signs in a byte."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 Statistics = Literal["global", "local"]
+"""Batch-norm statistics of the whole batch, or of the share of each device."""
 
 Loss = Callable[[jax.Array, Any], jax.Array]
 """From outputs [batch, ...] and labels to losses, one per label. Labels are an array

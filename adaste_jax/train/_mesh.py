@@ -13,7 +13,9 @@ from adaste_jax import _paths
 from adaste_jax.train import _state
 
 DATA_AXIS = "data"
+"""The mesh axis that batches are split over."""
 FSDP_AXIS = "fsdp"
+"""The mesh axis that batches and the state are split over."""
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 

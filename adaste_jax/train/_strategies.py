@@ -9,6 +9,7 @@ from jax.sharding import Mesh, PartitionSpec
 from adaste_jax.train import _gather, _gradient, _mesh
 
 Strategy = Literal["jit", "shard_map", "pmap"]
+"""How a step is spread over devices: see `make_train_step`."""
 
 MakePass = Callable[..., _gradient.Pass]
 """`_gradient.make_pass` with all but the reductions bound."""

@@ -1,10 +1,13 @@
 """The gallery shows every estimator, as it is."""
 
+import functools
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from adaste_jax import estimators
-from experiments import gallery
+from experiments import gallery, order
 from tests import reference
 
 # Estimators are what is left of the public names without these.
@@ -42,3 +45,21 @@ def test_random_weights_are_shown_by_their_mean():
 def test_a_picture_is_written(tmp_path):
     gallery.draw("md_softmax_s", tmp_path / "one.png")
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_both_orders_of_averaging_by_hand():
+    """At mu = 1 / alpha the slope is min(cap, 2 / |t|) toward zero, and 0 away."""
+    rule = functools.partial(order.adaste, mu=100.0)
+    latent = jnp.array([2.0, -2.0, 8.0])
+    grads = jnp.broadcast_to(jnp.array([[0.5], [-0.3]]), (2, 3))
+    before, after = order.both_orders(rule, latent, grads)
+    np.testing.assert_allclose(before, [0.05, 0.0, 0.025], rtol=1e-6)
+    np.testing.assert_allclose(after, [0.125, -0.075, 0.0625], rtol=1e-6)
+
+
+def test_the_network_of_the_picture_shows_the_difference():
+    latents, grads = order.gradients()
+    assert grads.shape == (order.PARTS, latents.size)
+    before, after = order.both_orders(order.adaste, latents, grads)
+    error = np.linalg.norm(after - before) / np.linalg.norm(before)
+    assert 0.1 < error < 0.5  # the page and the picture say a third

@@ -1,0 +1,216 @@
+"""What the pages say runs: code, commands, and a page with a picture for every method.
+
+The blocks of Python of one page run in order, in one namespace and an empty folder. A
+block with a title is a piece of that file: `test_adding.py`.
+"""
+
+import ast
+import importlib.util
+import pathlib
+import re
+import shlex
+
+import jax
+import numpy as np
+import pytest
+
+import adaste_jax
+from adaste_jax import estimators, optim
+from experiments import gallery, methods
+
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8")
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]
+}
+BLOCKS = {
+    page: re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    for page, text in PAGES.items()
+}
+
+
+def _check_scaling(names):
+    assert np.isfinite(names["report"]["loss"])
+    assert names["state"].params["first"]["kernel"].sharding.spec[-1] == "fsdp"
+
+
+def _check_loop(names):
+    assert names["accuracy"] > 0.9
+    assert np.isfinite(names["report"]["loss"])
+
+
+# What is true once the blocks of a page have run.
+CHECKS = {"docs/scaling.md": _check_scaling, "docs/loop.md": _check_loop}
+
+
+@pytest.mark.parametrize("page", [page for page, found in BLOCKS.items() if found])
+def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    with jax.numpy_rank_promotion("allow"):  # as a user has it
+        for number, block in enumerate(BLOCKS[page]):
+            exec(compile(block, f"{page}, block {number}", "exec"), names)
+    CHECKS.get(page, lambda names: None)(names)
+
+
+def test_the_guides_have_code():
+    for page in ("README.md", *(f"docs/{name}.md" for name in GUIDES)):
+        assert BLOCKS[page], page
+
+
+GUIDES = ("quickstart", "concepts", "loop", "models", "scaling", "export", "format")
+
+
+# --- commands
+
+
+def _commands():
+    """Every `python -m` of the project's programs in the pages."""
+    for page, text in PAGES.items():
+        joined = re.sub(r"\\\n\s*", " ", text)
+        pattern = r"python -m ((?:experiments|benchmarks)\.[\w.]+)([^\n`;]*)"
+        for module, arguments in re.findall(pattern, joined):
+            if arguments.count('"') % 2:  # the command stands in quotes itself
+                arguments = arguments.replace('"', "")
+            yield pytest.param(module, arguments, id=f"{page}: {module} {arguments}")
+
+
+def _flags(module, seen):
+    """Names of the flags that a program defines, or a module that it imports."""
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    if module in seen or not path.exists():
+        return set()
+    seen.add(module)
+    text = path.read_text("utf-8")
+    found = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
+    found |= set(re.findall(r"add_argument\(\s*\"--([\w-]+)\"", text))
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("experiments"):
+            found |= _flags(node.module, seen)
+            for alias in node.names:
+                found |= _flags(f"{node.module}.{alias.name}", seen)
+    return found
+
+
+def _config(argument):
+    """The config of `FILE` or `FILE:variant`."""
+    file, _, variant = argument.partition(":")
+    spec = importlib.util.spec_from_file_location("config", ROOT / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(*([variant] if variant else []))
+
+
+@pytest.mark.parametrize(("module", "arguments"), list(_commands()))
+def test_a_command_has_a_program_flags_a_config_and_its_fields(module, arguments):
+    assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+    flags = _flags(module, set())
+    config = _config("experiments/configs/quickstart.py")
+    for word in shlex.split(arguments, comments=True):
+        name, _, value = word.strip("[]").removeprefix("--").partition("=")
+        if not word.strip("[]").startswith("--"):
+            continue
+        assert name.split(".")[0] in flags, f"{module} has no flag --{name}"
+        placeholder = value.isupper() or "..." in value
+        if name == "config" and not placeholder:
+            config = _config(value)
+        elif name.startswith("config.") and name != "config.field":
+            place = config
+            for field in name.split(".")[1:]:
+                assert field in place, f"no field {name}"
+                place = place[field]
+        if name in ("methods", "config.method") and not placeholder:
+            assert set(value.split(",")) <= {*methods.METHODS, "all"}, value
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_make_knows_its_targets(page):
+    known = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for target in re.findall(r"^ *make ([a-z]+)", PAGES[page], re.MULTILINE):
+        assert target in known[1].split()
+
+
+# --- what has a page
+
+
+def test_every_public_module_is_in_the_reference():
+    text = "".join((DOCS / "api" / f.name).read_text() for f in DOCS.glob("api/*.md"))
+    shown = set(re.findall(r"^::: ([\w.]+)$", text, re.MULTILINE))
+    public = {f"adaste_jax.{name}" for name in adaste_jax.__all__ if name != "nn"}
+    assert public | {"adaste_jax.nn.linen", "adaste_jax.nn.nnx"} == shown
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_has_a_page_with_formula_picture_and_source(name):
+    page = PAGES[f"docs/methods/{name}.md"]
+    assert re.search(r"^    .*=|^    .*<-", page, re.MULTILINE)
+    if name == "full_precision":
+        return
+    assert re.search(r"^Source: \S", page, re.MULTILINE)
+    pictures = re.findall(r"!\[.*?\]\(\.\./gallery/(\w+)\.png\)", page)
+    assert pictures
+    assert set(pictures) <= gallery.DRAWN.keys()
+
+
+def test_no_page_is_left_of_a_method_that_is_gone():
+    assert {path.stem for path in DOCS.glob("methods/*.md")} == {
+        "index",
+        *methods.METHODS,
+    }
+
+
+@pytest.mark.parametrize("module", [estimators, optim])
+def test_every_estimator_and_transformation_is_on_the_page_of_a_method(module):
+    linked = {
+        name
+        for page, text in PAGES.items()
+        if page.startswith("docs/methods/")
+        for name in re.findall(rf"#{re.escape(module.__name__)}\.(\w+)\)", text)
+    }
+    functions = {
+        name
+        for name in module.__all__
+        if not name[0].isupper() and name != "labels"  # classes, constants, routing
+    }
+    assert functions == linked
+
+
+def test_the_pictures_are_those_of_the_gallery():
+    assert {path.stem for path in DOCS.glob("gallery/*.png")} == gallery.DRAWN.keys()
+
+
+# --- what the site fills in
+
+
+@pytest.fixture(scope="module")
+def hooks():
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_of_a_table(hooks, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# Title\n\n| file | what |\n|---|---|\n| a | b |\n\n"
+        "| method | test accuracy, % |\n|---|---|\n| ste | 97 |\n"
+        "| bop | 96 |\n\nEnd | x\n"
+    )
+    assert hooks.title(page) == "Title"
+    assert hooks.rows(page) == {
+        "ste": {"method": "ste", "test accuracy, %": "97"},
+        "bop": {"method": "bop", "test accuracy, %": "96"},
+    }
+
+
+def test_a_method_page_has_defaults_and_measurements(hooks):
+    page = hooks.method_page("adaste")
+    assert "| `mu_init` | `0.01` |" in page
+    for name in hooks.TABLES:
+        row = hooks.rows(DOCS / "results" / f"{name}.md")["adaste"]
+        assert row["test accuracy, %"] in page
+    for name in methods.METHODS:
+        assert f"--config.method={name}" in hooks.method_page(name)
+        assert f"({name}.md)" in hooks.methods_table()
