@@ -12,6 +12,7 @@ from adaste_jax import metrics
 from experiments import (
     checkpoints,
     errors,
+    layers,
     plots,
     processes,
     progress,
@@ -136,7 +137,7 @@ def _train(
         for message in [*messages, f"resuming at step {int(state.step)}"]:
             console.print(message, highlight=False, soft_wrap=True)
     step = int(state.step)
-    folder.rewind(step)
+    folder.rewind(step if restored is not None else -1)
     log = progress.Log(
         folder,
         console,
@@ -155,6 +156,8 @@ def _train(
         )
 
     with log:
+        if restored is None:
+            log.write_layers(layers.records(run, state, 0))
         while step < run.num_steps:
             epoch = step // feed.steps_per_epoch
             stopped = False
@@ -181,6 +184,7 @@ def _train(
             log.show(step, epoch_tally.means())
             values = _epoch_values(run, state, epoch_tally)
             accuracy = _report_epoch(run, state, log, step, epoch + 1, values, speed)
+            log.write_layers(layers.records(run, state, epoch + 1, epoch_tally.signs))
             epoch_tally = run.start_tally(state)
             due = (epoch + 1) % config.checkpoint_every_epochs == 0
             if (
