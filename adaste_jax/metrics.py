@@ -160,7 +160,7 @@ def by_path(
         >>> {path: float(share) for path, share in flips.items()}
         {'head/kernel': 0.5, 'stem/kernel': 0.5}
     """
-    structure = jax.tree.structure(trees[0])
+    structure: Any = jax.tree.structure(trees[0])
     for tree in trees[1:]:
         if jax.tree.structure(tree) != structure:
             raise ValueError(

@@ -1,6 +1,9 @@
 """The one training loop: trains, evaluates, saves and resumes."""
 
+import json
 import os
+import platform
+from importlib import metadata
 from typing import Any, NoReturn
 
 import jax
@@ -16,6 +19,7 @@ from experiments import (
     plots,
     processes,
     progress,
+    report,
     stopping,
     tally,
     workdir,
@@ -87,6 +91,7 @@ def _train_and_test(
     config = run.config
     table = run.summary(state)
     folder.write("summary.txt", f"{table}\n")
+    folder.write("summary.json", json.dumps(table.as_dict(), indent=2) + "\n")
     with checkpoints.Checkpoints(
         folder.path / "checkpoints", keep=config.keep_checkpoints
     ) as store:
@@ -111,9 +116,36 @@ def _train_and_test(
         "num_processes": jax.process_count(),
         "jax": jax.__version__,
         "adaste_jax": adaste_jax.__version__,
+        "versions": _versions(),
     }
+    _write_report(folder, result, console)
     folder.finish(result)
     return result
+
+
+def _versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    own = {"python": platform.python_version(), "adaste_jax": adaste_jax.__version__}
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return own | {name: metadata.version(name) for name in packages}
+
+
+def _write_report(
+    folder: workdir.Workdir, result: dict[str, Any], console: rich.console.Console
+) -> None:
+    """Writes `report.html`. What goes wrong there is no reason to lose the run."""
+    if not folder.writes:
+        return
+    try:
+        text = report.page([report.read(folder.path, result=result)])
+        folder.write("report.html", text)
+    except Exception as error:
+        console.print(
+            f"could not write report.html: {error!r}. The run is whole; "
+            "`python -m experiments.report` writes it anew.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _train(
@@ -162,8 +194,8 @@ def _train(
             epoch = step // feed.steps_per_epoch
             stopped = False
             for calls, (batch, taken) in enumerate(feed.batches(step)):
-                state, report = run.train_step(state, batch, feed.resident)
-                epoch_tally = tally.add(epoch_tally, report, step)
+                state, reported = run.train_step(state, batch, feed.resident)
+                epoch_tally = tally.add(epoch_tally, reported, step)
                 step += taken
                 if not clock.running:
                     jax.block_until_ready(epoch_tally)  # the first call compiles

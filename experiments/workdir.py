@@ -44,7 +44,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
 
 
 def read_lines(file: pathlib.Path) -> list[dict[str, Any]]:
-    """All objects of a file, one a line; a last line cut short by a kill is left out."""
+    """All objects of a file, one a line, up to a line that a kill has cut short."""
     if not file.exists():
         return []
     records = []
@@ -220,7 +220,7 @@ def _lock(path: pathlib.Path) -> int:
 def _check_same(
     found: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path
 ) -> None:
-    found, wanted = dict(_flat(found)), dict(_flat(wanted))
+    found, wanted = dict(flat(found)), dict(flat(wanted))
     names = sorted(
         name
         for name in found.keys() | wanted.keys()
@@ -238,11 +238,12 @@ def _check_same(
         )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves of nested dicts, with names joined by dots."""
     pairs: list[tuple[str, Any]] = []
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{prefix}{name}.")
+            pairs += flat(value, f"{prefix}{name}.")
         else:
             pairs.append((prefix + name, value))
     return pairs
