@@ -57,14 +57,16 @@ _SETTINGS: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
+    "axes.formatter.limits": (-3, 5),  # beyond, a power of ten stands above the axis
 }
 
 # In units of the view box, which on a phone of 360 pixels are about a pixel each.
 WIDTH = 330
-HEIGHT = 190
+HEIGHT = 200
 ROW = 17  # of a legend
 RIDGE = 20
-LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 36
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 18, 36
 
 
 class Line(NamedTuple):
@@ -225,7 +227,7 @@ def _attributes(
 
 
 def _style(text: str) -> str:
-    text = re.sub(r"font-family:[^;]*;?", "", text)
+    text = re.sub(r"font-family:[^;]*; *", "", text)
     for colour, value in COLOURS.items():
         text = text.replace(value, f"var(--{colour})")
     return text.strip()

@@ -143,8 +143,11 @@ def _distinct(runs: Sequence[Record]) -> list[Record]:
     ]
 
 
-Figure = tuple[str, str, Callable[[str], str]]
-"""Title, what it shows, and a function from the name of the chart to its SVG."""
+Draw = Callable[[str], str]
+"""From the name of a chart to its SVG."""
+
+Figure = tuple[str, str, Draw | None]
+"""Title, what it shows, and how it is drawn; None where there is nothing to draw."""
 
 
 def _single(run: Record) -> str:
@@ -297,7 +300,7 @@ def _lines(
     curves: Sequence[tuple[str, Sequence[float], Sequence[float]]],
     digits: str,
     **options: Any,
-) -> Callable[[str], str]:
+) -> Draw | None:
     """Draws curves whose labels end in their last value; those without data are out."""
     found = [
         charts.Line(
@@ -306,7 +309,7 @@ def _lines(
         for style, (label, x, y) in enumerate(curves)
         if len(y)
     ]
-    return functools.partial(charts.lines, curves=found, **options)
+    return functools.partial(charts.lines, curves=found, **options) if found else None
 
 
 def _milliseconds(run: Record) -> tuple[list[int], list[float]]:
@@ -338,6 +341,8 @@ def _chunks(items: Sequence[Any], most: int) -> list[Sequence[Any]]:
 def _section(title: str, note: str, figures: Sequence[Figure]) -> str:
     drawn = []
     for number, (caption, what, draw) in enumerate(figures):
+        if draw is None:
+            continue
         name = f"{title.split()[0].lower()}-{number}"
         drawn.append(
             f'<figure><figcaption id="{name}-title">{_text(caption)}'
@@ -387,25 +392,25 @@ def _key_figures(run: Record) -> str:
 
 
 def _ranking(runs: Sequence[Record]) -> str:
-    head = ["run", "method", "seed", "test accuracy, %", "test loss", "epochs"]
-    head += ["ms per step", "weights of one bit", "bytes"]
+    head = ["run", "test accuracy, %", "test loss", "epochs", "ms per step"]
+    head += ["weights of one bit", "bytes", "method", "seed"]
     rows = []
     for run in runs:
         result, (_, times) = run.result or {}, _milliseconds(run)
         rows.append(
             [
                 run.label,
-                run.config["method"],
-                run.config["seed"],
                 f"{100 * result['test_accuracy']:.2f}" if result else "under way",
                 f"{result['test_loss']:.4f}" if result else "",
                 f"{run.metrics[-1]['epoch']:,}",
                 f"{sorted(times)[len(times) // 2]:.3g}" if times else "",
                 f"{run.sizes['one_bit_parameters']:,}" if run.sizes else "",
                 f"{run.sizes['bytes']:,}" if run.sizes else "",
+                run.config["method"],
+                run.config["seed"],
             ]
         )
-    return _table(head, rows, words=2)
+    return _table(head, rows, words=1)
 
 
 def _sizes(run: Record) -> str:
@@ -466,8 +471,8 @@ def _fields(run: Record) -> dict[str, Any]:
     methods = config.pop("methods", {})
     options = {config["method"]: methods.get(config["method"], {})}
     fields = workdir.flat({**config, "methods": options})
-    versions = (run.result or {}).get("versions", {})
-    return dict(fields) | {f"version of {name}": v for name, v in versions.items()}
+    versions = sorted((run.result or {}).get("versions", {}).items())
+    return dict(fields) | {f"version of {name}": value for name, value in versions}
 
 
 def _value(value: Any) -> str:
