@@ -16,52 +16,62 @@ from experiments.run import Run
 EDGES = np.linspace(-4, 4, 41)
 
 
-def records(
-    run: Run, state: train.TrainState, epoch: int, signs: list[jax.Array] | None = None
-) -> list[dict[str, Any]]:
-    """A line of `layers.jsonl` for each binary layer.
+class Watch:
+    """Looks at the layers of one run; compiled once."""
 
-    Args:
-        run: The run.
-        state: After the last step of the epoch.
-        epoch: Epochs that are done; 0 is before the first step.
-        signs: Of the latents when the epoch began, as `metrics.pack_signs` gives them.
+    def __init__(self, run: Run):
+        """Nothing is computed yet."""
+        self._run = run
+        self._shares = jax.jit(self._measure)
 
-    Returns:
-        By layer: `step`, `epoch`, `layer` (its path), `flips_per_epoch` (share of
-        weights of another sign than at the start of the epoch; absent without
-        `signs`), `saturated` (share of the training weights that annealing holds at
-        their largest magnitude), `rms` of the latents, and `latents`, their histogram.
-        Empty in full precision.
-    """
-    if run.where is None:
-        return []
-    saturated = metrics.by_path(
-        metrics.saturated_share, run.weights(state), where=run.where
-    )
-    latents = run.latents(state)
-    flips = [
-        {"flips_per_epoch": metrics.flip_rate_since([bits], latent, where=True)}
-        for bits, latent in zip(signs or (), latents.values(), strict=signs is not None)
-    ]
-    shares = [
-        {**changed, "saturated": share}
-        for changed, share in zip(
-            flips or [{}] * len(latents), saturated.values(), strict=True
-        )
-    ]
-    return [
-        {
-            "step": int(state.step),
-            "epoch": epoch,
-            "layer": path,
-            **{name: float(value) for name, value in found.items()},
-            **_histogram(latent),
+    def records(
+        self, state: train.TrainState, epoch: int, signs: list[jax.Array] | None
+    ) -> list[dict[str, Any]]:
+        """A line of `layers.jsonl` for each binary layer.
+
+        Args:
+            state: After the last step of the epoch.
+            epoch: Epochs that are done; 0 is before the first step.
+            signs: Of the latents when the epoch began, as `metrics.pack_signs` gives
+                them; None in full precision.
+
+        Returns:
+            By layer: `step`, `epoch`, `layer` (its path), `flips_per_epoch` (share of
+            weights of another sign than when the epoch began; absent in epoch 0),
+            `saturated` (share of the training weights that annealing holds at their
+            largest magnitude), `rms` of the latents, and `latents`, their histogram.
+            Empty in full precision.
+        """
+        if signs is None:
+            return []
+        shares = jax.device_get(self._shares(state, signs))
+        if epoch == 0:
+            del shares["flips_per_epoch"]
+        return [
+            {
+                "step": int(state.step),
+                "epoch": epoch,
+                "layer": path,
+                **{name: float(found[path]) for name, found in shares.items()},
+                **_histogram(latent),
+            }
+            for path, latent in self._run.latents(state).items()
+        ]
+
+    def _measure(
+        self, state: train.TrainState, signs: list[jax.Array]
+    ) -> dict[str, dict[str, jax.Array]]:
+        where = self._run.where
+        weights = self._run.weights(state)
+        saturated = metrics.by_path(metrics.saturated_share, weights, where=where)
+        chosen = metrics.by_path(lambda leaf, where: leaf, state.params, where=where)
+        return {
+            "flips_per_epoch": {
+                path: metrics.flip_rate_since([bits], leaf, where=True)
+                for bits, (path, leaf) in zip(signs, chosen.items(), strict=True)
+            },
+            "saturated": saturated,
         }
-        for (path, latent), found in zip(
-            latents.items(), jax.device_get(shares), strict=True
-        )
-    ]
 
 
 def _histogram(latent: np.ndarray) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def train_and_evaluate(
         RunError: If the run cannot start or go on; the message says why.
         StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
     """
-    console = console or rich.console.Console()
+    console = console or progress.console()
     if not processes.is_primary():
         console = rich.console.Console(quiet=True)
     with stopping.Stopping() as stop:
@@ -160,6 +160,7 @@ def _train(
     config, feed = run.config, run.feed
     epoch_tally = run.start_tally(state)
     clock = progress.Clock()
+    watch = layers.Watch(run)
     restored = store.restore({"state": state, "tally": epoch_tally})
     if restored is not None:
         arrays, record, messages = restored
@@ -189,7 +190,7 @@ def _train(
 
     with log:
         if restored is None:
-            log.write_layers(layers.records(run, state, 0))
+            log.write_layers(watch.records(state, 0, epoch_tally.signs))
         while step < run.num_steps:
             epoch = step // feed.steps_per_epoch
             stopped = False
@@ -216,7 +217,7 @@ def _train(
             log.show(step, epoch_tally.means())
             values = _epoch_values(run, state, epoch_tally)
             accuracy = _report_epoch(run, state, log, step, epoch + 1, values, speed)
-            log.write_layers(layers.records(run, state, epoch + 1, epoch_tally.signs))
+            log.write_layers(watch.records(state, epoch + 1, epoch_tally.signs))
             epoch_tally = run.start_tally(state)
             due = (epoch + 1) % config.checkpoint_every_epochs == 0
             if (

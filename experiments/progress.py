@@ -10,6 +10,14 @@ import rich.progress
 from experiments import workdir
 
 
+def console() -> rich.console.Console:
+    """Standard output; plain lines in a notebook, where a bar would need ipywidgets."""
+    found = rich.console.Console()
+    if not found.is_jupyter:
+        return found
+    return rich.console.Console(force_jupyter=False, force_terminal=False, width=110)
+
+
 class Clock:
     """Steps per second of training, without compilation, evaluation and saving."""
 
