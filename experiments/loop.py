@@ -19,6 +19,7 @@ from experiments import (
     plots,
     processes,
     progress,
+    records,
     report,
     stopping,
     tally,
@@ -137,7 +138,7 @@ def _write_report(
     if not folder.writes:
         return
     try:
-        text = report.page([report.read(folder.path, result=result)])
+        text = report.page([records.read(folder.path, result=result)])
         folder.write("report.html", text)
     except Exception as error:
         console.print(

@@ -9,104 +9,57 @@ mode, and can be read on a phone.
 
 import argparse
 import functools
-import html
-import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import rich.console
 
-from experiments import charts, errors, layers, workdir
+from experiments import charts, errors, layers, records, workdir
+from experiments import report_tables as tables
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
 RIDGES = 9
 """Epochs whose histogram is drawn, at most."""
 
+Draw = Callable[[str], str]
+"""From the name of a chart to its SVG."""
 
-class Record(NamedTuple):
-    """What a workdir says of its run.
+Figure = tuple[str, str, Draw | None]
+"""Title, what it shows, and how it is drawn; None where there is nothing to draw."""
 
-    Attributes:
-        label: Name of the folder.
-        config: As nested dicts.
-        metrics: The lines of `metrics.jsonl`.
-        layers: The lines of `layers.jsonl`; empty in full precision.
-        sizes: `summary.json`; empty where there is none.
-        result: `result.json`; None while the run is not finished.
-    """
-
-    label: str
-    config: dict[str, Any]
-    metrics: list[dict[str, Any]]
-    layers: list[dict[str, Any]]
-    sizes: dict[str, Any]
-    result: dict[str, Any] | None
-
-    def curve(
-        self, name: str, split: str = "train", scale: float = 1.0
-    ) -> tuple[list[int], list[float]]:
-        """Epochs and values of a metric."""
-        found = [r for r in self.metrics if r["split"] == split and name in r]
-        return [r["epoch"] for r in found], [scale * r[name] for r in found]
-
-    def layer_curve(
-        self, name: str, layer: str, scale: float = 1.0
-    ) -> tuple[list[int], list[float]]:
-        """Likewise, of one layer."""
-        found = [r for r in self.layers if r["layer"] == layer and name in r]
-        return [r["epoch"] for r in found], [scale * r[name] for r in found]
-
-    @property
-    def layer_names(self) -> list[str]:
-        """Paths of the binary layers."""
-        return list(dict.fromkeys(r["layer"] for r in self.layers))
+_UNIT = "latent / root mean square of its layer"
+# Title, what it shows, name in the files, factor, digits of the last value.
+_LEARNING = (
+    ("Loss", "cross-entropy, nats", "loss", 1.0, ".4f"),
+    ("Accuracy", "%", "accuracy", 100.0, ".2f"),
+)
+_BY_LAYER = (
+    ("Flips", "% of weights of another sign than an epoch ago", "flips_per_epoch", 100),
+    ("Saturated", "% of training weights at full magnitude", "saturated", 100),
+    ("Scale of the latents", "root mean square", "rms", 1),
+)
+_ZERO_GRADIENT = ("Gradients of zero", "% of latents that the rule holds")
+_SPEED = ("Time per step", "ms, without compilation and evaluation")
+_LEARNING_NOTE = (
+    "Training is measured with the training weights, which annealing keeps soft at "
+    "first; validation and test with the deployed ones. Behind a name stands its last "
+    "value."
+)
+_WEIGHTS_NOTE = (
+    "Flips that do not fall are weights that chatter about zero. Saturated weights are "
+    "those that annealing already holds at plus or minus the largest magnitude."
+)
+_REAL_NOTE = "Full precision: no weight of one bit."
+_LATENTS_NOTE = (
+    "Counts of the latents, in units of their root mean square. Weights are the signs, "
+    "so only the zero matters: a valley there means signs that are settled."
+)
 
 
-def read(
-    path: str | os.PathLike[str], *, result: Mapping[str, Any] | None = None
-) -> Record:
-    """Reads a workdir; the run may still be under way.
-
-    Args:
-        path: The workdir.
-        result: In place of `result.json`.
-
-    Raises:
-        RunError: If it is not a workdir, or nothing is in it yet.
-    """
-    folder = pathlib.Path(path).expanduser().absolute()
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        found = {
-            name: json.loads((folder / f"{name}.json").read_text("utf-8"))
-            for name in ("summary", "result")
-            if (folder / f"{name}.json").exists()
-        }
-    except (OSError, ValueError) as error:
-        raise errors.RunError(
-            f"{folder} is not the workdir of a run ({error}): give the --workdir of "
-            "experiments.main."
-        ) from error
-    metrics = workdir.read_lines(folder / workdir.METRICS)
-    if not metrics:
-        raise errors.RunError(
-            f"the run in {folder} has no metrics yet: wait for the end of its first "
-            "epoch."
-        )
-    return Record(
-        label=folder.name,
-        config=config,
-        metrics=metrics,
-        layers=workdir.read_lines(folder / workdir.LAYERS),
-        sizes=found.get("summary", {}),
-        result=dict(result) if result is not None else found.get("result"),
-    )
-
-
-def page(runs: Sequence[Record]) -> str:
+def page(runs: Sequence[records.Record]) -> str:
     """The page, as HTML.
 
     Args:
@@ -121,7 +74,7 @@ def page(runs: Sequence[Record]) -> str:
             f"{len(charts.STYLES)}."
         )
     body = _single(runs[0]) if len(runs) == 1 else _several(_distinct(runs))
-    title = _text(", ".join(run.label for run in runs))
+    title = tables.text(", ".join(run.label for run in runs))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -132,7 +85,7 @@ def page(runs: Sequence[Record]) -> str:
     )
 
 
-def _distinct(runs: Sequence[Record]) -> list[Record]:
+def _distinct(runs: Sequence[records.Record]) -> list[records.Record]:
     """The same runs, numbered where folders have the same name."""
     labels = [run.label for run in runs]
     return [
@@ -143,14 +96,7 @@ def _distinct(runs: Sequence[Record]) -> list[Record]:
     ]
 
 
-Draw = Callable[[str], str]
-"""From the name of a chart to its SVG."""
-
-Figure = tuple[str, str, Draw | None]
-"""Title, what it shows, and how it is drawn; None where there is nothing to draw."""
-
-
-def _single(run: Record) -> str:
+def _single(run: records.Record) -> str:
     splits = ["train", "validation", "test"]
     learning: list[Figure] = [
         (
@@ -195,25 +141,25 @@ def _single(run: Record) -> str:
         )
         for layer in run.layer_names
     ]
-    times = [(run.config["method"], *_milliseconds(run))]
+    times = [(run.config["method"], *run.milliseconds)]
     return "\n".join(
         [
-            f"<h1>{_text(run.label)}</h1>",
-            f"<p>{_text(_about(run))}</p>",
-            _key_figures(run),
+            f"<h1>{tables.text(run.label)}</h1>",
+            f"<p>{tables.text(tables.about(run))}</p>",
+            tables.key_figures(run),
             _section("Learning", _LEARNING_NOTE, learning),
             _section("Weights", _WEIGHTS_NOTE if run.layers else _REAL_NOTE, weights),
             _section("Latents", _LATENTS_NOTE, histograms) if histograms else "",
             _section("Speed", "", [(*_SPEED, _lines(times, ".3g", limits=(0, None)))]),
             "<h2>Sizes</h2>",
-            _sizes(run),
+            tables.sizes(run),
             "<h2>Config and versions</h2>",
-            _config(run),
+            tables.config(run),
         ]
     )
 
 
-def _several(runs: Sequence[Record]) -> str:
+def _several(runs: Sequence[records.Record]) -> str:
     def overlay(curves: Sequence[tuple[Any, ...]], digits: str = ".3g", **options: Any):
         """Of all runs, in one order, so that a run has one look in all charts."""
         named = [(run.label, *c) for run, c in zip(runs, curves, strict=True)]
@@ -251,49 +197,22 @@ def _several(runs: Sequence[Record]) -> str:
             curves.append((centres if found else [], shares))
         part = overlay(curves, "", xlabel=_UNIT, markers=False, limits=(0, None))
         histograms.append((_short(layer), "latents in a bin, %", part))
-    speed = overlay([_milliseconds(run) for run in runs], limits=(0, None))
+    speed = overlay([run.milliseconds for run in runs], limits=(0, None))
     return "\n".join(
         [
             f"<h1>{len(runs)} runs</h1>",
-            _ranking(runs),
+            tables.ranking(runs),
             _section("Learning", _LEARNING_NOTE, learning),
             _section("Weights", _WEIGHTS_NOTE, weights) if names else "",
             _section("Latents at the end", _LATENTS_NOTE, histograms) if names else "",
             _section("Speed", "", [(*_SPEED, speed)]),
             "<h2>Sizes</h2>",
-            *(_folded(run.label, _sizes(run)) for run in runs),
+            *(tables.folded(run.label, tables.sizes(run)) for run in runs),
             "<h2>Config and versions</h2>",
-            _differences(runs),
-            *(_folded(run.label, _config(run)) for run in runs),
+            tables.differences(runs),
+            *(tables.folded(run.label, tables.config(run)) for run in runs),
         ]
     )
-
-
-_UNIT = "latent / root mean square of its layer"
-_LEARNING = (
-    ("Loss", "cross-entropy, nats", "loss", 1.0, ".4f"),
-    ("Accuracy", "%", "accuracy", 100.0, ".2f"),
-)
-_BY_LAYER = (
-    ("Flips", "% of weights of another sign than an epoch ago", "flips_per_epoch", 100),
-    ("Saturated", "% of training weights at full magnitude", "saturated", 100),
-    ("Scale of the latents", "root mean square", "rms", 1),
-)
-_ZERO_GRADIENT = ("Gradients of zero", "% of latents that the rule holds")
-_SPEED = ("Time per step", "ms, without compilation and evaluation")
-_LEARNING_NOTE = (
-    "Training is measured with the training weights, which annealing keeps soft at "
-    "first; validation and test with the deployed ones."
-)
-_WEIGHTS_NOTE = (
-    "Flips that do not fall are weights that chatter about zero. Saturated weights are "
-    "those that annealing already holds at plus or minus the largest magnitude."
-)
-_REAL_NOTE = "Full precision: no weight of one bit."
-_LATENTS_NOTE = (
-    "Counts of the latents, in units of their root mean square. Weights are the signs, "
-    "so only the zero matters: a valley there means signs that are settled."
-)
 
 
 def _lines(
@@ -310,11 +229,6 @@ def _lines(
         if len(y)
     ]
     return functools.partial(charts.lines, curves=found, **options) if found else None
-
-
-def _milliseconds(run: Record) -> tuple[list[int], list[float]]:
-    epochs, speeds = run.curve("steps_per_second", "timing")
-    return epochs, [1000 / speed for speed in speeds]
 
 
 def _short(layer: str) -> str:
@@ -345,167 +259,14 @@ def _section(title: str, note: str, figures: Sequence[Figure]) -> str:
             continue
         name = f"{title.split()[0].lower()}-{number}"
         drawn.append(
-            f'<figure><figcaption id="{name}-title">{_text(caption)}'
-            f"<span>{_text(what)}</span></figcaption>{draw(name)}</figure>"
+            f'<figure><figcaption id="{name}-title">{tables.text(caption)}'
+            f"<span>{tables.text(what)}</span></figcaption>{draw(name)}</figure>"
         )
     return (
-        f"<h2>{_text(title)}</h2>\n"
-        + (f'<p class="muted">{_text(note)}</p>\n' if note else "")
+        f"<h2>{tables.text(title)}</h2>\n"
+        + (f'<p class="muted">{tables.text(note)}</p>\n' if note else "")
         + (f'<div class="charts">{"".join(drawn)}</div>' if drawn else "")
     )
-
-
-def _about(run: Record) -> str:
-    config = run.config
-    text = f"{config['method']} on {config['dataset']}, network {config['model']}, "
-    text += f"seed {config['seed']}"
-    if run.result is None:
-        text += f"; under way: epoch {run.metrics[-1]['epoch']}"
-        text += f" of {config['num_epochs']}"
-    return text
-
-
-def _key_figures(run: Record) -> str:
-    _, times = _milliseconds(run)
-    result = run.result or {}
-    figures = []
-    if result:
-        figures += [
-            ("test accuracy", f"{100 * result['test_accuracy']:.2f} %"),
-            ("test loss", f"{result['test_loss']:.4f}"),
-            ("epochs", f"{result['epochs']:,}"),
-        ]
-    if times:
-        figures.append(("time per step", f"{sorted(times)[len(times) // 2]:.3g} ms"))
-    if run.sizes:
-        figures += [
-            ("weights of one bit", f"{run.sizes['one_bit_parameters']:,}"),
-            ("real parameters", f"{run.sizes['real_parameters']:,}"),
-            ("bytes, deployed", f"{run.sizes['bytes']:,}"),
-            ("bytes in float32", f"{run.sizes['float32_bytes']:,}"),
-        ]
-    if result:
-        devices = f"{result['num_devices']} × {result['device']}"
-        figures.append(("devices", devices))
-    cells = [f"<div><dt>{_text(a)}</dt><dd>{_text(b)}</dd></div>" for a, b in figures]
-    return f'<dl class="figures">{"".join(cells)}</dl>'
-
-
-def _ranking(runs: Sequence[Record]) -> str:
-    head = ["run", "test accuracy, %", "test loss", "epochs", "ms per step"]
-    head += ["weights of one bit", "bytes", "method", "seed"]
-    rows = []
-    for run in runs:
-        result, (_, times) = run.result or {}, _milliseconds(run)
-        rows.append(
-            [
-                run.label,
-                f"{100 * result['test_accuracy']:.2f}" if result else "under way",
-                f"{result['test_loss']:.4f}" if result else "",
-                f"{run.metrics[-1]['epoch']:,}",
-                f"{sorted(times)[len(times) // 2]:.3g}" if times else "",
-                f"{run.sizes['one_bit_parameters']:,}" if run.sizes else "",
-                f"{run.sizes['bytes']:,}" if run.sizes else "",
-                run.config["method"],
-                run.config["seed"],
-            ]
-        )
-    return _table(head, rows, words=1)
-
-
-def _sizes(run: Record) -> str:
-    sizes = run.sizes
-    if not sizes:
-        return "<p>The run has left no summary.json.</p>"
-    head = ["parameter", "shape", "bits", "parameters", "bytes", "float32 bytes"]
-    head.append("multiply-adds")
-    names = ("parameters", "bytes", "float32_bytes", "multiply_adds")
-    rows = [
-        [
-            row["path"],
-            " × ".join(map(str, row["shape"])),
-            "1" if row["one_bit"] else f"{8 * row['bytes'] / row['parameters']:g}",
-            *(f"{row[name]:,}" for name in names),
-        ]
-        for row in sizes["rows"]
-    ]
-    totals = []
-    for one_bit, label in ((True, "one bit"), (False, "real")):
-        chosen = [row for row in sizes["rows"] if row["one_bit"] is one_bit]
-        sums = [sum(row[name] for row in chosen) for name in names]
-        if not one_bit:
-            sums[-1] += sizes["activation_multiply_adds"]
-        totals.append([label, "", "", *sums])
-    both = (a + b for a, b in zip(totals[0][3:], totals[1][3:], strict=True))
-    totals.append(["total", "", "", *both])
-    totals = [[f"{c:,}" if isinstance(c, int) else c for c in row] for row in totals]
-    notes = "".join(f"<p>{_text(note)}</p>" for note in sizes["notes"])
-    return _table(head, rows, totals, words=2) + notes
-
-
-def _config(run: Record) -> str:
-    cells = [
-        f"<div><dt>{_text(name)}</dt><dd>{_text(_value(value))}</dd></div>"
-        for name, value in _fields(run).items()
-    ]
-    return f'<dl class="fields">{"".join(cells)}</dl>'
-
-
-def _differences(runs: Sequence[Record]) -> str:
-    fields = [_fields(run) for run in runs]
-    names = list(dict.fromkeys(name for found in fields for name in found))
-    rows = [
-        [name, *(_value(found[name]) if name in found else "" for found in fields)]
-        for name in names
-        if any(found.get(name) != fields[0].get(name) for found in fields)
-    ]
-    head = ["what differs", *(run.label for run in runs)]
-    return _table(head, rows, words=len(head))
-
-
-def _fields(run: Record) -> dict[str, Any]:
-    """The config, with the options of the method that was used, and the versions."""
-    config = dict(run.config)
-    for name in workdir.FREE_FIELDS:
-        config.pop(name, None)
-    methods = config.pop("methods", {})
-    options = {config["method"]: methods.get(config["method"], {})}
-    fields = workdir.flat({**config, "methods": options})
-    versions = sorted((run.result or {}).get("versions", {}).items())
-    return dict(fields) | {f"version of {name}": value for name, value in versions}
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _folded(title: str, content: str) -> str:
-    return f"<details><summary>{_text(title)}</summary>{content}</details>"
-
-
-def _table(
-    head: Sequence[str],
-    rows: Sequence[Sequence[Any]],
-    totals: Sequence[Sequence[Any]] = (),
-    *,
-    words: int,
-) -> str:
-    """A table whose first `words` columns are words, and the others numbers."""
-
-    def line(cells: Sequence[Any], tag: str) -> str:
-        kinds = ["" if n < words else ' class="number"' for n in range(len(cells))]
-        found = zip(cells, kinds, strict=True)
-        return f"<tr>{''.join(f'<{tag}{k}>{_text(c)}</{tag}>' for c, k in found)}</tr>"
-
-    return (
-        f'<div class="wide"><table><thead>{line(head, "th")}</thead>'
-        f"<tbody>{''.join(line(row, 'td') for row in rows)}</tbody>"
-        f"<tfoot>{''.join(line(row, 'td') for row in totals)}</tfoot></table></div>"
-    )
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -532,7 +293,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.out is None and len(folders) > 1:
             raise errors.RunError("say where the page of several runs goes: --out.")
         out = pathlib.Path(arguments.out or pathlib.Path(folders[0]) / "report.html")
-        text = page([read(folder) for folder in folders])
+        text = page([records.read(folder) for folder in folders])
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             workdir.write_atomically(out, text)

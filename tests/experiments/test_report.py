@@ -12,7 +12,7 @@ import threading
 
 import pytest
 
-from experiments import charts, errors, report
+from experiments import charts, errors, records, report
 from tests.experiments import test_loop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -104,7 +104,7 @@ def test_several_runs_lie_over_each_other(overlaid):
 
 
 def test_runs_in_folders_of_one_name_are_numbered(finished):
-    text = report.page([report.read(finished)] * 2)
+    text = report.page([records.read(finished)] * 2)
     assert "tiny (1) " in text
     assert "tiny (2) " in text
 
@@ -116,7 +116,7 @@ def test_a_page_is_drawn_anew_with_the_same_bytes(finished):
 
 
 def test_many_layers_are_split_over_charts_and_many_epochs_thinned(finished):
-    run = report.read(finished)
+    run = records.read(finished)
     (layer, *_) = run.layer_names
     lines = [
         line | {"layer": f"Conv_{number}/kernel", "epoch": epoch, "step": epoch}
@@ -155,7 +155,7 @@ def test_what_cannot_be_drawn_is_an_error(
 def test_a_run_without_metrics_yet_is_an_error(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(errors.RunError, match="no metrics yet"):
-        report.read(tmp_path)
+        records.read(tmp_path)
 
 
 def test_a_page_that_cannot_be_drawn_does_not_fail_the_run(tmp_path, monkeypatch):
