@@ -2,8 +2,10 @@
 
 Every function takes parameter trees, looks at the leaves that `where` selects (default:
 `kernels()`), gives a float32 scalar between 0 and 1, and may be called inside `jit`.
+`by_path` gives one for each leaf.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -129,6 +131,51 @@ def flip_rate_since(
         for old, new in zip(signs, pack_signs(params, where=where), strict=True)
     ]
     return sum(flips, jnp.zeros(())) / size
+
+
+def by_path(
+    metric: Callable[..., jax.Array], *trees: Any, where: _paths.Where | None = None
+) -> dict[str, jax.Array]:
+    """A metric of each selected leaf by itself: which layer chatters, which is frozen.
+
+    Args:
+        metric: `flip_rate`, `saturated_share`, `zero_share` or a function like them.
+        *trees: Its trees, all of one structure.
+        where: As in `binarize`.
+
+    Returns:
+        What the metric gives, under the paths of the leaves, in the order of the tree.
+
+    Raises:
+        ValueError: If nothing is selected, or the trees differ in structure.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import metrics
+        >>> before = {"stem": {"kernel": jnp.array([0.1, 2.0])},
+        ...           "head": {"kernel": jnp.array([0.1, 2.0])}}
+        >>> after = jax.tree.map(lambda leaf: leaf - 0.5, before)
+        >>> flips = metrics.by_path(metrics.flip_rate, before, after)
+        >>> {path: float(share) for path, share in flips.items()}
+        {'head/kernel': 0.5, 'stem/kernel': 0.5}
+    """
+    structure: Any = jax.tree.structure(trees[0])
+    for tree in trees[1:]:
+        if jax.tree.structure(tree) != structure:
+            raise ValueError(
+                "the trees must have one structure; there are "
+                f"{structure} and {jax.tree.structure(tree)}."
+            )
+    chosen = jax.tree.leaves(_paths.select(trees[0], where))
+    leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+    return {
+        path: metric(*parts, where=True)
+        for path, parts, selected in zip(
+            _paths.paths(trees[0]), leaves, chosen, strict=True
+        )
+        if selected
+    }
 
 
 def _selected(tree: Any, where: _paths.Where | None) -> list[jax.Array]:

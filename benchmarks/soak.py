@@ -4,8 +4,8 @@
 
 One run of the quickstart is left alone; another is killed and started again, with the
 same command, until the kills are used up, and then finishes. Both must end with the
-same bits: latents, optimiser state, batch-norm statistics, and every line of
-`metrics.jsonl` that is not about time.
+same bits: latents, optimiser state, batch-norm statistics, every line of
+`metrics.jsonl` that is not about time, and every line of `layers.jsonl`.
 """
 
 import collections
@@ -144,7 +144,8 @@ def final_arrays(path):
 def metrics_lines(path):
     """Lines that are not about time."""
     lines = (path / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [line for line in lines if json.loads(line)["split"] != "timing"]
+    kept = [line for line in lines if json.loads(line)["split"] != "timing"]
+    return kept + (path / "layers.jsonl").read_text("utf-8").splitlines()
 
 
 def report(hits, whole, broken):
@@ -171,8 +172,8 @@ def report(hits, whole, broken):
         f"{sum(hits.values())} kills. Against the run that was left alone: "
         f"{equal} of {len(pairs)} arrays of the last checkpoint are equal bit for bit; "
         f"{sum(a == b for a, b in zip(first, second, strict=False))} of {len(first)} "
-        f"lines of metrics.jsonl are equal ({len(second)} in the killed run; lines "
-        "about time left out).",
+        f"lines of metrics.jsonl and layers.jsonl are equal ({len(second)} in the "
+        "killed run; lines about time left out).",
         "",
         "start-up: before the first checkpoint of that life, so with imports, "
         "compilation and the restoring of the last checkpoint. saving: a checkpoint "

@@ -89,7 +89,7 @@ def export_state(
         weights = adaste_jax.binarize(state.params, deploy, where=run.where)
     plain = deployed.describe(config, run.splits, folded=False)
     outputs = jax.jit(deployed.network(plain))
-    training = (_training_weights(run, state), state.model_state)
+    training = (run.weights(state), state.model_state)
     functions: dict[str, Callable[..., Any]] = {
         "training": functools.partial(outputs, *training),
         "deployed": functools.partial(outputs, weights, model_state),
@@ -175,17 +175,6 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
         "difference: the largest of a logit; changed: predictions; to the "
         "deployed weights in float32"
     )
-
-
-def _training_weights(run: Run, state: Any) -> Any:
-    """The weights of the last step: soft before annealing has ended, or a draw."""
-    method = run.method
-    assert method.estimator is not None, "export_state has refused full precision"
-    values = {name: f(state.step) for name, f in method.hyperparameters.items()}
-    if method.random_weights:
-        values["key"] = state.key
-    estimator = functools.partial(method.estimator, **values)
-    return adaste_jax.binarize(state.params, estimator, where=run.where)
 
 
 def _report(

@@ -1,7 +1,10 @@
 """The one training loop: trains, evaluates, saves and resumes."""
 
+import json
 import os
 import pathlib
+import platform
+from importlib import metadata
 from typing import Any, NoReturn
 
 import jax
@@ -13,9 +16,12 @@ from adaste_jax import metrics
 from experiments import (
     checkpoints,
     errors,
+    layers,
     plots,
     processes,
     progress,
+    records,
+    report,
     stopping,
     tally,
     workdir,
@@ -45,7 +51,7 @@ def train_and_evaluate(
         RunError: If the run cannot start or go on; the message says why.
         StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
     """
-    console = console or rich.console.Console()
+    console = console or progress.console()
     if not processes.is_primary():
         console = rich.console.Console(quiet=True)
     with stopping.Stopping() as stop:
@@ -92,6 +98,7 @@ def _train_and_test(
     config = run.config
     table = run.summary(state)
     folder.write("summary.txt", f"{table}\n")
+    folder.write("summary.json", json.dumps(table.as_dict(), indent=2) + "\n")
     with checkpoints.Checkpoints(
         folder.path / "checkpoints", keep=config.keep_checkpoints
     ) as store:
@@ -116,9 +123,36 @@ def _train_and_test(
         "num_processes": jax.process_count(),
         "jax": jax.__version__,
         "adaste_jax": adaste_jax.__version__,
+        "versions": _versions(),
     }
+    _write_report(folder, result, console)
     folder.finish(result)
     return result
+
+
+def _versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    own = {"python": platform.python_version(), "adaste_jax": adaste_jax.__version__}
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return own | {name: metadata.version(name) for name in packages}
+
+
+def _write_report(
+    folder: workdir.Workdir, result: dict[str, Any], console: rich.console.Console
+) -> None:
+    """Writes `report.html`. What goes wrong there is no reason to lose the run."""
+    if not folder.writes:
+        return
+    try:
+        text = report.page([records.read(folder.path, result=result)])
+        folder.write("report.html", text)
+    except Exception as error:
+        console.print(
+            f"could not write report.html: {error!r}. The run is whole; "
+            "`python -m experiments.report` writes it anew.",
+            highlight=False,
+            markup=False,
+        )
 
 
 def _train(
@@ -133,6 +167,7 @@ def _train(
     config, feed = run.config, run.feed
     epoch_tally = run.start_tally(state)
     clock = progress.Clock()
+    watch = layers.Watch(run)
     restored = store.restore({"state": state, "tally": epoch_tally})
     if restored is not None:
         arrays, record, messages = restored
@@ -142,7 +177,7 @@ def _train(
         for message in [*messages, f"resuming at step {int(state.step)}"]:
             console.print(message, highlight=False, soft_wrap=True)
     step = int(state.step)
-    folder.rewind(step)
+    folder.rewind(step if restored is not None else -1)
     log = progress.Log(
         folder,
         console,
@@ -161,12 +196,14 @@ def _train(
         )
 
     with log:
+        if restored is None:
+            log.write_layers(watch.records(state, 0, epoch_tally.signs))
         while step < run.num_steps:
             epoch = step // feed.steps_per_epoch
             stopped = False
             for calls, (batch, taken) in enumerate(feed.batches(step)):
-                state, report = run.train_step(state, batch, run.resident)
-                epoch_tally = tally.add(epoch_tally, report, step)
+                state, reported = run.train_step(state, batch, run.resident)
+                epoch_tally = tally.add(epoch_tally, reported, step)
                 step += taken
                 if not clock.running:
                     jax.block_until_ready(epoch_tally)  # the first call compiles
@@ -187,6 +224,7 @@ def _train(
             log.show(step, epoch_tally.means())
             values = _epoch_values(run, state, epoch_tally)
             accuracy = _report_epoch(run, state, log, step, epoch + 1, values, speed)
+            log.write_layers(watch.records(state, epoch + 1, epoch_tally.signs))
             epoch_tally = run.start_tally(state)
             due = (epoch + 1) % config.checkpoint_every_epochs == 0
             if (

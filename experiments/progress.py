@@ -1,13 +1,21 @@
 """What a run shows while it works, and where its metrics go."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
 import rich.progress
 
 from experiments import workdir
+
+
+def console() -> rich.console.Console:
+    """Standard output; plain lines in a notebook, where a bar would need ipywidgets."""
+    found = rich.console.Console()
+    if not found.is_jupyter:
+        return found
+    return rich.console.Console(force_jupyter=False, force_terminal=False, width=110)
 
 
 class Clock:
@@ -50,7 +58,7 @@ class Clock:
 
 
 class Log:
-    """A progress bar, a line an epoch, `metrics.jsonl`, and TensorBoard."""
+    """A progress bar, a line an epoch, the files of lines, and TensorBoard."""
 
     def __init__(
         self,
@@ -114,6 +122,18 @@ class Log:
         if self._writer is not None:
             for name, value in numbers.items():
                 self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def write_layers(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Adds lines to `layers.jsonl`, and their shares to TensorBoard."""
+        if not records:
+            return
+        self._folder.append(*records, file=workdir.LAYERS)
+        if self._writer is not None:
+            for record in records:
+                for name in ("flips_per_epoch", "saturated", "rms"):
+                    if name in record:
+                        tag = f"{name}/{record['layer']}"
+                        self._writer.add_scalar(tag, record[name], record["step"])
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""

@@ -373,6 +373,21 @@ class Run:
             return adaste_jax.deploy(params, where=self.where)
         return adaste_jax.binarize(params, self.method.deploy, where=self.where)
 
+    def weights(self, state: train.TrainState) -> Any:
+        """The weights that the next step trains with: soft while they are annealed.
+
+        Random ones are a draw; in full precision they are the parameters.
+        """
+        if self.method.estimator is None:
+            return state.params
+        values = {
+            name: f(state.step) for name, f in self.method.hyperparameters.items()
+        }
+        if self.method.random_weights:
+            values["key"] = state.key
+        estimator = functools.partial(self.method.estimator, **values)
+        return adaste_jax.binarize(state.params, estimator, where=self.where)
+
     def latents(self, state: train.TrainState) -> dict[str, np.ndarray]:
         """Binary kernels by path; empty in full precision."""
         if self.where is None:

@@ -20,6 +20,12 @@ FREE_FIELDS = ("cache_dir", "data_dir")
 
 LOCK = ".lock"
 
+METRICS = "metrics.jsonl"
+"""A line for each epoch and split: numbers by name."""
+
+LAYERS = "layers.jsonl"
+"""A line for each epoch and binary layer; see `layers.py`."""
+
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """Replaces a file as a whole, or leaves it as it was."""
@@ -35,6 +41,19 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     except BaseException:
         pathlib.Path(name).unlink(missing_ok=True)
         raise
+
+
+def read_lines(file: pathlib.Path) -> list[dict[str, Any]]:
+    """All objects of a file, one a line, up to a line that a kill has cut short."""
+    if not file.exists():
+        return []
+    records = []
+    for line in file.read_text("utf-8", "replace").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
 
 
 class Workdir:
@@ -126,49 +145,37 @@ class Workdir:
                 "whole: mend the cause, and the same command goes on from the latest."
             ) from error
 
-    @property
-    def metrics_file(self) -> pathlib.Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
     def write(self, name: str, text: str) -> None:
         """Replaces a file as a whole."""
         if self.writes:
             with self.writing():
                 write_atomically(self.path / name, text)
 
-    def append(self, record: Mapping[str, Any]) -> None:
-        """Adds a line to `metrics.jsonl`."""
+    def append(self, *records: Mapping[str, Any], file: str = METRICS) -> None:
+        """Adds lines to `metrics.jsonl`, or to another file of lines."""
         if self.writes:
-            with self.writing(), open(self.metrics_file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
+            text = "".join(json.dumps(record) + "\n" for record in records)
+            with self.writing(), open(self.path / file, "a", encoding="utf-8") as out:
+                out.write(text)
 
-    def records(self) -> list[dict[str, Any]]:
-        """All lines of `metrics.jsonl`; a last line cut short by a kill is left out."""
-        if not self.metrics_file.exists():
-            return []
-        records = []
-        for line in self.metrics_file.read_text("utf-8", "replace").splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return records
+    def records(self, file: str = METRICS) -> list[dict[str, Any]]:
+        """All lines of `metrics.jsonl`, or of another file of lines."""
+        return read_lines(self.path / file)
 
     def rewind(self, step: int) -> None:
         """Drops the metrics that a run resumed at `step` will write again.
 
         They are those after the step, and those of the test, which comes last of all.
         """
-        kept = [
-            record
-            for record in self.records()
-            if record["step"] <= step and record.get("split") != "test"
-        ]
-        self.write(
-            self.metrics_file.name,
-            "".join(json.dumps(record) + "\n" for record in kept),
-        )
+        for file in (METRICS, LAYERS):
+            if not (self.path / file).exists():
+                continue
+            kept = [
+                record
+                for record in self.records(file)
+                if record["step"] <= step and record.get("split") != "test"
+            ]
+            self.write(file, "".join(json.dumps(record) + "\n" for record in kept))
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run has measured, or None."""
@@ -213,7 +220,7 @@ def _lock(path: pathlib.Path) -> int:
 def _check_same(
     found: Mapping[str, Any], wanted: Mapping[str, Any], path: pathlib.Path
 ) -> None:
-    found, wanted = dict(_flat(found)), dict(_flat(wanted))
+    found, wanted = dict(flat(found)), dict(flat(wanted))
     names = sorted(
         name
         for name in found.keys() | wanted.keys()
@@ -231,11 +238,12 @@ def _check_same(
         )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves of nested dicts, with names joined by dots."""
     pairs: list[tuple[str, Any]] = []
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
-            pairs += _flat(value, f"{prefix}{name}.")
+            pairs += flat(value, f"{prefix}{name}.")
         else:
             pairs.append((prefix + name, value))
     return pairs

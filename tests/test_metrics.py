@@ -45,6 +45,21 @@ def test_zero_share_counts_exact_zeros():
     assert metrics.zero_share(grads) == 0.5
 
 
+def test_by_path_gives_the_metric_of_every_leaf_by_itself():
+    found = metrics.by_path(metrics.flip_rate, BEFORE, AFTER)
+    assert {path: float(share) for path, share in found.items()} == {
+        "a/kernel": 3 / 6,
+        "b/kernel": pytest.approx(1 / 11),
+    }
+    (only,) = metrics.by_path(metrics.zero_share, BEFORE, where="a/").items()
+    assert only == ("a/kernel", pytest.approx(2 / 6))
+
+
+def test_by_path_refuses_trees_of_different_structure():
+    with pytest.raises(ValueError, match="one structure"):
+        metrics.by_path(metrics.flip_rate, BEFORE, {"a": AFTER["b"], "b": AFTER["a"]})
+
+
 def test_selecting_nothing_is_an_error():
     with pytest.raises(ValueError, match="'bias'"):
         metrics.flip_rate({"bias": np.ones(2)}, {"bias": np.ones(2)})

@@ -47,6 +47,10 @@ def records(path, split=None):
     ]
 
 
+def layer_lines(path):
+    return (pathlib.Path(path) / "layers.jsonl").read_text().splitlines()
+
+
 def final_state(path, config):
     """What the last checkpoint of a workdir holds, as NumPy arrays."""
     run = Run(config)
@@ -65,6 +69,7 @@ def assert_bit_identical(first, second, config):
         assert a.dtype == b.dtype
         assert a.tobytes() == b.tobytes()
     assert records(first) == records(second)
+    assert layer_lines(first) == layer_lines(second)
     results = [
         json.loads((pathlib.Path(p) / "result.json").read_text())
         for p in (first, second)
@@ -99,6 +104,11 @@ def test_a_run_leaves_what_the_readme_says(finished):
     test = records(finished, "test")
     assert len(test) == 1
     assert test[0]["accuracy"] == result["test_accuracy"]
+    lines = [json.loads(line) for line in layer_lines(finished)]
+    names = ["Dense_0/kernel", "head/kernel"]
+    assert [(r["epoch"], r["layer"]) for r in lines] == [
+        (epoch, name) for epoch in range(5) for name in names
+    ]
     plots = {file.name for file in (finished / "plots").iterdir()}
     assert plots == {"curves.png", "flips.png", "latents.png"}
     assert "kernel" in (finished / "summary.txt").read_text()

@@ -61,7 +61,7 @@ def test_rewinding_drops_what_a_resumed_run_writes_again(tmp_path):
     folder = workdir.Workdir(tmp_path / "run", CONFIG)
     for step in (10, 20, 30):
         folder.append({"step": step, "loss": 0.5})
-    with open(folder.metrics_file, "a") as file:
+    with open(folder.path / workdir.METRICS, "a") as file:
         file.write('{"step": 40, "lo')  # a kill in the middle of a line
     folder.rewind(20)
     assert [record["step"] for record in folder.records()] == [10, 20]
@@ -129,7 +129,7 @@ def test_what_a_kill_leaves_before_there_is_a_config_is_no_obstacle(tmp_path):
 
 def test_a_full_disk_is_an_error_that_says_what_is_safe(tmp_path):
     folder = workdir.Workdir(tmp_path / "run", CONFIG)
-    folder.metrics_file.symlink_to("/dev/full")
+    (folder.path / workdir.METRICS).symlink_to("/dev/full")
     expected = re.compile("cannot write to .*No space left.*same command", re.DOTALL)
     with pytest.raises(errors.RunError, match=expected):
         folder.append({"step": 1})

@@ -1,0 +1,312 @@
+"""The page about a run: what is in it, and that a browser shows it, without a network.
+
+The browser is Chromium, driven through its own driver; without them those tests are
+skipped.
+"""
+
+import http.server
+import json
+import re
+import shutil
+import threading
+
+import pytest
+
+from experiments import charts, errors, records, report
+from tests.experiments import test_loop
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER),
+    reason="no Chromium: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The workdir of a real run."""
+    path = tmp_path_factory.mktemp("report") / "tiny"
+    test_loop.run_once(path, num_epochs=3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def overlaid(finished, tmp_path_factory):
+    """A page of three runs: that one, one without binary layers, one under way."""
+    folder = tmp_path_factory.mktemp("overlaid")
+    real, begun = folder / "real", folder / "begun"
+    for copy in (real, begun):
+        shutil.copytree(finished, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    (real / "layers.jsonl").unlink()
+    (begun / "result.json").unlink()
+    (begun / "summary.json").unlink()
+    change(begun / "config.json", seed=5)
+    out = folder / "page.html"
+    report.main(["--workdir", str(finished), f"{real},{begun}", f"--out={out}"])
+    return out
+
+
+def change(file, **fields):
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+
+
+def titles(text):
+    return re.findall(r'<figcaption id="[^"]+">([^<]+)<', text)
+
+
+def test_a_run_ends_with_a_page_that_says_all_of_it(finished):
+    text = (finished / "report.html").read_text()
+    result = json.loads((finished / "result.json").read_text())
+    assert titles(text) == [
+        *("Loss", "Accuracy", "Flips", "Saturated", "Scale of the latents"),
+        *("Gradients of zero", "Dense_0", "head", "Time per step"),
+    ]
+    for shown in (
+        f"{100 * result['test_accuracy']:.2f} %",
+        f"{64 * 16 + 16 * 10:,}",  # weights of one bit, and of multiply-adds
+        f"{(64 * 16 + 16 * 10) // 8:,}",  # bytes
+        "methods.adaste.learning_rate",
+        "version of jax",
+        result["versions"]["jax"],
+    ):
+        assert f">{shown}<" in text
+    assert "methods.ste.learning_rate" not in text  # of methods that were not used
+
+
+def test_the_page_stands_alone_and_names_no_folder(finished, overlaid):
+    for file in (finished / "report.html", overlaid):
+        text = file.read_text()
+        assert not re.search(r"https?:|<script|<link(?! rel=\"icon\")|@import", text)
+        assert str(finished.parent) not in text
+        ids = re.findall(r'\bid="([^"]+)"', text)
+        assert len(ids) == len(set(ids))
+        assert set(re.findall(r'="#([^"]+)"|\(#([^)]+)\)', text)) <= {
+            pair for name in ids for pair in ((name, ""), ("", name))
+        }
+
+
+def test_several_runs_lie_over_each_other(overlaid):
+    text = overlaid.read_text()
+    assert titles(text) == [
+        *("Loss, train", "Loss, validation"),
+        *("Accuracy, train", "Accuracy, validation"),
+        *("Flips, all layers", "Flips, Dense_0", "Flips, head"),
+        *("Saturated, all layers", "Saturated, Dense_0", "Saturated, head"),
+        *("Scale of the latents, Dense_0", "Scale of the latents, head"),
+        *("Dense_0", "head", "Time per step"),
+    ]
+    legend = re.findall(r"<text[^>]*>(tiny|real|begun) ", text)
+    assert legend[:3] == ["tiny", "real", "begun"]
+    assert "under way" in text
+    differing = text.partition("what differs")[2].partition("</table>")[0]
+    assert re.findall(r"<td>([\w.]+)</td>", differing)[:4] == ["seed", "0", "0", "5"]
+
+
+def test_runs_in_folders_of_one_name_are_numbered(finished):
+    text = report.page([records.read(finished)] * 2)
+    assert "tiny (1) " in text
+    assert "tiny (2) " in text
+
+
+def test_a_page_is_drawn_anew_with_the_same_bytes(finished):
+    before = (finished / "report.html").read_bytes()
+    report.main([f"--workdir={finished}"])
+    assert (finished / "report.html").read_bytes() == before
+
+
+def test_many_layers_are_split_over_charts_and_many_epochs_thinned(finished):
+    run = records.read(finished)
+    (layer, *_) = run.layer_names
+    lines = [
+        line | {"layer": f"Conv_{number}/kernel", "epoch": epoch, "step": epoch}
+        for number in range(9)
+        for epoch in range(40)
+        for line in run.layers[:1]
+        if line["layer"] == layer
+    ]
+    text = report.page([run._replace(layers=lines)])
+    assert {"Saturated (1 of 2)", "Saturated (2 of 2)"} <= set(titles(text))
+    rows = text.partition(">Conv_8<span")[2].partition("</figure>")[0]
+    epochs = [int(n) for n in re.findall(r"text-anchor: end[^>]*>(\d+)<", rows)]
+    assert len(epochs) == report.RIDGES
+    assert (epochs[0], epochs[-1]) == (0, 39)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{0}/nowhere"], "is not the workdir of a run"),
+        (["{1}", "{1}"], "--out"),
+        (["{1}", "--out={1}/result.json/page.html"], "cannot write"),
+        (["{1}"] * 8 + ["--out={0}/page.html"], "at most 7"),
+    ],
+)
+def test_what_cannot_be_drawn_is_an_error(
+    tmp_path, finished, capsys, arguments, message
+):
+    given = [text.format(tmp_path, finished) for text in arguments]
+    with pytest.raises(SystemExit) as status:
+        report.main(["--workdir", *given])
+    assert status.value.code == 1
+    assert message in capsys.readouterr().out
+
+
+def test_a_run_without_metrics_yet_is_an_error(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(errors.RunError, match="no metrics yet"):
+        records.read(tmp_path)
+
+
+def test_a_page_that_cannot_be_drawn_does_not_fail_the_run(tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise OSError("no space left on the canvas")
+
+    monkeypatch.setattr(charts, "lines", broken)
+    result = test_loop.run_once(tmp_path / "run", num_epochs=1)
+    assert json.loads((tmp_path / "run/result.json").read_text()) == result
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
+def test_every_colour_stands_out_from_the_page_in_light_and_dark():
+    """Contrast of WCAG 2.2: 3 for graphics, 4.5 for text."""
+    style = report.STYLE.read_text()
+    for rules in re.findall(r":root \{(.*?)\}", style, re.S):
+        shades = dict(re.findall(r"--(\w+): (#\w{6});", rules))
+        assert set(charts.COLOURS) <= set(shades)
+        for name in {*charts.COLOURS, "muted"} - {"paper", "grid"}:
+            least = 4.5 if name in ("ink", "muted") else 3
+            assert contrast(shades[name], shades["paper"]) >= least, name
+
+
+def contrast(first, second):
+    def luminance(colour):
+        shades = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [
+            s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shades
+        ]
+        return sum(w * s for w, s in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium without a window."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def show(browser, url, *, width, mode):
+    """Opens a page, on a screen of a width in pixels; the requests it makes."""
+    browser.get_log("performance")
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
+    )
+    browser.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": mode}]},
+    )
+    browser.get(url)
+    messages = [
+        json.loads(entry["message"])["message"]
+        for entry in browser.get_log("performance")
+    ]
+    urls = [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+    return [found for found in urls if not found.startswith("data:")]
+
+
+LOOK = """
+const inside = (a, b) => a.left >= b.left - 1 && a.right <= b.right + 1
+    && a.top >= b.top - 1 && a.bottom <= b.bottom + 1;
+return [...document.querySelectorAll('figure')].map(figure => {
+  const svg = figure.querySelector('svg'), box = svg.getBoundingClientRect();
+  const texts = [...svg.querySelectorAll('text')];
+  return {
+    title: figure.querySelector('figcaption').firstChild.textContent,
+    width: box.width, height: box.height,
+    visible: svg.checkVisibility({opacityProperty: true, visibilityProperty: true}),
+    drawn: svg.querySelectorAll('path, use').length,
+    cut: texts.filter(t => !inside(t.getBoundingClientRect(), box))
+        .map(t => t.textContent),
+    smallest: Math.min(...texts.map(t => t.getBoundingClientRect().height)),
+    colour: getComputedStyle(texts[0]).fill,
+    lines: [...svg.querySelectorAll('path, use')]
+        .map(p => getComputedStyle(p).stroke),
+  };
+});
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_browser_shows_every_chart(browser, finished, overlaid, width, mode):
+    for file in (finished / "report.html", overlaid):
+        assert show(browser, file.as_uri(), width=width, mode=mode) == [file.as_uri()]
+        shown = browser.execute_script(LOOK)
+        assert [chart["title"] for chart in shown] == titles(file.read_text())
+        ink = "rgb(27, 27, 27)" if mode == "light" else "rgb(232, 232, 232)"
+        for chart in shown:
+            assert chart["visible"], chart
+            assert 300 <= chart["width"] <= width, chart
+            assert chart["height"] > 100, chart
+            assert chart["drawn"] > 5, chart
+            assert chart["cut"] == [], chart
+            assert chart["smallest"] >= 11, chart
+            assert chart["colour"] == ink, chart
+            assert "rgb(0, 0, 0)" not in chart["lines"], chart
+        # The page itself does not scroll sideways; wide tables do, in themselves.
+        script = "return document.documentElement.scrollWidth"
+        assert browser.execute_script(script) <= width
+
+
+class Silent(http.server.BaseHTTPRequestHandler):
+    """Has nothing, and says nothing about it."""
+
+    def do_GET(self):
+        self.send_error(404)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@needs_browser
+def test_the_look_at_a_page_sees_what_is_wrong(browser, finished, tmp_path):
+    """So that the test above can fail: hidden, empty, cut off, and a request."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Silent)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/nothing.css"
+        text = (finished / "report.html").read_text()
+        text = text.replace(
+            "</style>", "#learning-0-title ~ svg {display: none}</style>"
+        )
+        text = text.replace("<head>", f'<head><link rel="stylesheet" href="{address}">')
+        text = re.sub(r'(text-anchor: end[^>]* x=)"[^"]*"', r'\1"-60"', text)
+        page = tmp_path / "page.html"
+        page.write_text(text)
+        requests = show(browser, page.as_uri(), width=360, mode="light")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert requests == [page.as_uri(), address]
+    hidden, second, *_ = browser.execute_script(LOOK)
+    assert not hidden["visible"]
+    assert hidden["width"] == 0
+    assert second["cut"]
