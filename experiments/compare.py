@@ -27,7 +27,16 @@ import rich.progress
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import entry, errors, methods, run, search, tables, workdir
+from experiments import (
+    command_line,
+    entry,
+    errors,
+    methods,
+    run,
+    search,
+    tables,
+    workdir,
+)
 
 
 def compare(
@@ -203,7 +212,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             console=console,
         )
     except errors.RunError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        console.print(errors.markup(error), soft_wrap=True, highlight=False)
         sys.exit(1)
     table = tables.markdown(rows, baseline=_BASELINE.value)
     console.print(table, highlight=False, soft_wrap=True, markup=False)
@@ -211,4 +220,4 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

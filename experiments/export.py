@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.table
+from absl import logging
 
 import adaste_jax
 from adaste_jax import export
@@ -80,6 +81,9 @@ def export_state(
         raise errors.RunError(
             f"the method {run.config.method!r} has no binary weights to pack."
         )
+    for path in (out, program):
+        if path is not None:
+            _make_folder(pathlib.Path(path))
     config = run.config
     model_state = run.deployed_statistics(state)
     deploy = run.method.deploy
@@ -215,6 +219,14 @@ def _report(
     return report
 
 
+def _make_folder(file: pathlib.Path) -> None:
+    """The folder that a file is to stand in, before there is work to lose."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.RunError(f"cannot write {file}: {error}") from error
+
+
 def _sizes(float32_bytes: int, size: int) -> dict[str, float]:
     ratio = float32_bytes / size if size else 1.0
     return {"float32_bytes": float32_bytes, "bytes": size, "ratio": ratio}
@@ -260,11 +272,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--num_test", type=int, default=0, help="test examples to compare; 0 is all"
     )
     arguments = parser.parse_args(argv)
+    logging.set_verbosity(logging.ERROR)
     console = rich.console.Console()
     try:
         report = export_run(**vars(arguments))
     except errors.RunError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        console.print(errors.markup(error), soft_wrap=True, highlight=False)
         sys.exit(1)
     show(report, console)
 

@@ -18,11 +18,10 @@ from typing import NoReturn
 
 import jax
 import rich.console
-import rich.markup
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import errors, loop, processes
+from experiments import command_line, errors, loop, processes
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -71,8 +70,7 @@ def main(argv: list[str]) -> None:
             console.print(str(stopped), soft_wrap=True, highlight=False)
         sys.exit(errors.STOPPED)
     except errors.RunError as error:
-        text = f"[bold red]error:[/] {rich.markup.escape(str(error))}"
-        console.print(text, soft_wrap=True, highlight=False)
+        console.print(errors.markup(error), soft_wrap=True, highlight=False)
         last_words.withdraw()
         _leave(errors.FAILED)
     except Exception as error:
@@ -116,4 +114,4 @@ def _leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

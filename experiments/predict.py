@@ -44,7 +44,9 @@ def load(
     try:
         loaded = export.load(path)
     except (OSError, ValueError) as error:
-        raise errors.RunError(f"cannot read {path}: {error}") from error
+        raise errors.RunError(
+            f"cannot read {path} as a one-bit file: {error}"
+        ) from error
     outputs = jax.jit(deployed.network(loaded.metadata))
     call = functools.partial(outputs, loaded.params, loaded.model_state)
     return call, loaded.metadata
@@ -58,7 +60,7 @@ def _load_program(path: pathlib.Path) -> tuple[Callable[[Any], Any], dict[str, A
             raise ValueError("it does not have the checksum in the .json beside it")
         metadata = described["metadata"]
     except (OSError, ValueError, KeyError) as error:
-        raise errors.RunError(f"cannot read {path}: {error}") from error
+        raise errors.RunError(f"cannot read {path} as a program: {error}") from error
     try:
         program = jax.export.deserialize(bytearray(data))
     except Exception as error:  # another version of JAX fails in many ways
@@ -134,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         found = evaluate(arguments.pop("model"), **arguments)
     except errors.RunError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        console.print(errors.markup(error), soft_wrap=True, highlight=False)
         sys.exit(1)
     console.print(
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "

@@ -137,7 +137,7 @@ class Log:
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, soft_wrap=True)
 
 
 def _summary_writer(folder: workdir.Workdir) -> Any:

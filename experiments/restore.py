@@ -91,7 +91,10 @@ def saved(path: str | os.PathLike[str]) -> Saved:
             "checkpoints (WORKDIR/checkpoints/STEP)."
         )
     config = base.get_config()
-    config.update(json.loads(file.read_text("utf-8")))
+    try:
+        config.update(json.loads(file.read_text("utf-8")))
+    except ValueError as error:
+        raise errors.RunError(f"{file} is not JSON: {error}.") from error
     return Saved(folder, config, step)
 
 

@@ -18,7 +18,7 @@ import optax
 from absl import app
 
 from adaste_jax import estimators, optim
-from experiments import compare, entry, methods
+from experiments import command_line, compare, entry, methods
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # Adam, weights in units of the layer (the recommended forward map).
@@ -230,4 +230,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main)

@@ -14,7 +14,7 @@ import rich.console
 
 import adaste_jax
 from adaste_jax import export
-from experiments import checkpoints, errors, predict, workdir
+from experiments import checkpoints, errors, predict, restore, workdir
 from experiments import export as command
 from experiments.configs import base
 from experiments.run import Run
@@ -230,3 +230,12 @@ def test_the_commands_run(trained, tmp_path):
     assert done.returncode == 1
     assert "error: cannot read" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_config_and_a_folder_that_cannot_be_are_said(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(errors.RunError, match=r"config\.json is not JSON"):
+        restore.saved(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(errors.RunError, match=r"cannot write .*model"):
+        command._make_folder(tmp_path / "file" / "model.safetensors")

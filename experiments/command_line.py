@@ -1,0 +1,42 @@
+"""Starts a program; what is wrong with its config is said without a traceback."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import rich.console
+from absl import app, flags
+
+from experiments import errors
+
+
+def run(main: Callable[[list[str]], Any]) -> None:
+    """As `absl.app.run`, for programs with the flag `--config`.
+
+    Args:
+        main: Gets the arguments that are no flags.
+    """
+    app.run(main, flags_parser=_parse)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        _ = flags.FLAGS.config.seed  # a file that is missing is found out here
+        return rest
+    except (AttributeError, KeyError) as error:
+        message = (
+            f"--config has no field {_reason(error)}\n"
+            "The fields and their meaning: experiments/configs/base.py."
+        )
+    except OSError as error:
+        message = str(error).partition("failure to load: ")[2] or str(error)
+    wrong = errors.RunError(message)
+    rich.console.Console().print(errors.markup(wrong), soft_wrap=True, highlight=False)
+    sys.exit(errors.FAILED)
+
+
+def _reason(error: BaseException) -> str:
+    """The words within errors within errors."""
+    first = error.args[0] if error.args else ""
+    return _reason(first) if isinstance(first, BaseException) else str(first)
