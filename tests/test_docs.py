@@ -68,7 +68,8 @@ GUIDES = ("quickstart", "concepts", "loop", "models", "scaling", "export", "form
 def _commands():
     """Every `python -m` of the project's programs in the pages."""
     for page, text in PAGES.items():
-        joined = re.sub(r"\\\n\s*", " ", text)
+        dedented = re.sub(r"^ {4}", "", text, flags=re.MULTILINE)  # of indented code
+        joined = dedented.replace("\\\n", "")
         pattern = r"python -m ((?:experiments|benchmarks)\.[\w.]+)([^\n`;]*)"
         for module, arguments in re.findall(pattern, joined):
             if arguments.count('"') % 2:  # the command stands in quotes itself
