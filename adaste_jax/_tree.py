@@ -36,7 +36,7 @@ def binarize(
         A tree of the same structure, shapes and dtypes; other leaves are untouched.
 
     Raises:
-        TypeError: If a selected leaf is not floating point.
+        TypeError: If a selected leaf is not floating point, or `estimator` no function.
         ValueError: If nothing is selected, or a pattern matches nothing.
 
     Example:
@@ -58,6 +58,11 @@ def binarize(
             error.add_note(f"at the leaf {jax.tree_util.keystr(path)}")
             raise
 
+    if not callable(estimator):
+        raise TypeError(
+            "`estimator` must be a function, such as `estimators.ste_identity`, with "
+            f"its hyperparameters bound; got {estimator!r}."
+        )
     mask = _paths.select(params, where)
     leaves, treedef = jax.tree.flatten(params)
     indices = jax.tree.unflatten(treedef, range(len(leaves)))

@@ -280,6 +280,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         console.print(errors.markup(error), soft_wrap=True, highlight=False)
         sys.exit(1)
     show(report, console)
+    if not restore.saved(arguments.workdir).fixed:
+        console.print("The run is not finished: this is its latest checkpoint.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Who may import whom: arrows point down only, and the package needs no Flax."""
 
 import ast
+import importlib
 import pathlib
 import subprocess
 import sys
@@ -87,3 +88,14 @@ def test_importing_the_package_imports_neither_flax_nor_tensorflow():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("package", "needs", "extra"),
+    [("adaste_jax.nn", "flax", "flax"), ("experiments", "ml_collections", "exp")],
+)
+def test_a_missing_extra_is_named(package, needs, extra, monkeypatch):
+    module = importlib.import_module(package)
+    monkeypatch.setitem(sys.modules, needs, None)
+    with pytest.raises(ImportError, match=rf"pip install .*\[{extra}"):
+        importlib.reload(module)

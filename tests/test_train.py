@@ -311,3 +311,13 @@ def test_a_transformation_may_start_with_one_array_in_several_places(params):
     state, _ = step(new_state(params, tx), take(batches(1), 0))
     state, report = step(state, take(batches(1), 0))
     assert np.isfinite(report["loss"])
+
+
+@pytest.mark.parametrize("batch", [{"x": np.ones(8), "y": np.ones(8)}, (np.ones(8),)])
+def test_a_batch_with_other_keys_is_refused_with_a_way_out(batch):
+    step = train.make_train_step(None, optax.sgd(0.1), estimator=None)
+    state = train.TrainState.create(
+        {"kernel": jnp.ones(2)}, optax.sgd(0.1), key=jax.random.key(0)
+    )
+    with pytest.raises(ValueError, match="needs the keys 'image' and 'label', got"):
+        step(state, batch)

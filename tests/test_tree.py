@@ -262,3 +262,8 @@ def test_binarize_can_be_jitted_and_leaves_dtypes_alone():
     got = jax.jit(lambda p: adaste_jax.binarize(p, estimators.ste_clipped))(params)
     assert jax.tree.map(jnp.result_type, got) == jax.tree.map(jnp.result_type, params)
     assert got["b"]["count"] == 3
+
+
+def test_an_estimator_that_is_no_function_is_refused():
+    with pytest.raises(TypeError, match=r"must be a function, such as .*got 'ste'"):
+        adaste_jax.binarize({"kernel": jnp.ones(2)}, "ste")

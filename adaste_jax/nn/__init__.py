@@ -1,7 +1,11 @@
 """Layers whose kernel passes through an estimator: `nn.linen` and `nn.nnx`."""
 
 import importlib
+import importlib.util
 from typing import Any
+
+if importlib.util.find_spec("flax") is None:
+    raise ImportError('the layers need Flax: pip install "adaste_jax[flax]"')
 
 __all__ = ["linen", "nnx"]
 

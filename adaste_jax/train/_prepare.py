@@ -1,6 +1,6 @@
 """From a batch to inputs and labels, inside the compiled step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,4 +15,11 @@ def take_image_and_label(
 ) -> tuple[jax.Array, jax.Array]:
     """`batch["image"]` and `batch["label"]`."""
     del key, resident
+    if not isinstance(batch, Mapping) or not {"image", "label"} <= batch.keys():
+        found = list(batch) if isinstance(batch, Mapping) else type(batch).__name__
+        raise ValueError(
+            f"a batch needs the keys 'image' and 'label', got {found}. Otherwise pass "
+            "`prepare`, a function from a key, a batch and the resident data to inputs "
+            "and labels."
+        )
     return batch["image"], batch["label"]
