@@ -108,7 +108,7 @@ HEADS = {"digits": "compare_digits", "Fashion-MNIST": "compare_fashion_mnist"}
 
 
 def on_config(config: Any) -> Any:
-    """Puts the pages of a folder in the place of its name."""
+    """Puts the pages of a folder in the place of its name, and new guides last."""
     orders = {"methods/": list(methods.METHODS), "api/": API}
 
     def pages(folder: str) -> list[str]:
@@ -117,11 +117,13 @@ def on_config(config: Any) -> Any:
         key = lambda name: (order.index(name) if name in order else len(order), name)
         return [f"{folder}{name}.md" for name in sorted(names, key=key)]
 
+    named = re.findall(r"[\w/]+\.md", str(config.nav)) + list(FRONT.values())
+    others = sorted({path.name for path in DOCS.glob("*.md")} - set(named))
     config.nav = [
         {
             label: pages(value)
-            if isinstance(value, str) and value.endswith("/")
-            else value
+            if isinstance(value, str)
+            else value + others * (label == "Guides")
             for label, value in entry.items()
         }
         for entry in config.nav
