@@ -35,6 +35,7 @@ _UNIT = "latent / root mean square of its layer"
 _LEARNING = (
     ("Loss", "cross-entropy, nats", "loss", 1.0, ".4f"),
     ("Accuracy", "%", "accuracy", 100.0, ".2f"),
+    ("Bits per byte", "of text", "bits_per_byte", 1.0, ".3f"),
 )
 _BY_LAYER = (
     ("Flips", "% of weights of another sign than an epoch ago", "flips_per_epoch", 100),

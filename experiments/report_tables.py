@@ -29,6 +29,8 @@ def key_figures(run: Record) -> str:
             ("test loss", f"{result['test_loss']:.4f}"),
             ("epochs", f"{result['epochs']:,}"),
         ]
+    if "test_bits_per_byte" in result:
+        figures.append(("test bits per byte", f"{result['test_bits_per_byte']:.3f}"))
     if run.typical_milliseconds:
         figures.append(("time per step", f"{run.typical_milliseconds} ms"))
     if run.sizes:
