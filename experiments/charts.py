@@ -125,6 +125,7 @@ def lines(
     if limits[0] == 0 and not any(map(max, (curve.y for curve in curves))):
         axes.set_ylim(0, 1)
     if xlabel == "epoch":
+        axes.set_xlim(0, 1.03 * max(1, *(max(curve.x) for curve in curves)))
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     axes.grid(axis="y")
     canvas.legend(

@@ -50,5 +50,6 @@ def test_the_committed_outputs_are_of_a_whole_run(name):
     assert {output.get("name", "stdout") for output in outputs} == {"stdout"}
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
     text = (FOLDER / f"{name}.ipynb").read_text()
+    assert "\\u001b" not in text  # colours of a terminal
     for folder in ("/tmp/", "/home/", "/root/", "/work/", "/usr/", "site-packages"):
         assert folder not in text
