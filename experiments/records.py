@@ -54,12 +54,6 @@ class Record(NamedTuple):
         return epochs, [1000 / speed for speed in speeds]
 
     @property
-    def typical_milliseconds(self) -> str:
-        """The median over epochs, or nothing."""
-        _, times = self.milliseconds
-        return f"{sorted(times)[len(times) // 2]:.3g}" if times else ""
-
-    @property
     def fields(self) -> dict[str, Any]:
         """The config, with options of the method that was used, and the versions."""
         config = dict(self.config)

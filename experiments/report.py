@@ -31,11 +31,11 @@ Figure = tuple[str, str, Draw | None]
 """Title, what it shows, and how it is drawn; None where there is nothing to draw."""
 
 _UNIT = "latent / root mean square of its layer"
-# Title, what it shows, name in the files, factor, digits of the last value.
+# Title, what it shows, name in the files, factor, format of the last value.
 _LEARNING = (
-    ("Loss", "cross-entropy, nats", "loss", 1.0, ".4f"),
-    ("Accuracy", "%", "accuracy", 100.0, ".2f"),
-    ("Bits per byte", "of text", "bits_per_byte", 1.0, ".3f"),
+    ("Loss", "cross-entropy, nats", "loss", 1.0, "{:.4f}"),
+    ("Accuracy", "%", "accuracy", 100.0, "{:.2f}"),
+    ("Bits per byte", "of text", "bits_per_byte", 1.0, "{:.3f}"),
 )
 _BY_LAYER = (
     ("Flips", "% of weights of another sign than an epoch ago", "flips_per_epoch", 100),
@@ -104,10 +104,11 @@ def _single(run: records.Record) -> str:
             title,
             note,
             _lines(
-                [(split, *run.curve(name, split, scale)) for split in splits], digits
+                [(split, *run.curve(name, split, scale)) for split in splits],
+                written.format,
             ),
         )
-        for title, note, name, scale, digits in _LEARNING
+        for title, note, name, scale, written in _LEARNING
     ]
     weights: list[Figure] = []
     for title, note, name, scale in _BY_LAYER:
@@ -119,10 +120,10 @@ def _single(run: records.Record) -> str:
         for number, part in enumerate(parts, 1):
             which = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
             limits = (0, 102 if name == "saturated" else None)
-            weights.append((title + which, note, _lines(part, ".3g", limits=limits)))
+            weights.append((title + which, note, _lines(part, limits=limits)))
     if run.layers:
         gradient = [("all layers", *run.curve("zero_gradient", scale=100))]
-        weights.append((*_ZERO_GRADIENT, _lines(gradient, ".3g", limits=(0, None))))
+        weights.append((*_ZERO_GRADIENT, _lines(gradient, limits=(0, None))))
     histograms: list[Figure] = [
         (
             _short(layer),
@@ -151,7 +152,7 @@ def _single(run: records.Record) -> str:
             _section("Learning", _LEARNING_NOTE, learning),
             _section("Weights", _WEIGHTS_NOTE if run.layers else _REAL_NOTE, weights),
             _section("Latents", _LATENTS_NOTE, histograms) if histograms else "",
-            _section("Speed", "", [(*_SPEED, _lines(times, ".3g", limits=(0, None)))]),
+            _section("Speed", "", [(*_SPEED, _lines(times, limits=(0, None)))]),
             "<h2>Sizes</h2>",
             tables.sizes(run),
             "<h2>Config and versions</h2>",
@@ -161,18 +162,18 @@ def _single(run: records.Record) -> str:
 
 
 def _several(runs: Sequence[records.Record]) -> str:
-    def overlay(curves: Sequence[tuple[Any, ...]], digits: str = ".3g", **options: Any):
+    def overlay(curves: Sequence[tuple[Any, ...]], *arguments: Any, **options: Any):
         """Of all runs, in one order, so that a run has one look in all charts."""
         named = [(run.label, *c) for run, c in zip(runs, curves, strict=True)]
-        return _lines(named, digits, **options)
+        return _lines(named, *arguments, **options)
 
     learning: list[Figure] = [
         (
             f"{title}, {split}",
             note,
-            overlay([run.curve(name, split, scale) for run in runs], digits),
+            overlay([run.curve(name, split, scale) for run in runs], written.format),
         )
-        for title, note, name, scale, digits in _LEARNING
+        for title, note, name, scale, written in _LEARNING
         for split in ("train", "validation")
     ]
     names = list(dict.fromkeys(name for run in runs for name in run.layer_names))
@@ -196,7 +197,7 @@ def _several(runs: Sequence[records.Record]) -> str:
             total = sum(found[-1]) or 1 if found else 1
             shares = [100 * count / total for count in found[-1]] if found else []
             curves.append((centres if found else [], shares))
-        part = overlay(curves, "", xlabel=_UNIT, markers=False, limits=(0, None))
+        part = overlay(curves, None, xlabel=_UNIT, markers=False, limits=(0, None))
         histograms.append((_short(layer), "latents in a bin, %", part))
     speed = overlay([run.milliseconds for run in runs], limits=(0, None))
     return "\n".join(
@@ -218,13 +219,13 @@ def _several(runs: Sequence[records.Record]) -> str:
 
 def _lines(
     curves: Sequence[tuple[str, Sequence[float], Sequence[float]]],
-    digits: str,
+    written: Callable[[float], str] | None = tables.number,
     **options: Any,
 ) -> Draw | None:
     """Draws curves whose labels end in their last value; those without data are out."""
     found = [
         charts.Line(
-            f"{_cut(label)}  {y[-1]:{digits}}" if digits else _cut(label), x, y, style
+            f"{_cut(label)}  {written(y[-1])}" if written else _cut(label), x, y, style
         )
         for style, (label, x, y) in enumerate(curves)
         if len(y)

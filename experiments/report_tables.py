@@ -2,6 +2,7 @@
 
 import html
 import json
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,8 @@ def key_figures(run: Record) -> str:
         ]
     if "test_bits_per_byte" in result:
         figures.append(("test bits per byte", f"{result['test_bits_per_byte']:.3f}"))
-    if run.typical_milliseconds:
-        figures.append(("time per step", f"{run.typical_milliseconds} ms"))
+    if run.milliseconds[1]:
+        figures.append(("time per step", f"{_typical_milliseconds(run)} ms"))
     if run.sizes:
         figures += [
             ("weights of one bit", f"{run.sizes['one_bit_parameters']:,}"),
@@ -60,7 +61,7 @@ def ranking(runs: Sequence[Record]) -> str:
                 f"{100 * result['test_accuracy']:.2f}" if result else "under way",
                 f"{result['test_loss']:.4f}" if result else "",
                 f"{run.metrics[-1]['epoch']:,}",
-                run.typical_milliseconds,
+                _typical_milliseconds(run),
                 f"{run.sizes['one_bit_parameters']:,}" if run.sizes else "",
                 f"{run.sizes['bytes']:,}" if run.sizes else "",
                 run.config["method"],
@@ -68,6 +69,12 @@ def ranking(runs: Sequence[Record]) -> str:
             ]
         )
     return _table(head, rows, words=1)
+
+
+def _typical_milliseconds(run: Record) -> str:
+    """The median over epochs, or nothing."""
+    times = run.milliseconds[1]
+    return number(statistics.median(times)) if times else ""
 
 
 def sizes(run: Record) -> str:
@@ -125,6 +132,16 @@ def differences(runs: Sequence[Record]) -> str:
 def folded(title: str, content: str) -> str:
     """Content that is shown at a click."""
     return f"<details><summary>{text(title)}</summary>{content}</details>"
+
+
+def number(value: float) -> str:
+    """Three digits, or all before the point.
+
+    Example:
+        >>> number(0.012345), number(12345.6)
+        ('0.0123', '12,346')
+    """
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
 def text(value: Any) -> str:

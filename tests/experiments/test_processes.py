@@ -144,6 +144,8 @@ def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path, cach
     for a, b in zip(*map(jax.tree.leaves, (two, four)), strict=True):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
     assert test_loop.records(tmp_path / "2") == test_loop.records(tmp_path / "4")
+    lines = [test_loop.layer_lines(tmp_path / count) for count in ("2", "4")]
+    assert lines[0] == lines[1]
     for name in ("params", "model_state"):
         pairs = zip(
             *(jax.tree.leaves(getattr(state, name)) for state in (one, two)),
