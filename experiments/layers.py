@@ -75,11 +75,11 @@ class Watch:
 
 
 def _histogram(latent: np.ndarray) -> dict[str, Any]:
-    """Root mean square and counts; 10 ms for a million latents."""
-    values = latent[np.isfinite(latent)].astype(np.float64)
-    rms = float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
-    per_unit = (len(EDGES) - 1) / (EDGES[-1] - EDGES[0])
-    bins = np.floor((values / (rms or 1.0) - EDGES[0]) * per_unit)
-    index = np.clip(bins, 0, len(EDGES) - 2).astype(np.intp)
-    counts = np.bincount(index, minlength=len(EDGES) - 1)
+    """Root mean square and counts; a tenth of a second for ten million latents."""
+    values = latent[np.isfinite(latent)].astype(np.float32, copy=False)
+    mean = np.mean(np.square(values), dtype=np.float64) if values.size else 0.0
+    rms = float(np.sqrt(mean))
+    last, width = len(EDGES) - 2, (EDGES[-1] - EDGES[0]) / (len(EDGES) - 1)
+    bins = values / np.float32(width * (rms or 1.0)) - np.float32(EDGES[0] / width)
+    counts = np.bincount(np.clip(bins, 0, last).astype(np.uint8), minlength=last + 1)
     return {"rms": rms, "latents": counts.tolist()}
