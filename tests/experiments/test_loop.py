@@ -170,6 +170,28 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, feeding):
     )
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path, monkeypatch, finished
+):
+    def interrupted(compiled):
+        def call(state, batch, resident):
+            if int(state.step) >= 2:
+                raise InterruptionError
+            return compiled(state, batch, resident)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        wrap_train_step(patch, interrupted)
+        with pytest.raises(InterruptionError):
+            run_once(tmp_path / "broken", num_epochs=4)
+    assert {json.loads(line)["epoch"] for line in layer_lines(tmp_path / "broken")} == {
+        0
+    }
+    run_once(tmp_path / "broken", num_epochs=4)
+    assert_bit_identical(finished, tmp_path / "broken", small_config(num_epochs=4))
+
+
 @pytest.mark.slow
 def test_sigkill_in_the_middle_of_the_quickstart_loses_nothing(tmp_path):
     """Two programs, one killed while it trains and then started again."""

@@ -57,16 +57,19 @@ def test_a_config_that_is_not_json_is_refused(tmp_path):
         workdir.Workdir(path, CONFIG)
 
 
-def test_rewinding_drops_what_a_resumed_run_writes_again(tmp_path):
+@pytest.mark.parametrize("file", [workdir.METRICS, workdir.LAYERS])
+def test_rewinding_drops_what_a_resumed_run_writes_again(tmp_path, file):
     folder = workdir.Workdir(tmp_path / "run", CONFIG)
-    for step in (10, 20, 30):
-        folder.append({"step": step, "loss": 0.5})
-    with open(folder.path / workdir.METRICS, "a") as file:
-        file.write('{"step": 40, "lo')  # a kill in the middle of a line
+    lines = [{"step": step, "loss": 0.5} for step in (0, 10, 20, 30)]
+    folder.append(*lines, file=file)
+    with open(folder.path / file, "a") as opened:
+        opened.write('{"step": 40, "lo')  # a kill in the middle of a line
     folder.rewind(20)
-    assert [record["step"] for record in folder.records()] == [10, 20]
-    folder.append({"step": 30, "loss": 0.25})
-    assert folder.records()[-1] == {"step": 30, "loss": 0.25}
+    assert [record["step"] for record in folder.records(file)] == [0, 10, 20]
+    folder.append({"step": 30, "loss": 0.25}, file=file)
+    assert folder.records(file)[-1] == {"step": 30, "loss": 0.25}
+    folder.rewind(-1)
+    assert folder.records(file) == []
 
 
 def test_writing_atomically_keeps_the_old_file_when_it_fails(tmp_path):
