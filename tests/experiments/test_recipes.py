@@ -41,10 +41,7 @@ def float_run(tmp_path_factory):
 
 def saved_state(path, **fields):
     """Parameters and batch-norm statistics in the last checkpoint of a run."""
-    arrays = test_loop.final_arrays(path, small_config(**fields))
-    state = jax.tree.unflatten(
-        jax.tree.structure(Run(small_config(**fields)).init()), arrays
-    )
+    state = test_loop.final_state(path, small_config(**fields))
     return state.params, state.model_state
 
 
