@@ -101,19 +101,7 @@ def test_handlers_are_given_back_and_an_impatient_ctrl_c_ends_at_once(monkeypatc
 def test_checkpoints_within_an_epoch_change_no_bit(tmp_path, monkeypatch, whole):
     path = tmp_path / "run"
     fields = {"num_epochs": 4, "checkpoint_every_steps": 4, "keep_checkpoints": 3}
-
-    def interrupted(compiled):
-        def call(state, batch, resident):
-            if int(state.step) == 10:
-                raise test_loop.InterruptionError
-            return compiled(state, batch, resident)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        test_loop.wrap_train_step(patch, interrupted)
-        with pytest.raises(test_loop.InterruptionError):
-            test_loop.run_once(path, **fields)
+    test_loop.break_off(monkeypatch, path, at=10, **fields)
     found = {file.name for file in (path / "checkpoints").iterdir()}
     assert {"4", "6", "8"} <= found
     test_loop.run_once(path, **fields)

@@ -135,6 +135,23 @@ def wrap_train_step(patch, wrap):
     patch.setattr(Run, "train_step", wrapped)
 
 
+def break_off(monkeypatch, path, *, at, **fields):
+    """Starts a run and stops it before the call that begins at step `at` or later."""
+
+    def interrupted(compiled):
+        def call(state, batch, resident):
+            if int(state.step) >= at:
+                raise InterruptionError
+            return compiled(state, batch, resident)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        wrap_train_step(patch, interrupted)
+        with pytest.raises(InterruptionError):
+            run_once(path, **fields)
+
+
 @pytest.mark.parametrize(
     "feeding",
     [
@@ -149,19 +166,7 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, feeding):
     """Interrupted in the middle of the third epoch, between two checkpoints."""
     fields = {"num_epochs": 4, **feeding}
     run_once(tmp_path / "whole", **fields)
-
-    def interrupted(compiled):
-        def call(state, batch, resident):
-            if int(state.step) >= 15:
-                raise InterruptionError
-            return compiled(state, batch, resident)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        wrap_train_step(patch, interrupted)
-        with pytest.raises(InterruptionError):
-            run_once(tmp_path / "broken", **fields)
+    break_off(monkeypatch, tmp_path / "broken", at=15, **fields)
     assert not (tmp_path / "broken" / "result.json").exists()
     assert len(records(tmp_path / "broken", "train")) == 2
     run_once(tmp_path / "broken", **fields)

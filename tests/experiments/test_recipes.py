@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import adaste_jax
-from experiments import errors, losses, methods, models
+from experiments import errors, losses, methods, models, trials
 from experiments.run import Run
 from tests.experiments import test_loop
 
@@ -34,16 +34,14 @@ def assert_equal(first, second):
 def float_run(tmp_path_factory):
     """A finished run in full precision."""
     path = tmp_path_factory.mktemp("float") / "run"
-    run_once(path, method="full_precision", num_epochs=4)
+    options = {"full_precision": {"learning_rate": 3e-2}}
+    run_once(path, method="full_precision", num_epochs=4, methods=options)
     return path
 
 
 def saved_state(path, **fields):
     """Parameters and batch-norm statistics in the last checkpoint of a run."""
-    arrays = test_loop.final_arrays(path, small_config(**fields))
-    state = jax.tree.unflatten(
-        jax.tree.structure(Run(small_config(**fields)).init()), arrays
-    )
+    state = test_loop.final_state(path, small_config(**fields))
     return state.params, state.model_state
 
 
@@ -235,6 +233,22 @@ def test_a_network_of_other_shapes_is_refused_with_its_paths(float_run, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_trials_of_a_comparison_start_from_it_and_have_the_teacher(float_run):
+    """Two seeds as one program, with steps too small to leave the start."""
+    config = small_config(
+        num_epochs=2,
+        validation=0.0,
+        num_train=0,
+        init_from=str(float_run),
+        warmup_epochs=0.5,
+    )
+    trainer = trials.Trainer(config, "ste", together=2)
+    wanted = [trials.Trial(seed, 1e-6) for seed in (1, 2)]
+    found = dict(trainer.train(wanted, split="test", advance=lambda epochs: None))
+    for outcome in found.values():
+        assert outcome["accuracy"] > 0.4  # without a start it is 0.1
+
+
 # All together.
 
 
@@ -254,19 +268,7 @@ def test_a_run_with_all_of_it_resumes_with_the_same_bits(
         "teacher": str(float_run),
     }
     run_once(tmp_path / "whole", **fields)
-
-    def interrupted(compiled):
-        def call(state, batch, resident):
-            if int(state.step) >= 8:
-                raise test_loop.InterruptionError
-            return compiled(state, batch, resident)
-
-        return call
-
-    with monkeypatch.context() as patch:
-        test_loop.wrap_train_step(patch, interrupted)
-        with pytest.raises(test_loop.InterruptionError):
-            run_once(tmp_path / "broken", **fields)
+    test_loop.break_off(monkeypatch, tmp_path / "broken", at=8, **fields)
     shutil.rmtree(source)
     run_once(tmp_path / "broken", **fields)
     test_loop.assert_bit_identical(
