@@ -19,8 +19,8 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """`variant` is "full", or "smoke" for a run of seconds."""
     config = base.get_config()
     config.dataset = "pydoc_topics"
-    config.num_epochs = 10
-    config.batch_size = 32
+    config.num_epochs = 4
+    config.batch_size = 16
     config.eval_batch_size = 64
     config.model = "language_model"
     config.model_options.width = 96
@@ -28,7 +28,6 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.model_options.heads = 4
     if variant == "smoke":
         config.num_epochs = 1
-        config.batch_size = 16
         config.eval_batch_size = 16
         config.num_train = 48
         config.num_test = 32
