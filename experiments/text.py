@@ -44,7 +44,7 @@ def pydoc_topics() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         ) from error
     names = np.random.default_rng(0).permutation(sorted(topics))
     paragraphs = (part for name in names for part in topics[name].split("\n\n"))
-    text = "\n\n".join(dict.fromkeys(paragraphs))
+    text = "\n\n".join(dict.fromkeys(part.strip("\n") for part in paragraphs))
     values = np.frombuffer(text.encode("utf-8"), np.uint8)
     size = (len(values) - 1) // LENGTH
     inputs, following = (

@@ -23,9 +23,9 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.batch_size = 16
     config.eval_batch_size = 64
     config.model = "language_model"
-    config.model_options.width = 96
-    config.model_options.depth = 3
-    config.model_options.heads = 4
+    config.model_options.width = 64
+    config.model_options.depth = 2
+    config.model_options.heads = 2
     if variant == "smoke":
         config.num_epochs = 1
         config.eval_batch_size = 16
