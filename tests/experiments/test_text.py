@@ -96,25 +96,28 @@ def trained(tmp_path_factory):
     """The workdir and the result of a run that was killed in its second epoch."""
     path = tmp_path_factory.mktemp("text") / "run"
     config = smoke_config(num_epochs=2)
-    compiled = Run.train_step.func
+    compile_step = Run.train_step.func
+    compiled = []  # once for both runs
 
-    def dying(run):
-        step = compiled(run)
+    def dying_the_first_time(run):
+        first = not compiled
+        if first:
+            compiled.append(compile_step(run))
 
-        def dies_at_4(state, batch, resident):
-            if int(state.step) == 4:
+        def step(state, batch, resident):
+            if first and int(state.step) == 4:
                 raise KeyboardInterrupt
-            return step(state, batch, resident)
+            return compiled[0](state, batch, resident)
 
-        return dies_at_4
+        return step
 
-    interrupted = functools.cached_property(dying)
-    interrupted.__set_name__(Run, "train_step")
+    train_step = functools.cached_property(dying_the_first_time)
+    train_step.__set_name__(Run, "train_step")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "train_step", interrupted)
+        patch.setattr(Run, "train_step", train_step)
         with pytest.raises(KeyboardInterrupt):
             loop.train_and_evaluate(config, path, console=QUIET)
-    return path, loop.train_and_evaluate(config, path, console=QUIET)
+        return path, loop.train_and_evaluate(config, path, console=QUIET)
 
 
 def test_a_killed_run_of_text_goes_on_and_counts_bits_per_byte(trained):
