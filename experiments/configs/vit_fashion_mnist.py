@@ -25,7 +25,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """`variant` is "full", or "smoke" for a run of seconds."""
     config = base.get_config()
     config.dataset = "fashion_mnist"
-    config.num_epochs = 6
+    config.num_epochs = 5
     config.model = "vit"
     config.model_options.patch = 7
     config.model_options.width = 64

@@ -134,6 +134,12 @@ def test_a_killed_run_of_text_goes_on_and_counts_bits_per_byte(trained):
     assert result["one_bit_parameters"] == 4 * 256 + 2 * 1024 + 4096
 
 
+def test_a_network_without_batch_norm_has_nothing_to_fold(tmp_path):
+    run = Run(smoke_config())
+    with pytest.raises(errors.RunError, match="nothing to fold"):
+        export.export_state(run, run.init(), tmp_path / "m.safetensors", fold=True)
+
+
 def test_files_and_programs_predict_text(trained, tmp_path):
     path, result = trained
     out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
