@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import data, data_source, data_stream, errors, export, loop, predict
+from experiments import (
+    data,
+    data_source,
+    data_stream,
+    deployed,
+    errors,
+    export,
+    loop,
+    predict,
+)
 from experiments import text as texts
 from experiments.configs import language_model
 from experiments.run import Run
@@ -134,10 +143,14 @@ def test_a_killed_run_of_text_goes_on_and_counts_bits_per_byte(trained):
     assert result["one_bit_parameters"] == 4 * 256 + 2 * 1024 + 4096
 
 
-def test_a_network_without_batch_norm_has_nothing_to_fold(tmp_path):
+def test_a_network_without_batch_norm_has_nothing_to_fold():
     run = Run(smoke_config())
+    params = jax.tree.map(
+        lambda leaf: np.ones(leaf.shape, leaf.dtype), jax.eval_shape(run.init).params
+    )
+    description = deployed.describe(run.config, run.splits, folded=False)
     with pytest.raises(errors.RunError, match="nothing to fold"):
-        export.export_state(run, run.init(), tmp_path / "m.safetensors", fold=True)
+        deployed.fold(description, params, {})
 
 
 def test_files_and_programs_predict_text(trained, tmp_path):
