@@ -161,10 +161,9 @@ def test_files_and_programs_predict_text(trained, tmp_path):
     for name in ("file", "program"):
         assert report["paths"][name]["largest_difference"] < 1e-4
     assert report["packed"]["ratio"] == 32
-    for file in (out, program):
-        found = predict.evaluate(file, batch_size=16, num_test=32)
-        assert found["loss"] == pytest.approx(result["test_loss"], rel=1e-4)
-        assert found["accuracy"] == pytest.approx(result["test_accuracy"], abs=1e-3)
+    found = predict.evaluate(program, batch_size=16, num_test=32)
+    assert found["loss"] == pytest.approx(result["test_loss"], rel=1e-4)
+    assert found["accuracy"] == pytest.approx(result["test_accuracy"], abs=1e-3)
     call, metadata = predict.load(out)
     assert metadata["input"]["shape"] == [128]
     assert metadata["input"]["mean"] is None
