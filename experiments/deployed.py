@@ -89,11 +89,20 @@ def fold(description: Mapping[str, Any], params: Any, model_state: Any) -> Any:
 
     Returns:
         Parameters and model state.
+
+    Raises:
+        RunError: If there is none that can be folded.
     """
-    inputs = jnp.zeros((1, *description["input"]["shape"]), jnp.float32)
-    variables = export.fold_linen(
-        _module(description), {"params": params, **model_state}, inputs, train=False
+    is_text = description["input"]["mean"] is None
+    inputs = jnp.zeros(
+        (1, *description["input"]["shape"]), jnp.uint8 if is_text else jnp.float32
     )
+    try:
+        variables = export.fold_linen(
+            _module(description), {"params": params, **model_state}, inputs, train=False
+        )
+    except ValueError as error:
+        raise errors.RunError(f"cannot fold batch normalisation: {error}") from error
     return variables.pop("params"), variables
 
 

@@ -13,6 +13,7 @@ from flax import nnx
 import adaste_jax
 from adaste_jax import estimators
 from adaste_jax.nn import linen
+from experiments import models
 
 
 def struct(*shape, dtype=jnp.float32):
@@ -123,6 +124,55 @@ def test_attention_has_products_between_activations():
     assert table.activation_multiply_adds == 2 * 5 * 5 * 8
     assert table.real_multiply_adds == 4 * 320 + 400
     assert table.one_bit_parameters == table.one_bit_multiply_adds == 0
+
+
+def of_experiment(name, inputs, **options):
+    """The summary of a network of the experiments."""
+    network = models.create(name, 10, **options)
+    variables = jax.eval_shape(
+        functools.partial(network.init, train=False), jax.random.key(0), inputs
+    )
+    rest = {key: tree for key, tree in variables.items() if key != "params"}
+    forward = lambda params, inputs: network.apply(
+        {"params": params, **jax.tree.map(lambda s: jnp.zeros(s.shape), rest)},
+        inputs,
+        train=False,
+    )
+    return adaste_jax.summary(forward, variables["params"], inputs)
+
+
+def test_resnet18_by_hand():
+    """32 x 32 pixels; stages of 32, 16, 8 and 4 pixels a side, 64 to 512 channels."""
+    table = of_experiment("resnet18", struct(2, 32, 32, 3))
+    stem = 9 * 3 * 64
+    first = 4 * 9 * 64 * 64
+    # A stage: a convolution from half the channels, three more, and the shortcut.
+    stages = [(9 + 3 * 18 + 1) * (c // 2) * c for c in (128, 256, 512)]
+    assert table.one_bit_parameters == stem + first + sum(stages) + 5120
+    pixels = [size**2 for size in (32, 16, 8, 4)]
+    products = [stem + first, *stages]
+    assert table.one_bit_multiply_adds == 5120 + sum(
+        p * n for p, n in zip(pixels, products, strict=True)
+    )
+    assert (table.real_parameters, table.real_multiply_adds) == (0, 0)
+    assert table.bytes == table.one_bit_parameters // 8
+    assert table.notes == ()
+
+
+def test_vision_transformer_by_hand():
+    """28 x 20 pixels in patches of 4: 35 positions of 24 features, in 3 blocks."""
+    table = of_experiment(
+        "vit", struct(5, 28, 20, 2), patch=4, width=24, depth=3, heads=4
+    )
+    stem, block, head = 4 * 4 * 2 * 24, (4 + 2 * 4) * 24 * 24, 24 * 10
+    assert table.one_bit_parameters == stem + 3 * block + head
+    assert table.one_bit_multiply_adds == 35 * (stem + 3 * block) + head
+    # Queries with keys, and the softmax with values, each over all heads.
+    assert table.activation_multiply_adds == 3 * 2 * 35 * 35 * 24
+    norms = 2 * 24 + 3 * (4 * 2 * 24 + 2 * 6) + 2 * 24 + 2 * 10
+    assert table.real_parameters == 35 * 24 + norms
+    assert table.real_multiply_adds == table.activation_multiply_adds
+    assert table.notes == ()
 
 
 class Block(nn.Module):

@@ -16,7 +16,8 @@ class Block(nn.Module):
 
     Norms stand before and after each branch, and on queries and keys, so that neither
     the sum nor the softmax depends on the size of the kernels: weights of +1 and -1 are
-    some ten times larger than latents.
+    some ten times larger than latents. (A larger `expand` makes the GELU more of a
+    ReLU.)
 
     Attributes:
         heads: Heads of the attention.

@@ -22,6 +22,8 @@ SMALL = {
     "vgg_small": {"width": 3, "dense": 7},
     "vgg16": {"width": 3, "convolutions": (2, 1)},
     "resnet18": {"width": 3},
+    "vit": {"patch": 8, "width": 6, "depth": 2, "heads": 3},
+    "language_model": {"width": 6, "depth": 2, "heads": 3},
 }
 # What `binary_exclude` needs for a real first layer; the last is "^head/" in all.
 FIRST = {
@@ -30,6 +32,8 @@ FIRST = {
     "vgg16": "^Conv_0/",
     "resnet18": "^stem/",
 }
+NORMALISED = ("mlp", "resnet18", "vgg16", "vgg_small")  # by batch norm
+TRANSFORMERS = ("language_model", "vit")
 IMAGE = (16, 16, 3)
 IMAGES = np.random.default_rng(1).standard_normal((6, *IMAGE), np.float32)
 NUM_CLASSES = 11
@@ -194,7 +198,7 @@ def test_first_and_last_layer_can_stay_real(name):
     assert shapes[real[0]].shape[-2] == channels
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NORMALISED)
 def test_every_parameter_is_a_kernel(name):
     network = models.create(name, NUM_CLASSES, **SMALL[name])
     shapes = parameters(network, IMAGE)
@@ -203,7 +207,7 @@ def test_every_parameter_is_a_kernel(name):
     assert all(jax.tree.leaves(adaste_jax.kernels()(shapes)))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NORMALISED)
 def test_normalised_logits_have_mean_zero_and_variance_one_over_the_batch(name):
     logits = small_outcome(name).logits
     assert logits.shape == (len(IMAGES), NUM_CLASSES)
@@ -218,7 +222,7 @@ def test_logit_norm_can_be_left_out():
 
 
 @pytest.mark.parametrize(
-    ("name", "keep"), [*((name, 0.9) for name in SMALL), ("mlp", 0.8)]
+    ("name", "keep"), [*((name, 0.9) for name in NORMALISED), ("mlp", 0.8)]
 )
 def test_training_moves_the_statistics_by_the_share_it_does_not_keep(name, keep):
     options = {} if keep == 0.9 else {"norm_momentum": keep}
@@ -233,7 +237,7 @@ def test_training_moves_the_statistics_by_the_share_it_does_not_keep(name, keep)
     )
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NORMALISED)
 def test_in_evaluation_the_rest_of_the_batch_has_no_influence(name):
     _, outcome = small(name)
     others = jnp.concatenate([IMAGES[:1], -2 * IMAGES[1:]])
@@ -293,8 +297,86 @@ def test_resnet_halves_the_image_three_times():
     assert blocks == sizes
 
 
+TOKENS = np.random.default_rng(2).integers(0, NUM_CLASSES, (2, 5), np.uint8)
+
+
+@functools.cache
+def transformer(name):
+    """Parameters with binary kernels, and the compiled logits of a transformer."""
+    network = models.create(name, NUM_CLASSES, **SMALL[name])
+    inputs = TOKENS if name == "language_model" else IMAGES[:2]
+    params = jax.jit(functools.partial(network.init, train=False))(
+        jax.random.key(4), inputs
+    )["params"]
+    logits = jax.jit(
+        lambda params, inputs: network.apply({"params": params}, inputs, train=False)
+    )
+    return adaste_jax.deploy(params), logits, inputs
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_kernels_of_transformers_are_binary_and_all_else_is_real(name):
+    network = models.create(name, NUM_CLASSES, **SMALL[name])
+    init = functools.partial(network.init, train=False)
+    params = jax.eval_shape(init, jax.random.key(0), transformer(name)[2])["params"]
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    block = ("key", "out", "query", "value")
+    binary = {f"Block_{i}/attention/{part}/kernel" for i in range(2) for part in block}
+    binary |= {
+        f"Block_{i}/{part}/kernel" for i in range(2) for part in ("expand", "contract")
+    }
+    binary |= {"head/kernel", "stem/kernel"} if name == "vit" else {"head/kernel"}
+    chosen = flax.traverse_util.flatten_dict(adaste_jax.kernels()(params), sep="/")
+    assert {path for path, one_bit in chosen.items() if one_bit} == binary
+    real = {path.split("/")[-1] for path in set(flat) - binary}
+    assert real == {"bias", "scale", "positions"} | (
+        set() if name == "vit" else {"embedding"}
+    )
+
+
+@pytest.mark.parametrize("name", TRANSFORMERS)
+def test_size_of_the_kernels_of_transformers_has_no_influence(name):
+    """Norms take it out, but for `expand`, after which there is a GELU."""
+    params, logits, inputs = transformer(name)
+    where = adaste_jax.kernels(exclude="expand")
+    small = adaste_jax.binarize(params, lambda weight: weight / 4, where=where)
+    found = logits(params, inputs)
+    np.testing.assert_allclose(found, logits(small, inputs), atol=2e-2)
+    assert found.std() > 0.5
+    assert found.dtype == jnp.float32
+
+
+def test_language_model_looks_back_only():
+    """A changed byte changes the logits from its position on, and none before."""
+    params, logits, tokens = transformer("language_model")
+    before = logits(params, tokens)
+    assert before.shape == (2, 5, NUM_CLASSES)
+    for position in range(5):
+        changed = tokens.copy()
+        changed[:, position] = (changed[:, position] + 1) % NUM_CLASSES
+        after = logits(params, changed)
+        np.testing.assert_allclose(after[:, :position], before[:, :position], atol=1e-5)
+        different = np.abs(after - before).max(axis=(0, 2)) > 1e-3
+        assert different[position:].all()
+
+
+def test_vision_transformer_knows_where_a_patch_is():
+    params, logits, images = transformer("vit")
+    assert logits(params, images).shape == (2, NUM_CLASSES)
+    swapped = np.concatenate([images[:, 8:], images[:, :8]], axis=1)
+    assert not np.allclose(logits(params, images), logits(params, swapped), atol=1e-3)
+    blind = params | {"positions": jnp.zeros_like(params["positions"])}
+    np.testing.assert_allclose(logits(blind, images), logits(blind, swapped), atol=1e-4)
+
+
+def test_vision_transformer_refuses_an_image_that_patches_do_not_fill():
+    network = models.create("vit", 10, patch=5)
+    with pytest.raises(ValueError, match="16 x 16 pixels cannot be cut into patches"):
+        network.init(jax.random.key(0), IMAGES, train=False)
+
+
 def test_unknown_network_is_refused_with_the_names_there_are():
-    with pytest.raises(errors.RunError, match=r"mlp.*resnet18.*vgg16, vgg_small"):
+    with pytest.raises(errors.RunError, match=r"language.*mlp.*vgg16, vgg_small, vit"):
         models.create("resnet", 10)
 
 

@@ -1,0 +1,66 @@
+"""Loss curves of several runs in one picture.
+
+python -m experiments.studies.curves --out=curves.png NAME=WORKDIR NAME=WORKDIR ...
+"""
+
+import argparse
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib import ticker
+
+# Okabe and Ito's colours, as in `experiments.plots`.
+COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
+
+
+def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) -> None:
+    """Draws training and validation loss over epochs.
+
+    Args:
+        workdirs: Folders of runs by the name that they get in the legend.
+        out: PNG to write.
+    """
+    figure, axes = plt.subplots(
+        1, 2, figsize=(10, 4), layout="constrained", sharey=True
+    )
+    titles = {
+        "train": "Training (mean of the epoch, weights of training)",
+        "validation": "Validation (deployed weights)",
+    }
+    for axis, (split, title) in zip(axes, titles.items(), strict=True):
+        for (name, workdir), colour in zip(workdirs.items(), COLOURS, strict=False):
+            lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
+            records = [r for r in map(json.loads, lines) if r["split"] == split]
+            epochs, losses = ([r[key] for r in records] for key in ("epoch", "loss"))
+            axis.plot(epochs, losses, color=colour, label=name, marker="o", ms=3)
+        axis.set(title=title, xlabel="epoch")
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+    axes[0].set_ylabel("cross-entropy (nats)")
+    axes[0].legend()
+    figure.savefig(out, dpi=120)
+    plt.close(figure)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws the runs that are named."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.studies.curves",
+        description="Draws loss curves of several runs in one picture.",
+    )
+    parser.add_argument("--out", required=True, help="PNG to write")
+    parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")
+    arguments = parser.parse_args(argv)
+    named = [run.partition("=") for run in arguments.runs]
+    unnamed = [name for name, found, _ in named if not found]
+    if unnamed:
+        parser.error(f"give every run a name, NAME=WORKDIR; got {unnamed[0]!r}")
+    draw({name: workdir for name, _, workdir in named}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
