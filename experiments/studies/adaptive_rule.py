@@ -100,19 +100,25 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-@methods.enter(
-    "adaptive_rule",
-    learning_rate=3e-3,
-    forward="annealed",  # "sign"; "literal": the paper's, in absolute units
-    place="none",  # of the slope: "before" or "after" the average
-    average=0.9,
-    adam=True,  # divides the average by Adam's second moment
-    cap=0.5,
-    away=-1.0,  # slope away from zero; below 0 it is the rule's
-    noise=0.0,  # holds latents whose average is below so many standard deviations
-    keep_rms=False,  # scales the latents of a layer to a constant RMS
+DEFAULTS: dict[str, Any] = {
+    "learning_rate": 3e-3,
+    "forward": "annealed",  # "sign"; "literal": the paper's, in absolute units
+    "place": "none",  # of the slope: "before" or "after" the average
+    "average": 0.9,
+    "adam": True,  # divides the average by Adam's second moment
+    "cap": 0.5,
+    "away": -1.0,  # slope away from zero; below 0 it is the rule's
+    "noise": 0.0,  # holds latents whose average is below so many standard deviations
+    "keep_rms": False,  # scales the latents of a layer to a constant RMS
     **methods.ANNEALING,
-)
+}
+
+
+def enter() -> None:
+    """Enters the method of this study, which is not one of the experiments."""
+    methods.enter("adaptive_rule", **DEFAULTS)(_adaptive_rule)
+
+
 def _adaptive_rule(options: Any, length: methods.Length) -> methods.Method:
     mu, soft_steps = methods.annealing(options, length)
     annealed = options.forward == "annealed"
@@ -230,4 +236,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    enter()  # before the config is read
     command_line.run(main)

@@ -10,8 +10,11 @@ from experiments.studies import adaptive_rule
 
 
 @pytest.mark.parametrize("name", adaptive_rule.VARIANTS)
-def test_every_variant_makes_an_update(name):
+def test_every_variant_makes_an_update(name, monkeypatch):
     """Traced only."""
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    monkeypatch.setattr(methods, "_DEFAULTS", dict(methods._DEFAULTS))
+    adaptive_rule.enter()
     options = methods.defaults()
     options["adaptive_rule"].update(adaptive_rule.VARIANTS[name])
     method = methods.create("adaptive_rule", options, methods.Length(2, 5, 100))
