@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0
     python -m benchmarks.speed [--rounds=15] [--networks=mlp,vgg_small,resnet18] \
-        [--out=docs/results/speed.md]
+        [--out=TABLE.md]
 
 Each framework has a process of its own, which takes a step when it is told to and waits
 otherwise, so that their threads do not disturb each other. Within a round all rows take
