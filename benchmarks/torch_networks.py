@@ -100,8 +100,8 @@ class ResNet18(nn.Module):
 
 
 NETWORKS = {
-    "mlp": lambda: MLP((2048, 2048, 2048)),
-    "vgg_small": lambda: VGGSmall(32, 256),
+    "mlp": MLP,
+    "vgg_small": VGGSmall,
     "resnet18": ResNet18,
 }
 
@@ -131,7 +131,7 @@ ESTIMATORS = {
     "full precision": None,
     "STE": sign,
     "AdaSTE, recommended": functools.partial(annealed, unit=True),
-    "AdaSTE, released (two passes)": annealed,
+    steps.TWO_PASSES: annealed,
 }
 
 
@@ -165,12 +165,12 @@ def make(network, method, *, dtype):
     images, labels = batch["image"], batch["label"]
     x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     y = torch.from_numpy(labels.astype(np.int64))
-    model = NETWORKS[network]()
+    model = NETWORKS[network](**steps.NETWORKS[network].options)
     with torch.no_grad():
         model(x[:2])
     model.train()
     latents = dict(model.named_parameters())
-    released = "released" in method
+    released = method == steps.TWO_PASSES
     estimator = ESTIMATORS[method]
     if released:
         optimizer = ReleasedUpdate(latents.values())

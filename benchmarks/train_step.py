@@ -43,8 +43,9 @@ def main(argv):
     """Prints the table, and writes it."""
     del argv
     device = jax.devices()[0]
+    (batch,) = {steps.NETWORKS[network].shape[0] for network in NETWORKS}
     lines = [
-        f"`python -m benchmarks.train_step --rounds={_ROUNDS.value}`, batch 128, "
+        f"`python -m benchmarks.train_step --rounds={_ROUNDS.value}`, batch {batch}, "
         f"float32, {device.platform} ({device.device_kind}), {platform.machine()}, "
         f"jax {jax.__version__}.",
         "",

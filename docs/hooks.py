@@ -14,7 +14,12 @@ from typing import Any
 from experiments import methods
 
 DOCS = pathlib.Path(__file__).parent
-TABLES = ("compare_digits", "compare_fashion_mnist")
+# Comparisons of methods, and what their columns are called in the table of all methods.
+TABLES = {
+    "compare_digits": "digits",
+    "compare_fashion_mnist": "Fashion-MNIST",
+    "compare_cifar10": "CIFAR-10, a subset",
+}
 # Files of the repository that are pages too, and their places on the site.
 FRONT = {
     "README.md": "index.md",
@@ -100,11 +105,8 @@ def methods_table() -> str:
         ]
         page = DOCS / "methods" / f"{name}.md"
         body.append([f"[{title(page)}]({name}.md)", f"`{name}`", *accuracies])
-    heads = [f"[{label}](../results/{page}.md), %" for label, page in HEADS.items()]
+    heads = [f"[{label}](../results/{page}.md), %" for page, label in TABLES.items()]
     return table(["method", "`config.method`", *heads], body)
-
-
-HEADS = {"digits": "compare_digits", "Fashion-MNIST": "compare_fashion_mnist"}
 
 
 def on_config(config: Any) -> Any:

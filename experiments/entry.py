@@ -55,11 +55,11 @@ class Entry:
         options = config.methods[variant.method].to_dict()
         self._options = options
         self._rates = [factor * options["learning_rate"] for factor in factors]
-        self._others: list[search.Setting] = []
+        self._others: list[search.Options] = []
         if knobs and variant.method in search.KNOBS:
             knob, values = search.KNOBS[variant.method]
             self._others = [
-                search.Setting(0.0, ((knob, value),))
+                ((knob, value),)
                 for value in values
                 if value != options[knob] and knob not in variant.options
             ]

@@ -58,7 +58,7 @@ def train_and_evaluate(
         run = Run(config)
         state = run.init()
         if not checkpoints.exist(
-            pathlib.Path(workdir_path).expanduser() / "checkpoints"
+            pathlib.Path(workdir_path).expanduser() / workdir.CHECKPOINTS
         ):
             state = run.warm_started(state)
         _ = run.teacher  # or an error, before anything is written
@@ -100,7 +100,7 @@ def _train_and_test(
     folder.write("summary.txt", f"{table}\n")
     folder.write("summary.json", json.dumps(table.as_dict(), indent=2) + "\n")
     with checkpoints.Checkpoints(
-        folder.path / "checkpoints", keep=config.keep_checkpoints
+        folder.path / workdir.CHECKPOINTS, keep=config.keep_checkpoints
     ) as store:
         state, clock = _train(run, state, folder, store, stop, console)
     test = run.evaluate(state, "test")
@@ -121,8 +121,6 @@ def _train_and_test(
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "num_processes": jax.process_count(),
-        "jax": jax.__version__,
-        "adaste_jax": adaste_jax.__version__,
         "versions": _versions(),
     }
     _write_report(folder, result, console)

@@ -11,8 +11,13 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-# Okabe and Ito's colours, told apart by colour-blind readers.
-COLOURS = {"train": "#0072B2", "validation": "#D55E00", "test": "#009E73"}
+from experiments import charts
+
+COLOURS = {
+    "train": charts.COLOURS["blue"],
+    "validation": charts.COLOURS["vermillion"],
+    "test": charts.COLOURS["green"],
+}
 
 
 def draw_all(

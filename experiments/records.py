@@ -80,7 +80,7 @@ def read(
     """
     folder = pathlib.Path(path).expanduser().absolute()
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads((folder / workdir.CONFIG).read_text("utf-8"))
         found = {
             name: json.loads((folder / f"{name}.json").read_text("utf-8"))
             for name in ("summary", "result")

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from experiments import checkpoints, errors, losses
+from experiments import checkpoints, errors, losses, workdir
 from experiments.configs import base
 
 # Runs that agree in these have the same training and validation images.
@@ -39,7 +39,7 @@ class Saved:
     @property
     def fixed(self) -> bool:
         """Whether the state is the same whenever it is read."""
-        return self.step is not None or (self.folder / "result.json").exists()
+        return self.step is not None or (self.folder / workdir.RESULT).exists()
 
     def state(self, run: Any) -> Any:
         """What a checkpoint holds.
@@ -55,7 +55,7 @@ class Saved:
         """
         state = run.init()
         store = checkpoints.Checkpoints(
-            self.folder / "checkpoints",
+            self.folder / workdir.CHECKPOINTS,
             keep=self.config.keep_checkpoints,
             read_only=True,
         )
@@ -82,9 +82,9 @@ def saved(path: str | os.PathLike[str]) -> Saved:
         RunError: If there is no run.
     """
     folder, step = pathlib.Path(path).expanduser().absolute(), None
-    if folder.parent.name == "checkpoints" and folder.name.isdecimal():
+    if folder.parent.name == workdir.CHECKPOINTS and folder.name.isdecimal():
         folder, step = folder.parent.parent, int(folder.name)
-    file = folder / "config.json"
+    file = folder / workdir.CONFIG
     if not file.exists():
         raise errors.RunError(
             f"{folder} holds no config.json: give the workdir of a run, or one of its "

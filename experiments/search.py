@@ -77,14 +77,14 @@ Accuracies = Callable[[Sequence[Setting]], Mapping[Setting, float]]
 
 
 def search(
-    accuracies: Accuracies, rates: Sequence[float], others: Sequence[Setting] = ()
+    accuracies: Accuracies, rates: Sequence[float], others: Sequence[Options] = ()
 ) -> Choice | None:
     """Chooses a setting.
 
     Args:
         accuracies: Trains the settings that it is given.
         rates: Learning rates to begin with. A single one is taken as it is.
-        others: Settings whose options are tried at the learning rate that was found.
+        others: Options that are tried at the learning rate that was found.
 
     Returns:
         The choice; None if every learning rate failed. Of equals the first is taken,
@@ -112,7 +112,7 @@ def search(
     rate = _best(found).learning_rate
     at_edge = len(rates) > 1 and rate in (rates[0], rates[-1])
     tried = {Setting(rate): found[Setting(rate)]}
-    tried |= accuracies([one._replace(learning_rate=rate) for one in others])
+    tried |= accuracies([Setting(rate, options) for options in others])
     return Choice(max(tried, key=lambda one: tried[one]), at_edge)
 
 

@@ -20,6 +20,10 @@ FREE_FIELDS = ("cache_dir", "data_dir")
 
 LOCK = ".lock"
 
+CONFIG = "config.json"
+RESULT = "result.json"
+CHECKPOINTS = "checkpoints"
+
 METRICS = "metrics.jsonl"
 """A line for each epoch and split: numbers by name."""
 
@@ -100,11 +104,11 @@ class Workdir:
             ) from error
 
     def _open(self, text: str) -> None:
-        file = self.path / "config.json"
+        file = self.path / CONFIG
         self.path.mkdir(parents=True, exist_ok=True)
         if not file.exists() and any(map(_is_foreign, self.path.iterdir())):
             raise errors.RunError(
-                f"{self.path} holds files but no config.json, so it is not a "
+                f"{self.path} holds files but no {CONFIG}, so it is not a "
                 "workdir of this program. Choose another --workdir."
             )
         if self.result() is None:
@@ -179,17 +183,17 @@ class Workdir:
 
     def result(self) -> dict[str, Any] | None:
         """What a finished run has measured, or None."""
-        file = self.path / "result.json"
+        file = self.path / RESULT
         return json.loads(file.read_text("utf-8")) if file.exists() else None
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Writes `result.json`, which says that the run is done."""
-        self.write("result.json", json.dumps(result, indent=2, sort_keys=True) + "\n")
+        self.write(RESULT, json.dumps(result, indent=2, sort_keys=True) + "\n")
 
 
 def _is_foreign(file: pathlib.Path) -> bool:
     """Whether a file is not one that a kill may leave before there is a config."""
-    return file.name != LOCK and not file.match(".config.json.*.tmp")
+    return file.name != LOCK and not file.match(f".{CONFIG}.*.tmp")
 
 
 def _lock(path: pathlib.Path) -> int:

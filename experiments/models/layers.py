@@ -1,5 +1,9 @@
 """What the networks share: normalisation, pooling and the shape of their layers."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,6 +22,16 @@ class Norm(nn.BatchNorm):
 
     use_scale: bool = False
     use_bias: bool = False
+
+
+def norm_of(network: Any, *, train: bool) -> Callable[..., Norm]:
+    """The `Norm` of a network or block, by its `norm_momentum` and `dtype`."""
+    return functools.partial(
+        Norm,
+        use_running_average=not train,
+        momentum=network.norm_momentum,
+        dtype=network.dtype,
+    )
 
 
 def dense(features: int, *, dtype: Dtype | None, name: str | None = None) -> nn.Dense:

@@ -1,6 +1,5 @@
 """Multilayer perceptron."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -30,12 +29,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits [batch, num_classes] of inputs [batch, ...]."""
-        norm = functools.partial(
-            layers.Norm,
-            use_running_average=not train,
-            momentum=self.norm_momentum,
-            dtype=self.dtype,
-        )
+        norm = layers.norm_of(self, train=train)
         x = x.reshape(x.shape[0], -1)
         for width in self.features:
             x = layers.dense(width, dtype=self.dtype)(x)

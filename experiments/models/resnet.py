@@ -1,6 +1,5 @@
 """ResNet-18 for images of 32 to 224 pixels."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -33,12 +32,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Activations [batch, height, width, channels] to the next ones."""
-        norm = functools.partial(
-            layers.Norm,
-            use_running_average=not train,
-            momentum=self.norm_momentum,
-            dtype=self.dtype,
-        )
+        norm = layers.norm_of(self, train=train)
         shortcut = x
         x = layers.conv(self.channels, 3, stride=self.stride, dtype=self.dtype)(x)
         x = nn.relu(norm()(x))
@@ -97,12 +91,7 @@ class ResNet18(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        norm = functools.partial(
-            layers.Norm,
-            use_running_average=not train,
-            momentum=self.norm_momentum,
-            dtype=self.dtype,
-        )
+        norm = layers.norm_of(self, train=train)
         size, stride = STEMS[self.stem]
         x = layers.conv(self.width, size, stride=stride, dtype=self.dtype, name="stem")(
             x

@@ -1,6 +1,5 @@
 """VGG networks: that of BinaryConnect, and VGG-16."""
 
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -40,12 +39,7 @@ class VGGSmall(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        norm = functools.partial(
-            layers.Norm,
-            use_running_average=not train,
-            momentum=self.norm_momentum,
-            dtype=self.dtype,
-        )
+        norm = layers.norm_of(self, train=train)
         for channels in (self.width, 2 * self.width, 4 * self.width):
             for pool in (False, True):
                 x = layers.conv(channels, 3, dtype=self.dtype)(x)
@@ -89,12 +83,7 @@ class VGG16(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        norm = functools.partial(
-            layers.Norm,
-            use_running_average=not train,
-            momentum=self.norm_momentum,
-            dtype=self.dtype,
-        )
+        norm = layers.norm_of(self, train=train)
         for stage, number in enumerate(self.convolutions):
             for _ in range(number):
                 channels = self.width * 2 ** min(stage, 3)

@@ -4,7 +4,6 @@ python -m experiments.studies.curves --out=curves.png NAME=WORKDIR NAME=WORKDIR 
 """
 
 import argparse
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -14,8 +13,11 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-# Okabe and Ito's colours, as in `experiments.plots`.
-COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7")
+from experiments import charts, errors, records
+
+COLOURS = tuple(
+    charts.COLOURS[name] for name in ("ink", "vermillion", "blue", "green", "purple")
+)
 
 
 def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) -> None:
@@ -34,9 +36,7 @@ def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) ->
     }
     for axis, (split, title) in zip(axes, titles.items(), strict=True):
         for (name, workdir), colour in zip(workdirs.items(), COLOURS, strict=False):
-            lines = (pathlib.Path(workdir) / "metrics.jsonl").read_text().splitlines()
-            records = [r for r in map(json.loads, lines) if r["split"] == split]
-            epochs, losses = ([r[key] for r in records] for key in ("epoch", "loss"))
+            epochs, losses = records.read(workdir).curve("loss", split)
             axis.plot(epochs, losses, color=colour, label=name, marker="o", ms=3)
         axis.set(title=title, xlabel="epoch")
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -59,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     unnamed = [name for name, found, _ in named if not found]
     if unnamed:
         parser.error(f"give every run a name, NAME=WORKDIR; got {unnamed[0]!r}")
-    draw({name: workdir for name, _, workdir in named}, arguments.out)
+    try:
+        draw({name: workdir for name, _, workdir in named}, arguments.out)
+    except errors.RunError as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

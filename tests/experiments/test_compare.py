@@ -273,7 +273,7 @@ def test_the_search_tries_the_other_option_at_the_rate_it_found():
     accuracies = accuracies_of(
         lambda one: gain[one.options] - abs(one.learning_rate - 1.0), log
     )
-    others = [search.Setting(0.0, other)]
+    others = [other]
     choice = search.search(accuracies, [0.5, 1.0, 2.0], others)
     assert choice.setting == search.Setting(1.0, other)
     assert log[3:] == [search.Setting(1.0, other)]

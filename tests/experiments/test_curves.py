@@ -13,6 +13,7 @@ def test_a_picture_is_drawn_of_runs_of_different_length(tmp_path):
     for length, name in enumerate(("one", "two"), start=2):
         folder = tmp_path / name
         folder.mkdir()
+        (folder / "config.json").write_text("{}")
         records = [
             {"split": split, "epoch": epoch, "loss": 1 / epoch}
             for epoch in range(1, length)
@@ -32,3 +33,10 @@ def test_a_run_without_a_name_is_refused(capsys):
     with pytest.raises(SystemExit):
         curves.main(["--out=x.png", "runs/one"])
     assert "NAME=WORKDIR; got 'runs/one'" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        curves.main([f"--out={tmp_path / 'x.png'}", f"one={tmp_path}"])
+    assert "is not the workdir of a run" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
