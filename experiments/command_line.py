@@ -1,4 +1,4 @@
-"""Starts a program; what is wrong with its config is said without a traceback."""
+"""Starts a program; what is wrong with its flags is said without a traceback."""
 
 import sys
 from collections.abc import Callable
@@ -8,6 +8,8 @@ import rich.console
 from absl import app, flags
 
 from experiments import errors
+
+HELP = "Pass --helpshort or --helpfull to see help on flags."
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
@@ -21,7 +23,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = flags.FLAGS(argv)
         _ = flags.FLAGS.config.seed  # a file that is missing is found out here
         return rest
     except (AttributeError, KeyError) as error:
@@ -31,6 +33,10 @@ def _parse(argv: list[str]) -> list[str]:
         )
     except OSError as error:
         message = str(error).partition("failure to load: ")[2] or str(error)
+    except flags.Error as error:
+        # What a `get_config` refuses comes with its traceback, as text.
+        _, refused, reason = str(error).rpartition("\nValueError: ")
+        message = f"--config: {reason.strip()}" if refused else f"{error}\n{HELP}"
     wrong = errors.RunError(message)
     rich.console.Console().print(errors.markup(wrong), soft_wrap=True, highlight=False)
     sys.exit(errors.FAILED)

@@ -20,6 +20,14 @@ ROOT = pathlib.Path(__file__).parents[2]
             ["--config=experiments/configs/quickstrat.py"],
             "No such file or directory: 'experiments/configs/quickstrat.py'",
         ),
+        (
+            ["--config=experiments/configs/quickstart.py:smok"],
+            "--config: variant must be full or smoke, got 'smok'.\n",
+        ),
+        (
+            ["--config=experiments/configs/quickstart.py", "--config.seed=one"],
+            "--config.seed=one: invalid literal for int() with base 10: 'one'\n",
+        ),
     ],
 )
 def test_a_mistyped_config(arguments, answer, tmp_path):

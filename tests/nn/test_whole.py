@@ -239,6 +239,16 @@ def test_random_streams_of_nnx_go_on():
     np.testing.assert_array_equal(second, twin(inputs))
 
 
+def test_sown_attention_weights_are_captured():
+    rule = functools.partial(estimators.adaste, cap=2.0)
+    layer, twin = nnx_pair("attention", estimator=rule, hyperparameters={"mu": MU})
+    nnx.update(twin, adaste_jax.binarize(nnx.state(layer, nnx.Param), RULE))
+    captured = nnx.capture(lambda m: m(SEQUENCES, sow_weights=True), nnx.Intermediate)
+    (_, found), (_, expected) = captured(layer), captured(twin)
+    assert jax.tree.leaves(expected)[0].shape == (4, 2, 3, 3)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 class _Kernelless(nn.SimpleCell):
     """A cell whose parameter has another name."""
 

@@ -30,7 +30,11 @@ def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Di
 
 def read(hyperparameters: nnx.Dict) -> dict[str, jax.Array]:
     """Their values, as keyword arguments of an estimator."""
-    return {name: variable[...] for name, variable in hyperparameters.items()}
+    return {
+        name: variable[...]
+        for name, variable in hyperparameters.items()
+        if isinstance(variable, Hyperparameter)  # `nnx.capture` adds what is none
+    }
 
 
 @overload
