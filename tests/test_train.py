@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 import adaste_jax
 from adaste_jax import estimators, metrics, optim, train
@@ -315,9 +316,26 @@ def test_a_transformation_may_start_with_one_array_in_several_places(params):
 
 @pytest.mark.parametrize("batch", [{"x": np.ones(8), "y": np.ones(8)}, (np.ones(8),)])
 def test_a_batch_with_other_keys_is_refused_with_a_way_out(batch):
-    step = train.make_train_step(None, optax.sgd(0.1), estimator=None)
+    step = train.make_train_step(forward, optax.sgd(0.1), estimator=None)
     state = train.TrainState.create(
         {"kernel": jnp.ones(2)}, optax.sgd(0.1), key=jax.random.key(0)
     )
     with pytest.raises(ValueError, match="needs the keys 'image' and 'label', got"):
         step(state, batch)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        functools.partial(train.train_step, tx=optax.sgd(0.1), estimator=None),
+        functools.partial(train.make_train_step, tx=optax.sgd(0.1), estimator=None),
+        train.make_eval_step,
+        train.make_statistics_step,
+    ],
+)
+@pytest.mark.parametrize("network", [None, nn.Dense(3), lambda params, inputs: inputs])
+def test_what_is_no_forward_is_refused_at_once_with_a_way_out(make, network):
+    with pytest.raises(
+        TypeError, match=r"called as forward\(params, .*`functional` of"
+    ):
+        make(network)

@@ -42,7 +42,11 @@ def make_eval_step(
         The compiled evaluation. `batch` may have a leaf `"mask"` [batch], true where an
         example counts, so that a last batch may be filled up. It returns sums over the
         batch: `loss`, `correct`, `count`.
+
+    Raises:
+        TypeError: If `forward` does not take the arguments of a `Forward`.
     """
+    _gradient.check_forward(forward)
     prepare = prepare or _prepare.take_image_and_label
     shipped = deployment(deploy, where)
 
@@ -100,7 +104,11 @@ def make_statistics_step(
 
     Returns:
         The compiled update.
+
+    Raises:
+        TypeError: If `forward` does not take the arguments of a `Forward`.
     """
+    _gradient.check_forward(forward)
     prepare = prepare or _prepare.take_image_and_label
     shipped = deployment(deploy, where)
 

@@ -5,6 +5,7 @@ goes out averaged, so that whatever turns it into one at the latents sees that o
 whole batch.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -26,6 +27,25 @@ class Forward(Protocol):
         self, params: Any, model_state: Any, inputs: Any, *, train: bool, key: Any
     ) -> tuple[jax.Array, Any]:
         """Gives outputs and the new model state."""
+
+
+def check_forward(forward: Forward) -> None:
+    """Refuses what cannot be called as a network is called here.
+
+    Raises:
+        TypeError: Saying what is expected, and what makes it of a module of Flax.
+    """
+    try:
+        inspect.signature(forward).bind(None, None, None, train=True, key=None)
+    except TypeError as error:
+        raise TypeError(
+            "`forward` is called as forward(params, model_state, inputs, *, train, "
+            f"key), got a {type(forward).__qualname__}: {error}. `functional` of "
+            "adaste_jax.nn.linen and of adaste_jax.nn.nnx makes such a function of a "
+            "module of Flax."
+        ) from error
+    except ValueError:
+        pass  # written in C, without a signature
 
 
 class Found(NamedTuple):

@@ -48,6 +48,7 @@ def train_step(
     `jax.vmap` of it over states trains several networks at once. See `make_train_step`
     for the arguments, and for what the step takes and returns.
     """
+    _gradient.check_forward(forward)
     run = _gradient.make_pass(
         forward,
         loss,
@@ -234,11 +235,13 @@ def make_train_step(
         jitted function it has `lower`, with the same arguments.
 
     Raises:
+        TypeError: If `forward` does not take the arguments of a `Forward`.
         ValueError: Here, if an option is out of range or two do not go together. In
             the first call, if the batch cannot be split evenly, if `loss` gives one
             number, if `gather="packed"` and the weights are not signs, or if
             `optax.MultiSteps` would average after a rule that is not additive.
     """
+    _gradient.check_forward(forward)
     mesh = _checks.check_options(
         strategy=strategy,
         batch_statistics=batch_statistics,
