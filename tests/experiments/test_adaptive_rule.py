@@ -12,8 +12,7 @@ from experiments.studies import adaptive_rule
 @pytest.mark.parametrize("name", adaptive_rule.VARIANTS)
 def test_every_variant_makes_an_update(name, monkeypatch):
     """Traced only."""
-    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    monkeypatch.setattr(methods, "_DEFAULTS", dict(methods._DEFAULTS))
+    monkeypatch.setitem(methods.METHODS, "adaptive_rule", None)  # till the test ends
     adaptive_rule.enter()
     options = methods.defaults()
     options["adaptive_rule"].update(adaptive_rule.VARIANTS[name])

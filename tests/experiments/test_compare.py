@@ -164,10 +164,9 @@ def broken_methods(monkeypatch):
     def explodes(options, length):
         return methods.Method(tx=optax.scale(jnp.inf), estimator=lambda latent: latent)
 
-    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
-    monkeypatch.setattr(methods, "_DEFAULTS", dict(methods._DEFAULTS))
-    methods.enter("impossible", learning_rate=1.0)(impossible)
-    methods.enter("explodes", learning_rate=1.0)(explodes)
+    for name, build in (("impossible", impossible), ("explodes", explodes)):
+        monkeypatch.setitem(methods.METHODS, name, None)  # till the test ends
+        methods.enter(name, learning_rate=1.0)(build)
 
 
 def test_a_method_that_fails_is_a_row_that_says_so(tmp_path, broken_methods):
