@@ -305,7 +305,7 @@ def _report_epoch(
         text += f"  skipped {values['skipped_updates']}"
     if speed is not None:
         log.write(step, epoch, "timing", {"steps_per_second": speed})
-        text += f"  {speed:.0f} steps/s"
+        text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
     log.line(text)
     return accuracy
 
