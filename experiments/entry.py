@@ -98,7 +98,7 @@ class Entry:
         if self._searches:
             failures: list[str] = []
             choice = search.search(
-                lambda settings: self._accuracies(settings, failures),
+                lambda settings: self._scores(settings, failures),
                 self._rates,
                 self._others,
             )
@@ -117,10 +117,10 @@ class Entry:
             bytes_per_weight=next(iter(outcomes.values()))["bytes_per_weight"],
         )
 
-    def _accuracies(
+    def _scores(
         self, settings: Sequence[search.Setting], failures: list[str]
-    ) -> dict[search.Setting, float]:
-        """As `search.Accuracies`; adds what went wrong to `failures`."""
+    ) -> dict[search.Setting, search.Score]:
+        """As `search.Scores`; adds what went wrong to `failures`."""
         found = {}
         for options in dict.fromkeys(setting.options for setting in settings):
             rates = [one.learning_rate for one in settings if one.options == options]
@@ -131,7 +131,7 @@ class Entry:
                     failures.append(outcome["failure"])
                 else:
                     setting = search.Setting(trial.learning_rate, options)
-                    found[setting] = outcome["accuracy"]
+                    found[setting] = search.Score(outcome["accuracy"], -outcome["loss"])
         return found
 
     def _results(

@@ -3,7 +3,8 @@
 The same for all methods, on the validation split, with networks of `SEED`, which are
 not tested: first the learning rate, from multiples of its default, going on by the same
 ratio while the best lies at the edge of what was tried (`EXTENSIONS` times at most);
-then, at this learning rate, the option of `KNOBS`.
+then, at this learning rate, the option of `KNOBS`. The best is the most accurate one,
+and of equally accurate ones that of the lowest loss.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -72,31 +73,45 @@ class Choice(NamedTuple):
     at_edge: bool
 
 
-Accuracies = Callable[[Sequence[Setting]], Mapping[Setting, float]]
-"""Trains, and gives the validation accuracy of those settings that did not fail."""
+class Score(NamedTuple):
+    """How good a setting is, in ascending order.
+
+    Attributes:
+        accuracy: On validation, of the deployed network.
+        minus_loss: Its loss there, times -1, which tells equals apart: few images have
+            few different accuracies.
+    """
+
+    accuracy: float
+    minus_loss: float
+
+
+Scores = Callable[[Sequence[Setting]], Mapping[Setting, Score]]
+"""Trains, and gives the scores of those settings that did not fail."""
 
 
 def search(
-    accuracies: Accuracies, rates: Sequence[float], others: Sequence[Options] = ()
+    scores: Scores, rates: Sequence[float], others: Sequence[Options] = ()
 ) -> Choice | None:
     """Chooses a setting.
 
     Args:
-        accuracies: Trains the settings that it is given.
+        scores: Trains the settings that it is given.
         rates: Learning rates to begin with. A single one is taken as it is.
         others: Options that are tried at the learning rate that was found.
 
     Returns:
-        The choice; None if every learning rate failed. Of equals the first is taken,
-        that is the smallest learning rate, or the options of the config.
+        The choice; None if every learning rate failed. Of equal scores the first is
+        taken, that is the smallest learning rate, or the options of the config.
 
     Example:
-        >>> peak = lambda tried: {one: -abs(one.learning_rate - 9.0) for one in tried}
+        >>> def peak(tried):
+        ...     return {one: Score(0.5, -abs(one.learning_rate - 9.0)) for one in tried}
         >>> search(peak, [0.3, 1.0, 3.0])
         Choice(setting=Setting(learning_rate=9.0, options=()), at_edge=False)
     """
     rates = sorted(rates)
-    found = dict(accuracies([Setting(rate) for rate in rates]))
+    found = dict(scores([Setting(rate) for rate in rates]))
     if not found:
         return None
     for _ in range(EXTENSIONS if len(rates) > 1 else 0):
@@ -108,13 +123,13 @@ def search(
         else:
             break
         rates = sorted([*rates, beyond])
-        found |= accuracies([Setting(beyond)])
+        found |= scores([Setting(beyond)])
     rate = _best(found).learning_rate
     at_edge = len(rates) > 1 and rate in (rates[0], rates[-1])
     tried = {Setting(rate): found[Setting(rate)]}
-    tried |= accuracies([Setting(rate, options) for options in others])
+    tried |= scores([Setting(rate, options) for options in others])
     return Choice(max(tried, key=lambda one: tried[one]), at_edge)
 
 
-def _best(found: Mapping[Setting, float]) -> Setting:
+def _best(found: Mapping[Setting, Score]) -> Setting:
     return max(sorted(found), key=lambda setting: found[setting])

@@ -237,13 +237,13 @@ def test_every_method_has_defaults():
     assert all("learning_rate" in options for options in methods.defaults().values())
 
 
-def accuracies_of(function, log):
-    def accuracies(settings):
+def scores_of(accuracy, log, *, loss=lambda one: 1.0):
+    def scores(settings):
         log.extend(settings)
-        found = {one: function(one) for one in settings}
-        return {one: value for one, value in found.items() if value is not None}
+        found = {one: (accuracy(one), -loss(one)) for one in settings}
+        return {one: search.Score(*s) for one, s in found.items() if s[0] is not None}
 
-    return accuracies
+    return scores
 
 
 @pytest.mark.parametrize(
@@ -257,8 +257,8 @@ def accuracies_of(function, log):
 )
 def test_the_search_goes_on_past_the_edge_twice(peak, tried, chosen, at_edge):
     log = []
-    accuracies = accuracies_of(lambda one: -abs(np.log(one.learning_rate / peak)), log)
-    choice = search.search(accuracies, [10.0, 0.1, 1.0])
+    scores = scores_of(lambda one: -abs(np.log(one.learning_rate / peak)), log)
+    choice = search.search(scores, [10.0, 0.1, 1.0])
     assert [one.learning_rate for one in log] == pytest.approx(tried)
     assert choice.setting.learning_rate == pytest.approx(chosen)
     assert choice.at_edge == at_edge
@@ -269,21 +269,32 @@ def test_the_search_tries_the_other_option_at_the_rate_it_found():
     log = []
     other = (("cap", 2.0),)
     gain = {(): 0.0, other: 0.5}
-    accuracies = accuracies_of(
+    scores = scores_of(
         lambda one: gain[one.options] - abs(one.learning_rate - 1.0), log
     )
     others = [other]
-    choice = search.search(accuracies, [0.5, 1.0, 2.0], others)
+    choice = search.search(scores, [0.5, 1.0, 2.0], others)
     assert choice.setting == search.Setting(1.0, other)
     assert log[3:] == [search.Setting(1.0, other)]
     gain[other] = -0.5
-    assert search.search(accuracies, [1.0], others).setting == search.Setting(1.0)
+    assert search.search(scores, [1.0], others).setting == search.Setting(1.0)
+
+
+def test_of_equally_accurate_settings_that_of_the_lowest_loss_is_chosen():
+    """And not the first, nor the last; a lower accuracy is not made up for."""
+    scores = scores_of(
+        lambda one: 0.5 if one.learning_rate < 4 else 0.4,
+        [],
+        loss=lambda one: {0.5: 3.0, 1.0: 2.0, 2.0: 2.5, 4.0: 1.0}[one.learning_rate],
+    )
+    choice = search.search(scores, [0.5, 1.0, 2.0, 4.0])
+    assert choice == search.Choice(search.Setting(1.0), at_edge=False)
 
 
 def test_settings_that_fail_are_not_chosen():
-    fails = accuracies_of(lambda one: None, [])
+    fails = scores_of(lambda one: None, [])
     assert search.search(fails, [1.0, 2.0]) is None
-    some = accuracies_of(lambda one: 1.0 if one.learning_rate < 2 else None, [])
+    some = scores_of(lambda one: 1.0 if one.learning_rate < 2 else None, [])
     assert search.search(some, [1.0, 2.0, 4.0]).setting.learning_rate < 2
 
 
