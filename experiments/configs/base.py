@@ -1,5 +1,7 @@
 """Every field that the programs read, with its meaning; configs change what differs."""
 
+from collections.abc import Sequence
+
 import ml_collections
 
 from experiments import methods
@@ -66,3 +68,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.tensorboard = True  # if tensorboardX is installed
 
     return config
+
+
+def check_variant(variant: str, known: Sequence[str] = ("full", "smoke")) -> None:
+    """Refuses the variant of a config, FILE:VARIANT, that there is not.
+
+    Raises:
+        ValueError: Naming those that there are.
+    """
+    if variant not in known:
+        names = " or ".join([", ".join(known[:-1]), known[-1]])
+        raise ValueError(f"variant must be {names}, got {variant!r}.")

@@ -6,8 +6,9 @@ Width 128 is the published network. On a CPU take a quarter of it and fewer imag
         --workdir=runs/cifar10_vgg_small \
         --config.model_options.width=32 --config.model_options.dense=256
 
-Result at full width: not yet measured. At a quarter of it, 45,000 images, 25 epochs: 84.6 %
-(experiments/notebooks/train_cifar10.ipynb). Smaller ones: docs/results/cifar10_small.md.
+Result at full width: not yet measured. At a quarter of it, 45,000 images, 25 epochs:
+84.6 % (experiments/notebooks/train_cifar10.ipynb). Smaller networks:
+docs/results/cifar10_small.md.
 """
 
 import ml_collections
@@ -17,6 +18,7 @@ from experiments.configs import base
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """`variant` is "full", or "smoke" for a run of seconds."""
+    base.check_variant(variant)
     config = base.get_config()
     config.dataset = "cifar10"
     config.num_epochs = 100
@@ -35,6 +37,4 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.model_options.width = 8
         config.model_options.dense = 32
         config.reestimate_batches = 2
-    elif variant != "full":
-        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
     return config

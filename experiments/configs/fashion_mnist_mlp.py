@@ -13,6 +13,7 @@ from experiments.configs import base
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """`variant` is "full", or "smoke" for a run of seconds."""
+    base.check_variant(variant)
     config = base.get_config()
     config.dataset = "fashion_mnist"
     config.num_epochs = 5
@@ -30,6 +31,4 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.num_test = 500
         config.model_options.features = (32,)
         config.reestimate_batches = 5
-    elif variant != "full":
-        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
     return config

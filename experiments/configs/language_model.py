@@ -17,6 +17,7 @@ from experiments.configs import base
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """`variant` is "full", or "smoke" for a run of seconds."""
+    base.check_variant(variant)
     config = base.get_config()
     config.dataset = "pydoc_topics"
     config.num_epochs = 4
@@ -40,6 +41,4 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.model_options.width = 16
         config.model_options.depth = 1
         config.model_options.heads = 2
-    elif variant != "full":
-        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
     return config

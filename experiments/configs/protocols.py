@@ -48,11 +48,7 @@ def finish(
     Raises:
         ValueError: If there is no such variant.
     """
-    if variant not in VARIANTS:
-        raise ValueError(
-            f"variant must be {', '.join(VARIANTS[:-1])} or {VARIANTS[-1]}, got "
-            f"{variant!r}."
-        )
+    base.check_variant(variant, VARIANTS)
     if variant.startswith("fast"):
         _fast(config, num_epochs)
     else:

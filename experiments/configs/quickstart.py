@@ -17,6 +17,7 @@ from experiments.configs import base
 
 def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     """`variant` is "full", or "smoke" for a run of seconds."""
+    base.check_variant(variant)
     config = base.get_config()
     config.num_epochs = 20
     config.batch_size = 64
@@ -28,6 +29,4 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.reestimate_batches = 10
     if variant == "smoke":
         config.num_epochs = 2
-    elif variant != "full":
-        raise ValueError(f"variant must be full or smoke, got {variant!r}.")
     return config
