@@ -74,16 +74,6 @@ def growth(options: Any, length: Length) -> optax.Schedule:
     )
 
 
-def sharpness(options: Any, length: Length) -> optax.Schedule:
-    """The schedule of EDE, between two options."""
-    return optim.ede_sharpness(
-        length.num_epochs,
-        length.steps_per_epoch,
-        init_value=options.sharpness_init,
-        end_value=options.sharpness_end,
-    )
-
-
 def signs(size: float) -> InitialLatents:
     """Plus and minus `size`, with the signs of what there is."""
     return lambda key, latent: size * optim.binary_signs(latent)

@@ -1,6 +1,7 @@
 """Weights that are drawn anew in every step."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,22 +26,12 @@ def _binary_connect_random(options: Any, length: Length) -> Method:
 
 @enter("bernoulli_pwgf", learning_rate=0.1)
 def _bernoulli_pwgf(options: Any, length: Length) -> Method:
-    return Method(
-        tx=_parts.adam(options, length),
-        estimator=estimators.bernoulli_pwgf,
-        random_weights=True,
-        soft_steps=length.never,
-    )
+    return _bernoulli(options, length, estimators.bernoulli_pwgf)
 
 
 @enter("bernoulli_identity", learning_rate=0.1)
 def _bernoulli_identity(options: Any, length: Length) -> Method:
-    return Method(
-        tx=_parts.adam(options, length),
-        estimator=estimators.bernoulli_identity,
-        random_weights=True,
-        soft_steps=length.never,
-    )
+    return _bernoulli(options, length, estimators.bernoulli_identity)
 
 
 @enter(
@@ -89,6 +80,18 @@ def _vispa(options: Any, length: Length) -> Method:
         initial_latents=initial,
         loaded_latents=initial,
         deploy=lambda latent: estimators.ste_identity(latent[..., 0]),
+        random_weights=True,
+        soft_steps=length.never,
+    )
+
+
+def _bernoulli(
+    options: Any, length: Length, estimator: Callable[..., jax.Array]
+) -> Method:
+    """Signs, each with a probability that its latent sets."""
+    return Method(
+        tx=_parts.adam(options, length),
+        estimator=estimator,
         random_weights=True,
         soft_steps=length.never,
     )

@@ -1,8 +1,11 @@
-"""Signs in the forward pass; the estimators differ in the backward pass."""
+"""Signs in the forward pass, some of them scaled; the backward passes differ."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from adaste_jax import estimators, optim
@@ -68,29 +71,19 @@ def _reste(options: Any, length: Length) -> Method:
 
 @enter("ede", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
 def _ede(options: Any, length: Length) -> Method:
-    return Method(
-        tx=_parts.adam(options, length),
-        estimator=estimators.ede,
-        hyperparameters={"sharpness": _parts.sharpness(options, length)},
-    )
+    return _sharpened(options, length, estimators.ede)
 
 
 @enter("rbnn", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
 def _rbnn(options: Any, length: Length) -> Method:
-    return Method(
-        tx=_parts.adam(options, length),
-        estimator=estimators.rbnn,
-        hyperparameters={"sharpness": _parts.sharpness(options, length)},
-    )
+    return _sharpened(options, length, estimators.rbnn)
 
 
 @enter("irnet", learning_rate=3e-3, sharpness_init=0.1, sharpness_end=10.0)
 def _irnet(options: Any, length: Length) -> Method:
     """Weights that are standardised first, and a power of two for each channel."""
-    return Method(
-        tx=_parts.adam(options, length),
-        estimator=estimators.irnet_weight,
-        hyperparameters={"sharpness": _parts.sharpness(options, length)},
+    return dataclasses.replace(
+        _sharpened(options, length, estimators.irnet_weight),
         deploy=functools.partial(estimators.irnet_weight, sharpness=1.0),
     )
 
@@ -100,3 +93,20 @@ def _scaled_sign(options: Any, length: Length) -> Method:
     """A sign and a scale for each channel, as in XNOR-Net and Bi-Real net."""
     weights = functools.partial(estimators.scaled_sign, scale_grad=options.scale_grad)
     return Method(tx=_parts.adam(options, length), estimator=weights, deploy=weights)
+
+
+def _sharpened(
+    options: Any, length: Length, estimator: Callable[..., jax.Array]
+) -> Method:
+    """A slope that narrows, on the schedule of EDE."""
+    sharpness = optim.ede_sharpness(
+        length.num_epochs,
+        length.steps_per_epoch,
+        init_value=options.sharpness_init,
+        end_value=options.sharpness_end,
+    )
+    return Method(
+        tx=_parts.adam(options, length),
+        estimator=estimator,
+        hyperparameters={"sharpness": sharpness},
+    )

@@ -319,6 +319,19 @@ def test_a_comparison_chooses_the_option_on_validation(tmp_path):
     ]
 
 
+def test_a_comparison_tells_equals_apart_by_their_loss(tmp_path):
+    """Of what stands in the folder: all as accurate, the last option of lowest loss."""
+    options = {"seeds": 1, "factors": (1.0,), "knobs": True}
+    run(tmp_path / "run", ("bop",), **options)
+    folder = tmp_path / "run" / "trials" / "bop"
+    for loss, ending in enumerate(("-tau=1e-06", "", "-tau=1e-08")):
+        file = folder / f"validation-seed0-0.001{ending}.json"
+        outcome = json.loads(file.read_text()) | {"accuracy": 0.5, "loss": loss + 1.0}
+        file.write_text(json.dumps(outcome))
+    [row] = run(tmp_path / "run", ("bop",), **options)
+    assert row["options"] == {"tau": 1e-6}
+
+
 def test_knobs_are_options_and_hold_their_default():
     defaults = methods.defaults()
     for method, (knob, values) in search.KNOBS.items():
