@@ -1,6 +1,6 @@
 """From trained latents to a file with one bit a weight, and from it to predictions."""
 
-from adaste_jax.export._file import Loaded, load, save
+from adaste_jax.export._file import Loaded, load, save, write_file
 from adaste_jax.export._fold import (
     apply_folded,
     fold_batch_norm,
@@ -35,4 +35,5 @@ __all__ = [
     "to_stablehlo",
     "unpack",
     "unpack_ternary",
+    "write_file",
 ]

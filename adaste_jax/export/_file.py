@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -119,7 +120,7 @@ def save(
             f"the header takes {length} bytes, and the format allows "
             f"{_format.HEADER_LIMIT}: shorten `metadata`."
         )
-    write(path, data)
+    write_file(path, data)
 
 
 def load(
@@ -157,12 +158,30 @@ def load(
     return Loaded(params, model_state, header["metadata"], header)
 
 
-def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file that is either there and complete, or not there."""
-    target = pathlib.Path(path)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
+def write_file(path: str | os.PathLike[str], data: bytes) -> None:
+    """Writes a file that is either there and complete, or as it was before.
+
+    The data go to another name in the same folder, reach the disk, and are renamed. A
+    new file has the mode that the umask gives; an existing one keeps its mode. Where
+    `path` is a link, the link stays and the file it leads to is replaced.
+
+    Args:
+        path: The file.
+        data: What it is to hold.
+
+    Raises:
+        OSError: If the file cannot be written. Nothing half-written stays.
+    """
+    target = pathlib.Path(os.path.realpath(path))
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
+    token = secrets.token_hex(4)
+    # A name may have 255 bytes, so a long one cannot get anything added.
+    name = target.name if len(os.fsencode(target.name)) <= 200 else "long-name"
+    partial = target.with_name(f".{name}.{token}.partial")
     try:
         with open(partial, "xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

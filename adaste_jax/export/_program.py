@@ -147,6 +147,6 @@ def to_stablehlo(
             "metadata": dict(metadata or {}),
         }
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-        _file.write(path, data)
-        _file.write(f"{os.fspath(path)}.json", text.encode())
+        _file.write_file(path, data)
+        _file.write_file(f"{os.fspath(path)}.json", text.encode())
     return data

@@ -1,0 +1,109 @@
+"""What a run computes, as JSON: by it a workdir knows its own run again.
+
+The identity of a run is its config with the options of its own method alone, without
+the fields that do not change a bit of what is computed. So a new method, a new field
+with its default, or another default of a method that is not used leave every workdir
+as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from experiments.configs import base
+
+SCHEMA = 1
+"""Number of the form of what `computed` gives; absent in files of version 0.1."""
+
+FREE_FIELDS = (
+    "cache_dir",
+    "checkpoint_every_epochs",
+    "checkpoint_every_steps",
+    "data_dir",
+    "keep_checkpoints",
+    "tensorboard",
+)
+"""Fields that change no bit of what is computed: where data lie, and what is kept."""
+
+
+def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The config as JSON, with the options of its own method alone.
+
+    Args:
+        config: As `configs/base.py`.
+
+    Returns:
+        All fields, in `methods` only those of `config.method`, without the folders in
+        which data lie; tuples are lists. `config_of` undoes it.
+    """
+    fields = json.loads(json.dumps(config.to_dict(), default=str))
+    for name in ("cache_dir", "data_dir"):
+        fields.pop(name, None)
+    for name in ("init_from", "teacher"):
+        fields[name] = fields.get(name) or ""
+    return {"schema": SCHEMA, **_of_one_method(fields)}
+
+
+def config_of(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
+    """The config that a file holds; fields that it lacks have their defaults.
+
+    Args:
+        stored: What `computed` gave, or a whole config of version 0.1.
+
+    Raises:
+        ValueError: If a field is of another type than it should be.
+    """
+    config = base.get_config()
+    fields = {name: value for name, value in stored.items() if name != "schema"}
+    try:
+        config.update(fields)
+    except (TypeError, AttributeError, KeyError) as error:
+        raise ValueError(f"its fields are not those of a config ({error})") from error
+    return config
+
+
+def differences(
+    stored: Mapping[str, Any], config: ml_collections.ConfigDict
+) -> dict[str, tuple[Any, Any]]:
+    """Fields in which another run was computed: by name, both values.
+
+    Args:
+        stored: As in `config_of`.
+        config: Of the run that is to go on.
+
+    Raises:
+        ValueError: As `config_of`.
+    """
+    there = dict(flat(computed(config_of(stored))))
+    here = dict(flat(computed(config)))
+    return different(there, here)
+
+
+def different(
+    there: Mapping[str, Any], here: Mapping[str, Any]
+) -> dict[str, tuple[Any, Any]]:
+    """Names of flat mappings with other values, but for `FREE_FIELDS`."""
+    return {
+        name: (there.get(name, "absent"), here.get(name, "absent"))
+        for name in sorted(there.keys() | here.keys())
+        if there.get(name, "absent") != here.get(name, "absent")
+        and name not in FREE_FIELDS
+    }
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Leaves of nested dicts, with names joined by dots."""
+    pairs: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            pairs += flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((prefix + name, value))
+    return pairs
+
+
+def _of_one_method(fields: dict[str, Any]) -> dict[str, Any]:
+    method, options = fields.get("method"), fields.get("methods", {})
+    return {**fields, "methods": {method: options.get(method, {})}}
