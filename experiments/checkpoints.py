@@ -5,16 +5,16 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers
 
-from experiments import errors, processes
+from adaste_jax import metrics
+from experiments import errors, processes, small_files
 
 
 class Checkpoints:
@@ -38,30 +38,24 @@ class Checkpoints:
         """
         self._folder = folder
         self._read_only = read_only
+        self._best: tuple[float, int] | None = None
         with self._writing("open them"):
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(
                 folder,
                 options=ocp.CheckpointManagerOptions(
-                    # Keeps the metrics; which checkpoints stay, the policy says.
-                    best_fn=_accuracy,
-                    best_mode="max",
-                    preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                        [
-                            checkpoint_managers.LatestN(keep),
-                            checkpoint_managers.BestN(
-                                get_metric_fn=_accuracy,
-                                n=1,
-                                keep_checkpoints_without_metrics=False,
-                            ),
-                        ]
-                    ),
+                    # Writes `metrics`, for people who look into a checkpoint; nothing
+                    # reads it, and a damaged one is of no consequence.
+                    best_fn=lambda metrics: 0.0,
+                    lightweight_initialize=True,
+                    preservation_policy=_Policy(lambda: self._best, keep),
                     enable_async_checkpointing=True,
                     cleanup_tmp_directories=not read_only,
                     read_only=read_only,
                 ),
             )
+        self._best = _best_of(folder, self.steps)
 
     def __enter__(self) -> "Checkpoints":
         """Gives itself."""
@@ -87,6 +81,7 @@ class Checkpoints:
         record: Mapping[str, Any],
         *,
         accuracy: float | None = None,
+        progress: Mapping[str, float] | None = None,
     ) -> None:
         """Starts saving; the arrays may be donated once this returns.
 
@@ -94,11 +89,22 @@ class Checkpoints:
             step: Its name.
             arrays: The tree of arrays.
             record: What goes into JSON.
-            accuracy: On validation images; the checkpoint with the highest stays.
+            accuracy: See `rate`.
+            progress: Numbers of the training so far, for people who look into it.
 
         Raises:
-            RunError: If it, or the one before, cannot be written.
+            RunError: If it, or the one before, cannot be written, or a number in it is
+                not finite.
         """
+        bad = nonfinite(arrays)
+        if bad:
+            raise errors.RunError(
+                f"the state of step {step} has numbers that are not finite ({bad}), so "
+                f"it is not saved. {self.last_good()}"
+            )
+        if accuracy is not None:
+            self.rate(step, accuracy)
+        record = {**record, "best": self._best}
         record = {**record, "checksum": _checksum(arrays, record)}
         with self._writing(f"write that of step {step} or the one before it"):
             self._manager.save(
@@ -107,9 +113,30 @@ class Checkpoints:
                     arrays=ocp.args.StandardSave(arrays),
                     record=ocp.args.JsonSave(record),
                 ),
-                metrics=None if accuracy is None else {"accuracy": accuracy},
+                metrics=dict(progress or {"step": step}),
                 force=True,
             )
+
+    def last_good(self) -> str:
+        """Which checkpoint a run can go back to, in words; waits for the last save."""
+        self.wait()
+        kept = self.steps
+        where = (
+            f"The last good checkpoint is that of step {kept[-1]}; it is kept"
+            if kept
+            else "There is no checkpoint yet"
+        )
+        return f"{where}. Lower the learning rate or change the method, in a new --workdir."
+
+    def rate(self, step: int, accuracy: float) -> None:
+        """Says how good the network of a step is; the best one's checkpoint stays.
+
+        Args:
+            step: Of the checkpoint, which may be one that was never saved.
+            accuracy: On validation examples.
+        """
+        if self._best is None or (accuracy, step) >= self._best:
+            self._best = (accuracy, step)
 
     def restore(
         self, like: Any, *, step: int | None = None
@@ -167,7 +194,21 @@ class Checkpoints:
         arrays, record = found["arrays"], dict(found["record"])
         if record.pop("checksum", None) != _checksum(arrays, record):
             raise ValueError("its contents do not have the checksum it was saved with")
+        bad = nonfinite(arrays)
+        if bad:
+            raise ValueError(f"it holds numbers that are not finite ({bad})")
+        record.pop("best", None)
         return arrays, record
+
+    def checksum(self, step: int) -> str:
+        """The checksum in the record of a step, which tells its bits from others.
+
+        Raises:
+            RunError: If the record cannot be read.
+        """
+        file = self._folder / str(step) / "record" / "metadata"
+        cure = "Name another checkpoint."
+        return small_files.read(file, cure=cure, checksum=str)["checksum"]
 
     def wait(self) -> None:
         """Blocks until every save has finished.
@@ -225,13 +266,55 @@ class Checkpoints:
         ]
 
 
+def nonfinite(arrays: Any) -> str:
+    """Leaves with numbers that are not finite, in words; empty where there are none."""
+    found = metrics.nonfinite(arrays)
+    shown = [f"{path}: {count} of them" for path, count in list(found.items())[:5]]
+    if len(found) > len(shown):
+        shown.append(f"and {len(found) - len(shown)} leaves more")
+    return ", ".join(shown)
+
+
 def exist(folder: pathlib.Path) -> bool:
     """Whether a folder holds checkpoints, readable or not."""
     return any(found.name.isdecimal() for found in folder.glob("*"))
 
 
-def _accuracy(metrics: Mapping[str, float]) -> float:
-    return metrics["accuracy"]
+class _Policy:
+    """Keeps the latest checkpoints, and the one of the best step."""
+
+    def __init__(self, best: Callable[[], tuple[float, int] | None], keep: int):
+        self._best, self._keep = best, keep
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Which of the checkpoints, in ascending order, stay."""
+        del context
+        best = self._best()
+        first = len(checkpoints) - self._keep
+        return [
+            number >= first or (best is not None and info.step == best[1])
+            for number, info in enumerate(checkpoints)
+        ]
+
+
+def _best_of(folder: pathlib.Path, steps: list[int]) -> tuple[float, int] | None:
+    """The best accuracy that the newest readable record knows, and its step.
+
+    Version 0.1 kept the accuracy of each checkpoint in a file of its own instead.
+    """
+    for step in reversed(steps):
+        with contextlib.suppress(errors.RunError):
+            file = folder / str(step) / "record" / "metadata"
+            record = small_files.read(file, cure="")
+            if "best" in record:
+                return tuple(record["best"]) if record["best"] else None
+    known = []
+    for step in steps:
+        with contextlib.suppress(errors.RunError):
+            file = folder / str(step) / "metrics" / "metrics"
+            found = small_files.read(file, cure="", accuracy=float)
+            known.append((found["accuracy"], step))
+    return max(known, default=None)
 
 
 def _checksum(arrays: Any, record: Mapping[str, Any]) -> str:

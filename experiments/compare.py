@@ -34,6 +34,7 @@ from experiments import (
     methods,
     run,
     search,
+    small_files,
     tables,
     workdir,
 )
@@ -120,9 +121,9 @@ def compare(
             console.print(_line(rows[-1]), highlight=False, soft_wrap=True)
     rows = tables.compare_rows(rows, baseline=baseline)
     text = json.dumps(rows, indent=2) + "\n"
-    workdir.write_atomically(folder.path / "table.json", text)
+    small_files.write(folder.path / "table.json", text)
     table = tables.markdown(rows, baseline=baseline)
-    workdir.write_atomically(folder.path / "table.md", table)
+    small_files.write(folder.path / "table.md", table)
     if any("mean" in one for one in rows):
         tables.draw(folder.path / "table.png", rows, baseline=baseline)
     return rows

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import ml_collections
 
-from experiments import data, search, tables, trials, workdir
+from experiments import data, search, small_files, tables, trials, workdir
 
 
 class Variant(NamedTuple):
@@ -157,7 +157,7 @@ class Entry:
             ):
                 found[trial] = {**outcome, **memory}
                 text = json.dumps(found[trial], indent=2) + "\n"
-                workdir.write_atomically(self._file(trial, options, split), text)
+                small_files.write(self._file(trial, options, split), text)
         return {trial: found[trial] for trial in wanted}
 
     def _trainer(self, options: search.Options) -> trials.Trainer:

@@ -7,6 +7,7 @@ as it is.
 """
 
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,25 +39,46 @@ def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
         All fields, in `methods` only those of `config.method`, without the folders in
         which data lie; tuples are lists. `config_of` undoes it.
     """
-    fields = json.loads(json.dumps(config.to_dict(), default=str))
+    fields = stored(config)
     for name in ("cache_dir", "data_dir"):
         fields.pop(name, None)
+    return fields
+
+
+def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """As `computed`, for files that leave the machine: of other runs only the name."""
+    fields = computed(config)
+    for name in ("init_from", "teacher"):
+        fields[name] = pathlib.PurePath(fields[name]).name
+    return fields
+
+
+def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """As `computed`, with the folders in which data lie: what a workdir keeps."""
+    fields = json.loads(json.dumps(config.to_dict(), default=str))
     for name in ("init_from", "teacher"):
         fields[name] = fields.get(name) or ""
     return {"schema": SCHEMA, **_of_one_method(fields)}
 
 
-def config_of(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
+def config_of(found: Mapping[str, Any]) -> ml_collections.ConfigDict:
     """The config that a file holds; fields that it lacks have their defaults.
 
     Args:
-        stored: What `computed` gave, or a whole config of version 0.1.
+        found: What `computed` or `stored` gave, or a whole config of version 0.1.
 
     Raises:
-        ValueError: If a field is of another type than it should be.
+        ValueError: If it is of a newer schema, or a field is of another type than it
+            should be.
     """
+    schema = found.get("schema", 0)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise ValueError(
+            f"it is of schema {schema!r}, where at most {SCHEMA} is known: use the "
+            "version of adaste_jax that wrote it, or a newer one"
+        )
     config = base.get_config()
-    fields = {name: value for name, value in stored.items() if name != "schema"}
+    fields = {name: value for name, value in found.items() if name != "schema"}
     try:
         config.update(fields)
     except (TypeError, AttributeError, KeyError) as error:
@@ -64,33 +86,34 @@ def config_of(stored: Mapping[str, Any]) -> ml_collections.ConfigDict:
     return config
 
 
-def differences(
-    stored: Mapping[str, Any], config: ml_collections.ConfigDict
-) -> dict[str, tuple[Any, Any]]:
-    """Fields in which another run was computed: by name, both values.
-
-    Args:
-        stored: As in `config_of`.
-        config: Of the run that is to go on.
+def upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `stored` gives today for the config in a file, of this version or older.
 
     Raises:
         ValueError: As `config_of`.
     """
-    there = dict(flat(computed(config_of(stored))))
-    here = dict(flat(computed(config)))
-    return different(there, here)
+    return stored(config_of(found))
 
 
 def different(
     there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Names of flat mappings with other values, but for `FREE_FIELDS`."""
+    """Leaves with other values, but for `FREE_FIELDS`: by name, both values."""
+    there, here = dict(flat(there)), dict(flat(here))
     return {
         name: (there.get(name, "absent"), here.get(name, "absent"))
         for name in sorted(there.keys() | here.keys())
         if there.get(name, "absent") != here.get(name, "absent")
         and name not in FREE_FIELDS
     }
+
+
+def listing(changes: Mapping[str, tuple[Any, Any]]) -> str:
+    """What `different` has found, a line each."""
+    return "\n".join(
+        f"  {name}: {there} there, {here} here"
+        for name, (there, here) in changes.items()
+    )
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

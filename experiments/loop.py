@@ -1,14 +1,13 @@
 """The one training loop: trains, evaluates, saves and resumes."""
 
-import json
 import os
-import pathlib
 import platform
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import ml_collections
+import numpy as np
 import rich.console
 
 import adaste_jax
@@ -16,12 +15,14 @@ from adaste_jax import metrics
 from experiments import (
     checkpoints,
     errors,
+    identity,
     layers,
     plots,
     processes,
     progress,
     records,
     report,
+    small_files,
     stopping,
     tally,
     workdir,
@@ -54,57 +55,96 @@ def train_and_evaluate(
     console = console or progress.console()
     if not processes.is_primary():
         console = rich.console.Console(quiet=True)
+    processes.agree_on(
+        "the config",
+        {**identity.computed(config), "versions": _versions()},
+        "Start all processes with the same command and the same versions.",
+    )
     with stopping.Stopping() as stop:
-        run = Run(config)
-        state = run.init()
-        if not checkpoints.exist(
-            pathlib.Path(workdir_path).expanduser() / workdir.CHECKPOINTS
-        ):
-            state = run.warm_started(state)
-        _ = run.teacher  # or an error, before anything is written
-        with _open_workdir(workdir_path, config) as folder:
-            finished = folder.result()
-            if finished is not None:
-                console.print(f"{folder.path} holds a finished run; nothing to do.")
-                return finished
-            return _train_and_test(run, state, folder, stop, console)
+        try:
+            with stop.at_once():
+                prepared = _prepare(config, workdir_path, console)
+        except stopping.SignalError:
+            raise errors.StoppedError(
+                f"stopped by {stop.name} before training began: the same command "
+                "starts it."
+            ) from None
+        if not isinstance(prepared, _Prepared):
+            return prepared
+        with prepared.folder:
+            return _train_and_test(prepared, stop, console)
 
 
-def _open_workdir(
-    path: str | os.PathLike[str], config: ml_collections.ConfigDict
-) -> workdir.Workdir:
-    """The workdir of this process; process 0 writes.
+class _Prepared(NamedTuple):
+    """A run whose workdir is open."""
 
-    Raises:
-        RunError: In all processes, if process 0 cannot have it.
-    """
-    folder, failure = None, None
-    try:
-        folder = workdir.Workdir(path, config.to_dict(), writes=processes.is_primary())
-    except errors.RunError as error:
-        failure = error
-    processes.agree(failure)
+    run: Run
+    state: Any
+    folder: workdir.Workdir
+
+
+def _prepare(
+    config: ml_collections.ConfigDict,
+    path: str | os.PathLike[str],
+    console: rich.console.Console,
+) -> _Prepared | dict[str, Any]:
+    """Everything before the first step; or the result, where the run is finished."""
+    stored = identity.stored(config)
+    with processes.agreeing():
+        if processes.is_primary():
+            workdir.check(path, stored, upgrade=identity.upgraded)
+    result = workdir.finished(path)
+    if result is not None:
+        text = f"{workdir.absolute(path)} holds a finished run; nothing to do."
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return result
+    recorded = workdir.origin(path) or {}
+    begun = checkpoints.exist(workdir.absolute(path) / workdir.CHECKPOINTS)
+    started = recorded.get("init_from") or {}
+    run = Run(config, initial_step=started.get("step"))
+    state = run.init()
+    if not begun:
+        state = run.warm_started(state)
+        started = None if run.initial is None else run.initial.source
+    origin = {
+        "data": run.splits.identity(),
+        "init_from": started or None,
+        "teacher": run.teacher and run.teacher.source,
+    }
+    processes.agree_on(
+        "what is read", origin, "Give all processes the same data and the same files."
+    )
+    folder = None
+    with processes.agreeing():
+        folder = workdir.Workdir(
+            path, stored, writes=processes.is_primary(), upgrade=identity.upgraded
+        )
+        messages = folder.settle_origin(origin, begun=begun)
     assert folder is not None
-    return folder
+    for message in messages:
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
+    return _Prepared(run, state, folder)
 
 
 def _train_and_test(
-    run: Run,
-    state: Any,
-    folder: workdir.Workdir,
-    stop: stopping.Stopping,
-    console: rich.console.Console,
+    prepared: _Prepared, stop: stopping.Stopping, console: rich.console.Console
 ) -> dict[str, Any]:
+    run, state, folder = prepared
     config = run.config
     table = run.summary(state)
     folder.write("summary.txt", f"{table}\n")
-    folder.write("summary.json", json.dumps(table.as_dict(), indent=2) + "\n")
+    folder.write("summary.json", small_files.dumps(table.as_dict(), indent=2) + "\n")
     with checkpoints.Checkpoints(
         folder.path / workdir.CHECKPOINTS, keep=config.keep_checkpoints
     ) as store:
         state, clock = _train(run, state, folder, store, stop, console)
-    test = run.evaluate(state, "test")
     step = int(state.step)
+    try:
+        with stop.at_once():
+            test = run.evaluate(state, "test")
+    except stopping.SignalError:
+        _stop(step, run, stop)
+    _refuse_bad_evaluation(test, "test", step)
     folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})
     if folder.writes:
         with folder.writing():
@@ -118,6 +158,7 @@ def _train_and_test(
         "one_bit_parameters": table.one_bit_parameters,
         "real_parameters": table.real_parameters,
         "method": config.method,
+        "config": identity.published(config),
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "num_processes": jax.process_count(),
@@ -161,21 +202,30 @@ def _train(
     stop: stopping.Stopping,
     console: rich.console.Console,
 ) -> tuple[Any, progress.Clock]:
-    """Takes the state, or the checkpoint there is, to the last step."""
+    """Takes the state, or the checkpoint there is, to the last step.
+
+    At the end of an epoch the state is saved first, with the sums of the epoch, and
+    evaluated and reported then: a run that is killed in between reports when it goes
+    on.
+    """
     config, feed = run.config, run.feed
     epoch_tally = run.start_tally(state)
     clock = progress.Clock()
     watch = layers.Watch(run)
+    to_report, speed, saved = False, None, -1
     restored = store.restore({"state": state, "tally": epoch_tally})
     if restored is not None:
         arrays, record, messages = restored
         state, epoch_tally = arrays["state"], arrays["tally"]
         feed.seek(record["position"])
         clock = progress.Clock(record["clock"])
-        for message in [*messages, f"resuming at step {int(state.step)}"]:
-            console.print(message, highlight=False, soft_wrap=True)
+        to_report, speed = record.get("to_report", False), record.get("speed")
+        saved = int(state.step)
+        for message in [*messages, f"resuming at step {saved}"]:
+            console.print(message, markup=False, highlight=False, soft_wrap=True)
     step = int(state.step)
-    folder.rewind(step if restored is not None else -1)
+    for message in folder.rewind(saved, to_report=to_report):
+        console.print(message, markup=False, highlight=False, soft_wrap=True)
     log = progress.Log(
         folder,
         console,
@@ -184,21 +234,54 @@ def _train(
         tensorboard=config.tensorboard and folder.writes,
     )
 
-    def save(accuracy: float | None = None) -> None:
+    def save() -> None:
+        nonlocal saved
         _refuse_bad_loss(run, state, epoch_tally, step, store)
+        folder.check_place()
+        means = {name: float(value) for name, value in epoch_tally.means().items()}
         store.save(
             step,
             {"state": state, "tally": epoch_tally},
-            {"position": feed.position(), "clock": clock.record},
-            accuracy=accuracy,
+            {
+                "position": feed.position(),
+                "clock": clock.record,
+                "to_report": to_report,
+                "speed": speed,
+            },
+            progress=means,
         )
+        saved = step
+
+    def end() -> NoReturn:
+        if saved != step:
+            save()
+        store.wait()
+        _stop(step, run, stop)
 
     with log:
         if restored is None:
             log.write_layers(watch.records(state, 0, epoch_tally.signs))
-        while step < run.num_steps:
+        while True:
+            if to_report:
+                epoch = step // feed.steps_per_epoch
+                try:
+                    with stop.at_once():
+                        found = _validate(run, state, epoch)
+                        shares = watch.records(state, epoch, epoch_tally.signs)
+                except stopping.SignalError:
+                    end()
+                if found:
+                    if not config.skip_nonfinite:
+                        _refuse_bad_evaluation(found, "validation", step)
+                    store.rate(step, found["accuracy"])
+                values = _epoch_values(run, state, epoch_tally)
+                _report_epoch(run, log, step, epoch, values, found, speed)
+                log.write_layers(shares)
+                epoch_tally = run.start_tally(state)
+                to_report = False
+            if step >= run.num_steps:
+                break
             epoch = step // feed.steps_per_epoch
-            stopped = False
             for calls, (batch, taken) in enumerate(feed.batches(step)):
                 state, reported = run.train_step(state, batch, run.resident)
                 epoch_tally = tally.add(epoch_tally, reported, step)
@@ -211,29 +294,25 @@ def _train(
                     log.show(step, epoch_tally.means())
                 stopped = stop.reached(step)
                 if step % feed.steps_per_epoch == 0:
-                    break  # the end of the epoch saves
+                    break
                 if stopped or _crosses(step, taken, config.checkpoint_every_steps):
                     clock.stop(step)
                     save()
                 if stopped:
-                    _stop(step, run, stop, store)
+                    end()
             _refuse_bad_loss(run, state, epoch_tally, step, store)
             speed = clock.stop(step)
             log.show(step, epoch_tally.means())
-            values = _epoch_values(run, state, epoch_tally)
-            accuracy = _report_epoch(run, state, log, step, epoch + 1, values, speed)
-            log.write_layers(watch.records(state, epoch + 1, epoch_tally.signs))
-            epoch_tally = run.start_tally(state)
-            due = (epoch + 1) % config.checkpoint_every_epochs == 0
+            to_report = True
             if (
-                due
-                or stopped
+                (epoch + 1) % config.checkpoint_every_epochs == 0
                 or step == run.num_steps
                 or _crosses(step, taken, config.checkpoint_every_steps)
             ):
-                save(accuracy)
+                save()
             if stopped:
-                _stop(step, run, stop, store)
+                end()
+        store.wait()
     return state, clock
 
 
@@ -251,19 +330,15 @@ def _crosses(step: int, taken: int, every: int) -> bool:
     return every > 0 and step // every > (step - taken) // every
 
 
-def _stop(
-    step: int, run: Run, stop: stopping.Stopping, store: checkpoints.Checkpoints
-) -> NoReturn:
+def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
     """Ends a run that has been asked to, once its checkpoint is complete.
 
     Raises:
         StoppedError: Always.
     """
-    store.wait()
-    cause = stop.signal.name if stop.signal is not None else "a signal"
     raise errors.StoppedError(
-        f"stopped by {cause} at step {step} of {run.num_steps}, and saved: the same "
-        "command goes on from there."
+        f"stopped by {stop.name} at step {step} of {run.num_steps}, and saved: the "
+        "same command goes on from there."
     )
 
 
@@ -278,27 +353,31 @@ def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, A
     return values
 
 
+def _validate(run: Run, state: Any, epoch: int) -> dict[str, float]:
+    """Loss and accuracy on validation examples; empty where it is not their turn."""
+    config = run.config
+    due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
+    if not due or not len(run.splits.validation):
+        return {}
+    return run.evaluate(state, "validation")
+
+
 def _report_epoch(
     run: Run,
-    state: Any,
     log: progress.Log,
     step: int,
     epoch: int,
     values: dict[str, Any],
+    found: dict[str, float],
     speed: float | None,
-) -> float | None:
-    """Writes the metrics of an epoch; its accuracy on validation images, if known."""
-    config = run.config
+) -> None:
+    """Writes the metrics of an epoch, and prints its line."""
     log.write(step, epoch, "train", values)
-    text = f"epoch {epoch}/{config.num_epochs}  loss {values['loss']:.4f}"
+    text = f"epoch {epoch}/{run.config.num_epochs}  loss {values['loss']:.4f}"
     text += f"  train {100 * values['accuracy']:.2f} %"
-    accuracy = None
-    due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
-    if due and len(run.splits.validation):
-        found = run.evaluate(state, "validation")
-        accuracy = found["accuracy"]
+    if found:
         log.write(step, epoch, "validation", found)
-        text += f"  validation {100 * accuracy:.2f} %"
+        text += f"  validation {100 * found['accuracy']:.2f} %"
     if "flips_per_epoch" in values:
         text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
     if values.get("skipped_updates"):
@@ -307,7 +386,21 @@ def _report_epoch(
         log.write(step, epoch, "timing", {"steps_per_second": speed})
         text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
     log.line(text)
-    return accuracy
+
+
+def _refuse_bad_evaluation(found: dict[str, float], split: str, step: int) -> None:
+    """Stops a run whose shipped network gives no finite loss.
+
+    Raises:
+        RunError: If the loss is not finite.
+    """
+    if np.isfinite(found["loss"]):
+        return
+    raise errors.RunError(
+        f"the {split} loss of the network of step {step} is {found['loss']}, so the "
+        "run has no result. Its checkpoint is kept. Lower the learning rate or change "
+        "the method, in a new --workdir."
+    )
 
 
 def _refuse_bad_loss(
@@ -331,16 +424,8 @@ def _refuse_bad_loss(
         what = f"more than {run.config.skip_nonfinite} updates in a row: the update"
     if bad < 0:
         return
-    store.wait()
-    kept = store.steps
-    where = (
-        f"The last good checkpoint is that of step {kept[-1]}"
-        if kept
-        else "There is no checkpoint yet"
-    )
     epoch, batch = divmod(bad, run.feed.steps_per_epoch)
     raise errors.RunError(
         f"{what} is not finite at step {bad} (epoch {epoch + 1}, batch {batch} of it, "
-        f"from 0). {where}; it is kept. Lower the learning rate or change the method, "
-        "in a new --workdir."
+        f"from 0). {store.last_good()}"
     )

@@ -1,6 +1,6 @@
 """The loss that a config asks for: cross-entropy, smoothed, or of a teacher too."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +15,12 @@ class Teacher(NamedTuple):
     Attributes:
         logits: From `variables` and inputs as the student gets them to logits.
         variables: Its parameters and batch-norm statistics.
+        source: Which checkpoint they are of: its `step` and `checksum`.
     """
 
     logits: Callable[[Any, jax.Array], jax.Array]
     variables: Any
+    source: Mapping[str, Any] = {}
 
 
 def cross_entropy(smoothing: float) -> train.Loss:

@@ -4,16 +4,18 @@ Every process runs the same program on the same config. Arrays on devices are gl
 what is written to files, process 0 writes. With one process nothing here does anything.
 """
 
+import contextlib
+import json
 import subprocess
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments import errors
+from experiments import errors, identity
 
 HEARTBEAT_TIMEOUT = 60
 """Seconds without a sign of life after which a process counts as dead."""
@@ -144,6 +146,54 @@ def agree(failure: errors.RunError | None) -> None:
         raise errors.RunError(
             f"process {failed[0]} cannot go on; its own message says why."
         )
+
+
+@contextlib.contextmanager
+def agreeing() -> Iterator[None]:
+    """Ends with the same outcome in all processes; every process must enter it.
+
+    Raises:
+        RunError: What is raised within, or one that names the process that has failed.
+    """
+    failure = None
+    try:
+        yield
+    except errors.RunError as error:
+        failure = error
+    agree(failure)
+
+
+def agree_on(what: str, value: Mapping[str, Any], cure: str) -> None:
+    """Goes on only where all processes have the same; every process must call it.
+
+    Args:
+        what: Name of the value, for the message.
+        value: JSON of this process.
+        cure: What the user can do.
+
+    Raises:
+        RunError: In every process, naming what differs from that of process 0.
+    """
+    if not several():
+        return
+    data = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+    sizes = gather(len(data))
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(data)] = data
+    found = np.asarray(multihost_utils.process_allgather(padded))
+    texts = [bytes(row[:size]) for row, size in zip(found, sizes, strict=True)]
+    first = json.loads(texts[0])
+    for number, text in enumerate(texts):
+        changes = identity.different(json.loads(text), first)
+        if changes:
+            raise errors.RunError(
+                f"{what} of process {number} is not that of process 0:\n"
+                + "\n".join(
+                    f"  {name}: {there} in process {number}, {here} in process 0"
+                    for name, (there, here) in changes.items()
+                )
+                + f"\n{cure}"
+            )
 
 
 def primary_first(function: Callable[[], _T]) -> _T:

@@ -17,7 +17,7 @@ from typing import Any
 
 import rich.console
 
-from experiments import charts, errors, layers, records, workdir
+from experiments import charts, errors, layers, records, small_files
 from experiments import report_tables as tables
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
@@ -298,7 +298,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         text = page([records.read(folder) for folder in folders])
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
-            workdir.write_atomically(out, text)
+            small_files.write(out, text)
         except OSError as error:
             raise errors.RunError(f"cannot write {out}: {error}.") from error
     except errors.RunError as error:

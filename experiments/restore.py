@@ -6,17 +6,22 @@ another from its parameters, or to teach it.
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
-from experiments import checkpoints, errors, losses, workdir
-from experiments.configs import base
+from experiments import (
+    checkpoints,
+    errors,
+    identity,
+    losses,
+    small_files,
+    workdir,
+)
 
 # Runs that agree in these have the same training and validation images.
 _DATA_FIELDS = ("dataset", "resident", "image_size", "num_train", "validation")
@@ -42,13 +47,17 @@ class Saved:
         return self.step is not None or (self.folder / workdir.RESULT).exists()
 
     def state(self, run: Any) -> Any:
-        """What a checkpoint holds.
+        """The `TrainState` that a checkpoint holds; see `load`."""
+        return self.load(run)[0]
+
+    def load(self, run: Any) -> tuple[Any, dict[str, Any]]:
+        """What a checkpoint holds, and which one it is.
 
         Args:
             run: A `Run` of `config`.
 
         Returns:
-            The `TrainState`.
+            The `TrainState`, and `step` and `checksum` of the checkpoint.
 
         Raises:
             RunError: If there is no checkpoint, or it cannot be read.
@@ -62,11 +71,13 @@ class Saved:
         like = {"state": state, "tally": run.start_tally(state)}
         try:
             found = store.restore(like, step=self.step)
+            if found is None:
+                raise errors.RunError(f"{self.folder} holds no checkpoint yet.")
+            state = found[0]["state"]
+            step = int(state.step)
+            return state, {"step": step, "checksum": store.checksum(step)}
         finally:
             store.close()
-        if found is None:
-            raise errors.RunError(f"{self.folder} holds no checkpoint yet.")
-        return found[0]["state"]
 
 
 def saved(path: str | os.PathLike[str]) -> Saved:
@@ -90,15 +101,32 @@ def saved(path: str | os.PathLike[str]) -> Saved:
             f"{folder} holds no config.json: give the workdir of a run, or one of its "
             "checkpoints (WORKDIR/checkpoints/STEP)."
         )
-    config = base.get_config()
+    cure = "Put it back from a copy, or name another run."
+    found = small_files.read(file, cure=cure)
     try:
-        config.update(json.loads(file.read_text("utf-8")))
+        config = identity.config_of(found)
     except ValueError as error:
-        raise errors.RunError(f"{file} is not JSON: {error}.") from error
+        raise errors.RunError(f"cannot read {file}: {error}. {cure}") from error
     return Saved(folder, config, step)
 
 
-def start(run: Any, state: Any, drawn: Any) -> tuple[Any, Any, bool]:
+class Start(NamedTuple):
+    """What another run has in store for a first state.
+
+    Attributes:
+        params: Its parameters.
+        model_state: Its batch-norm statistics.
+        same_method: Whether they are of the same method.
+        source: `step` and `checksum` of its checkpoint.
+    """
+
+    params: Any
+    model_state: Any
+    same_method: bool
+    source: dict[str, Any]
+
+
+def start(run: Any, state: Any, drawn: Any, *, step: int | None = None) -> Start:
     """What `config.init_from` of a run has in store for it.
 
     Args:
@@ -106,23 +134,24 @@ def start(run: Any, state: Any, drawn: Any) -> tuple[Any, Any, bool]:
         state: Its first state.
         drawn: Shapes of parameters and model state as the layers draw them: what a run
             of another method is compared with.
-
-    Returns:
-        Parameters, model state, and whether they are of the same method.
+        step: Of the checkpoint, where the config names none: the one that the run
+            started from before. None is the latest.
 
     Raises:
         RunError: If they cannot be read, or have other paths or shapes.
     """
     with _naming("init_from"):
         other = saved(run.config.init_from)
+        if other.step is None:
+            other = dataclasses.replace(other, step=step)
         same = other.config.method == run.config.method
-        found = other.state(_rebuilt(other, run))
+        found, source = other.load(_rebuilt(other, run))
         _check_shapes(
             (found.params, found.model_state),
             (state.params, state.model_state) if same else drawn,
             other.folder,
         )
-    return found.params, found.model_state, same
+    return Start(found.params, found.model_state, same, source)
 
 
 def teacher(run: Any) -> losses.Teacher:
@@ -155,14 +184,14 @@ def teacher(run: Any) -> losses.Teacher:
                 f"({'; '.join(differing)}). A teacher needs the same."
             )
         rebuilt = _rebuilt(other, run)
-        state = other.state(rebuilt)
+        state, source = other.load(rebuilt)
     forward = rebuilt.forward
 
     def logits(variables: Any, inputs: jax.Array) -> jax.Array:
         return forward(*variables, inputs, train=False, key=None)[0]
 
     variables = rebuilt.deployed(state.params), rebuilt.deployed_statistics(state)
-    return losses.Teacher(logits, variables)
+    return losses.Teacher(logits, variables, source)
 
 
 def _rebuilt(other: Saved, run: Any) -> Any:

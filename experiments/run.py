@@ -51,18 +51,22 @@ class Run:
         config: ml_collections.ConfigDict,
         *,
         splits: data.Splits[Any] | None = None,
+        initial_step: int | None = None,
     ):
         """Loads the data and builds everything.
 
         Args:
             config: As `configs/base.py`.
             splits: The data of this config, if loaded already.
+            initial_step: Step of the checkpoint of `config.init_from` to start from,
+                where that names a workdir; None is the latest.
 
         Raises:
             RunError: If a field of the config is out of range or names nothing.
         """
         checks.check(config)
         self.config = config
+        self._initial_step = initial_step
         if splits is None:
             splits = processes.primary_first(functools.partial(load, config))
         self.splits = splits
@@ -127,13 +131,24 @@ class Run:
         Raises:
             RunError: If that run cannot be read, or its network has other shapes.
         """
-        if not self.config.init_from:
+        found = self.initial
+        if found is None:
             return state
-        keys = self._keys(seed)
-        drawn = jax.eval_shape(self._draw, keys.network)
-        params, model_state, same = restore.start(self, state, drawn)
-        latents = None if same else self.method.loaded_latents
-        return self._state(keys, params, model_state, latents)
+        latents = None if found.same_method else self.method.loaded_latents
+        return self._state(self._keys(seed), found.params, found.model_state, latents)
+
+    @functools.cached_property
+    def initial(self) -> restore.Start | None:
+        """What `config.init_from` names; None where it names nothing.
+
+        Raises:
+            RunError: If that run cannot be read, or its network has other shapes.
+        """
+        if not self.config.init_from:
+            return None
+        state = jax.eval_shape(self.init)
+        drawn = jax.eval_shape(self._draw, self._keys(None).network)
+        return restore.start(self, state, drawn, step=self._initial_step)
 
     def _keys(self, seed: int | None) -> seeds.Keys:
         return seeds.keys_of(self.config.seed if seed is None else seed)

@@ -79,7 +79,9 @@ def read(path: str | os.PathLike[str], *, cure: str, **needed: type) -> dict[str
         found = _loads(path.read_text("utf-8"))
         _check(found, needed)
     except (OSError, ValueError, RecursionError) as error:
-        raise errors.RunError(f"cannot read {path}: {error}. {cure}") from error
+        broken = isinstance(error, json.JSONDecodeError | UnicodeDecodeError)
+        reason = f"it is not JSON ({error})" if broken else str(error)
+        raise errors.RunError(f"cannot read {path}: {reason}. {cure}") from error
     return found
 
 
@@ -143,7 +145,7 @@ def _check(found: Any, needed: Mapping[str, type]) -> None:
         value = found.get(name)
         if isinstance(value, bool) or not isinstance(value, kind):
             raise ValueError(
-                f"expected {name!r} to be of type {kind.__name__}, found "
+                f"expected {name!r} to be {kind.__name__}, found "
                 f"{reprlib.repr(value) if name in found else 'nothing'}"
             )
 

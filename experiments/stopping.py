@@ -5,11 +5,16 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 from jax.experimental import multihost_utils
 
 from experiments import processes
+
+
+class SignalError(Exception):
+    """A signal came while nothing was done that cannot be done again."""
 
 
 class Stopping(contextlib.AbstractContextManager):
@@ -26,6 +31,7 @@ class Stopping(contextlib.AbstractContextManager):
         self.signal: signal.Signals | None = None
         self._since = 0.0
         self._reached = False
+        self._at_once = False
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Stopping":
@@ -44,6 +50,31 @@ class Stopping(contextlib.AbstractContextManager):
             # None: a handler that was not installed from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it a signal raises `SignalError` at once: for long work without steps.
+
+        Such work can be done again, as an evaluation or the decoding of images. With
+        several processes, of which none may leave the others alone, a signal waits for
+        its end.
+
+        Raises:
+            SignalError: If a signal comes, or has come before.
+        """
+        if not processes.several():
+            if self.signal is not None:
+                raise SignalError
+            self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+
+    @property
+    def name(self) -> str:
+        """Of the signal that came, for messages."""
+        return self.signal.name if self.signal is not None else "a signal"
+
     def reached(self, step: int) -> bool:
         """Whether to stop here.
 
@@ -60,6 +91,8 @@ class Stopping(contextlib.AbstractContextManager):
         del frame
         if self.signal is None:
             self.signal, self._since = signal.Signals(number), time.monotonic()
+            if self._at_once:
+                raise SignalError
             if processes.several():
                 os.kill(os.getpid(), signal.SIGTERM)
         elif number == signal.SIGINT and time.monotonic() - self._since > 1:

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from experiments import errors, workdir
+from experiments import errors, small_files, workdir
 
 CONFIG = {"seed": 0, "methods": {"ste": {"learning_rate": 0.1}}, "data_dir": "here"}
 
@@ -74,9 +74,9 @@ def test_rewinding_drops_what_a_resumed_run_writes_again(tmp_path, file):
 
 def test_writing_atomically_keeps_the_old_file_when_it_fails(tmp_path):
     file = tmp_path / "file"
-    workdir.write_atomically(file, "old")
+    small_files.write(file, "old")
     with pytest.raises(UnicodeEncodeError):
-        workdir.write_atomically(file, "\ud800")
+        small_files.write(file, "\ud800")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
