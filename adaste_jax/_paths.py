@@ -4,6 +4,7 @@ A path is written with slashes, `"body/Dense_0/kernel"`. Everything that takes a
 `where` accepts the same four forms, and refuses a choice that selects nothing.
 """
 
+import collections
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,6 +20,52 @@ such a tree itself, or one or several regular expressions searched for in the pa
 def paths(tree: Any) -> list[str]:
     """Paths of all leaves, in the order of `jax.tree.leaves`."""
     return [_join(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def distinct(tree: Any) -> list[str]:
+    """Paths of all leaves, no two of them alike, in the order of `jax.tree.leaves`.
+
+    They are those of `paths`, but where keys hold slashes two leaves may share one, as
+    in `{"a/b": ..., "a": {"b": ...}}`. Then those keys are escaped as in a JSON pointer
+    (RFC 6901): the leaf under "a/b" has the path "a~1b".
+
+    Raises:
+        ValueError: If two leaves still have one path: a tree of other containers whose
+            keys are written alike.
+    """
+    found = paths(tree)
+    if len(set(found)) == len(found):
+        return found
+    escaped = ["/".join(keys) for keys in escaped_keys(tree)]
+    shared = collections.Counter(found)
+    mixed = [
+        pointer if shared[path] > 1 else path
+        for path, pointer in zip(found, escaped, strict=True)
+    ]
+    for candidates in (mixed, escaped):
+        if len(set(candidates)) == len(candidates):
+            return candidates
+    twice = [path for path, count in collections.Counter(escaped).items() if count > 1]
+    raise ValueError(
+        f"two leaves of the tree have one path, {twice[0]!r}: their keys are different "
+        "and are written alike. Rename one of them."
+    )
+
+
+def escaped_keys(tree: Any) -> list[list[str]]:
+    """The keys on the way to each leaf, escaped as in a JSON pointer (RFC 6901).
+
+    "~" is written "~0" and "/" is written "~1", so a slash only separates keys.
+    """
+    return [
+        [escape(jax.tree_util.keystr((key,), simple=True)) for key in path]
+        for path, _ in jax.tree_util.tree_leaves_with_path(tree)
+    ]
+
+
+def escape(key: str) -> str:
+    """A key as it is written in a JSON pointer."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def _join(path: tuple[Any, ...]) -> str:

@@ -63,3 +63,43 @@ def test_by_path_refuses_trees_of_different_structure():
 def test_selecting_nothing_is_an_error():
     with pytest.raises(ValueError, match="'bias'"):
         metrics.flip_rate({"bias": np.ones(2)}, {"bias": np.ones(2)})
+
+
+def test_nonfinite_names_the_leaves_and_counts_their_entries():
+    """Every floating dtype, on the host too; what holds no real numbers is passed."""
+    wrong = np.array([[1.0, np.nan, np.inf], [-np.inf, 0.0, 2.0]])
+    tree = {
+        "float32": jnp.asarray(wrong, jnp.float32),
+        "bfloat16": jnp.asarray(wrong, jnp.bfloat16),
+        "float16": jnp.asarray(wrong, jnp.float16),
+        "complex": jnp.asarray(wrong + 0j),
+        "host": [wrong, np.float32(np.nan), float("inf")],
+        "large": [np.array([1e300]), jnp.full((2, 3), jnp.finfo(jnp.float32).max)],
+        "scalar": jnp.asarray(-jnp.inf),
+        "none": [None, jnp.zeros((0, 4)), jnp.arange(3), np.True_, 7, "nan"],
+        "key": jax.random.key(0),
+        "shape": jax.ShapeDtypeStruct((2,), jnp.float32),
+    }
+    assert metrics.nonfinite(tree) == {
+        "bfloat16": 3,
+        "complex": 3,
+        "float16": 3,
+        "float32": 3,
+        "host/0": 3,
+        "host/1": 1,
+        "host/2": 1,
+        "scalar": 1,
+    }
+
+
+def test_nonfinite_finds_one_entry_wherever_it_is():
+    for place in (0, 6, 7, 8, 12):
+        array = jnp.ones(13).at[place].set(jnp.nan)
+        assert metrics.nonfinite([array]) == {"0": 1}
+    assert metrics.nonfinite({}) == {}
+
+
+def test_nonfinite_keeps_two_leaves_of_one_path_apart():
+    nan = jnp.array(jnp.nan)
+    tree = {"a": {"b": nan, "c": nan}, "a/b": nan}
+    assert metrics.nonfinite(tree) == {"a/b": 1, "a/c": 1, "a~1b": 1}
