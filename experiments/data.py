@@ -153,6 +153,7 @@ def load(
         >>> [len(part) for part in (splits.train, splits.validation, splits.test)]
         [1000, 144, 360]
     """
+    check_num_test(num_test)
     num_classes: int
     max_value: int | None
     names: tuple[str, ...] | None
@@ -353,6 +354,16 @@ def division(total: int, validation: float, num_train: int | None) -> tuple[int,
             f"of them are kept for validation: give 1 to {total - kept}."
         )
     return kept, taken
+
+
+def check_num_test(num_test: int | None) -> None:
+    """Refuses a number of test examples that is none.
+
+    Raises:
+        RunError: If it is below 1.
+    """
+    if num_test is not None and num_test < 1:
+        raise errors.RunError(f"num_test must be at least 1, got {num_test}.")
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:

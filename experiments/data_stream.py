@@ -55,6 +55,7 @@ def open_splits(
     Raises:
         RunError: As `data.load`.
     """
+    data.check_num_test(num_test)
     open_parts = (
         _parts_of_folder if name.startswith(image_folder.PREFIX) else _parts_of_tfds
     )
@@ -98,7 +99,9 @@ def _parts_of_tfds(
     opened = data_source.prepare(name, data_dir)
     total = opened.info.splits["train"].num_examples
     kept, taken = data.division(total, validation, num_train)
-    test = f"{data_source.test_split(opened)}[:{num_test or ''}]"
+    test = data_source.test_split(opened)
+    if num_test and num_test < opened.info.splits[test].num_examples:
+        test = f"{test}[:{num_test}]"
     labelled = functools.partial(data_source.Records, opened, labelled=True)
     return (
         labelled(f"train[{kept}:{kept + taken}]"),

@@ -52,9 +52,9 @@ def of_records(name: str, split: str, size: int, **facts: Any) -> dict[str, Any]
         name: Of the data set, with its version.
         split: The slice.
         size: Examples in it.
-        **facts: What else is known of the split it is taken from, as JSON: its number
-            of examples and of bytes, and those of its files. Another image of as many
-            bytes is not noticed.
+        **facts: What else is known of the data set, as JSON: of each split the number
+            of examples and of bytes, and how many examples are in which file. Another
+            image of as many bytes is not noticed.
     """
     digest = hashlib.sha256()
     _add(digest, [name, split, size, facts])

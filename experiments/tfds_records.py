@@ -45,14 +45,18 @@ class Records:
         self._name = f"{info.full_name} {split}"
         self._labelled = labelled
         self._num_classes = info.features["label"].num_classes
-        whole = info.splits[split.partition("[")[0]]
         self._identity = identity.of_records(
             info.full_name,
             split,
             len(self._examples),
-            num_examples=int(whole.num_examples),
-            num_bytes=int(whole.num_bytes),
-            shard_lengths=[int(length) for length in whole.shard_lengths],
+            splits={
+                name: [
+                    int(whole.num_examples),
+                    int(whole.num_bytes),
+                    [int(length) for length in whole.shard_lengths],
+                ]
+                for name, whole in info.splits.items()
+            },
         )
 
     def __len__(self) -> int:
@@ -81,7 +85,10 @@ class Records:
     def labels_outside(self) -> bool:
         """Whether none of twenty examples, spread over the split, has a valid label."""
         chosen = np.linspace(0, len(self) - 1, min(len(self), _PEEK)).astype(int)
-        labels = [self._examples[int(index)]["label"] for index in chosen]
+        labels = []
+        for index in chosen.tolist():
+            with images.named(self._what(index)):
+                labels.append(self._examples[index]["label"])
         return not any(0 <= label < self._num_classes for label in labels)
 
     def _what(self, index: int) -> str:
