@@ -1,9 +1,9 @@
-"""The one way to a terminal: text is shown as it is, on every terminal.
+r"""The one way to a terminal: text is shown as it is, on every terminal.
 
 Rich takes `[...]` in a string for a style, and a terminal that knows ASCII only ends a
 program with an error at the first other letter. Paths, names of layers and messages of
 other packages hold both. So consoles are made here alone: they read no markup, and a
-letter that cannot be shown is written as an escape, `\\xe9`.
+letter that cannot be shown is written as an escape, `\xe9`.
 """
 
 import sys

@@ -215,8 +215,10 @@ def _labelled(test: Arrays, num_classes: int, what: str) -> Arrays:
     if not wrong.any():
         return test
     if wrong.all():
-        raise errors.RunError(f"no example of {what} has a label in 0 ... "
-                              f"{num_classes - 1}: nothing can be tested on it.")
+        raise errors.RunError(
+            f"no example of {what} has a label in 0 ... "
+            f"{num_classes - 1}: nothing can be tested on it."
+        )
     data_source.say(
         f"{wrong.sum()} of {len(test)} examples of {what} have no label in 0 ... "
         f"{num_classes - 1} and are left out."

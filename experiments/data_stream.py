@@ -83,9 +83,7 @@ def open_splits(
     )
 
 
-Parts = tuple[
-    data_source.Source, data_source.Source, data_source.Source, Sequence[str]
-]
+Parts = tuple[data_source.Source, data_source.Source, data_source.Source, Sequence[str]]
 """Training, validation and test examples, and the names of the classes."""
 
 

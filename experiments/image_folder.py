@@ -70,9 +70,7 @@ class ImageFiles:
     def take(self, chosen: np.ndarray) -> "ImageFiles":
         """Some of them, by their numbers."""
         paths = [self._paths[i] for i in chosen]
-        return ImageFiles(
-            paths, self.labels[chosen], root=self._root, name=self._name
-        )
+        return ImageFiles(paths, self.labels[chosen], root=self._root, name=self._name)
 
     def identity(self) -> dict[str, Any]:
         """What tells these files from others; see `identity.of_files`."""
@@ -145,8 +143,8 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
     twice = [name for name in names if spellings[_spelt(name)] > 1]
     if twice:
         raise errors.RunError(
-            f"{train} has two folders whose names look alike, {ascii(twice[0])} and "
-            f"{ascii(twice[1])}: move their images into one."
+            f"{train} has two folders whose names look alike, {twice[0]!a} and "
+            f"{twice[1]!a}: move their images into one."
         )
     return names
 
@@ -291,9 +289,7 @@ def _annotated(title: str, folder: pathlib.Path, names: Sequence[str]) -> Split:
                 f"{where} must be the name of a file, a tab and a class: {line!r}."
             )
         if _spelt(rest[0]) not in numbers:
-            raise errors.RunError(
-                f"{where} has a class that train has not: {rest[0]}."
-            )
+            raise errors.RunError(f"{where} has a class that train has not: {rest[0]}.")
         path = os.path.join(folder, "images", image)
         if path in lines:
             raise errors.RunError(

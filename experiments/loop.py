@@ -26,6 +26,7 @@ from experiments import (
     tally,
     workdir,
 )
+from experiments import console as consoles
 from experiments.run import Run
 
 
@@ -51,9 +52,9 @@ def train_and_evaluate(
         RunError: If the run cannot start or go on; the message says why.
         StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
     """
-    console = console or progress.console()
+    console = console or consoles.create()
     if not processes.is_primary():
-        console = rich.console.Console(quiet=True)
+        console = consoles.create(quiet=True)
     with stopping.Stopping() as stop:
         run = Run(config)
         state = run.init()
@@ -65,7 +66,9 @@ def train_and_evaluate(
         with _open_workdir(workdir_path, config) as folder:
             finished = folder.result()
             if finished is not None:
-                console.print(f"{folder.path} holds a finished run; nothing to do.")
+                consoles.say(
+                    console, f"{folder.path} holds a finished run; nothing to do."
+                )
                 return finished
             return _train_and_test(run, state, folder, stop, console)
 
@@ -145,11 +148,10 @@ def _write_report(
         text = report.page([records.read(folder.path, result=result)])
         folder.write("report.html", text)
     except Exception as error:
-        console.print(
+        consoles.say(
+            console,
             f"could not write report.html: {error!r}. The run is whole; "
             "`python -m experiments.report` writes it anew.",
-            highlight=False,
-            markup=False,
         )
 
 
@@ -173,7 +175,7 @@ def _train(
         feed.seek(record["position"])
         clock = progress.Clock(record["clock"])
         for message in [*messages, f"resuming at step {int(state.step)}"]:
-            console.print(message, highlight=False, soft_wrap=True)
+            consoles.say(console, message)
     step = int(state.step)
     folder.rewind(step if restored is not None else -1)
     log = progress.Log(
