@@ -126,7 +126,8 @@ class Checkpoints:
             if kept
             else "There is no checkpoint yet"
         )
-        return f"{where}. Lower the learning rate or change the method, in a new --workdir."
+        advice = "Lower the learning rate or change the method, in a new --workdir."
+        return f"{where}. {advice}"
 
     def rate(self, step: int, accuracy: float) -> None:
         """Says how good the network of a step is; the best one's checkpoint stays.

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import rich.console
 from absl import app, flags
 
+from experiments import console as consoles
 from experiments import errors
 
 HELP = "Pass --helpshort or --helpfull to see help on flags."
@@ -18,6 +18,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
     Args:
         main: Gets the arguments that are no flags.
     """
+    consoles.program()
     app.run(main, flags_parser=_parse)
 
 
@@ -37,8 +38,7 @@ def _parse(argv: list[str]) -> list[str]:
         # What a `get_config` refuses comes with its traceback, as text.
         _, refused, reason = str(error).rpartition("\nValueError: ")
         message = f"--config: {reason.strip()}" if refused else f"{error}\n{HELP}"
-    wrong = errors.RunError(message)
-    rich.console.Console().print(errors.markup(wrong), soft_wrap=True, highlight=False)
+    consoles.say_error(consoles.create(), message)
     sys.exit(errors.FAILED)
 
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import ml_collections
 import rich.console
-import rich.progress
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -38,6 +37,7 @@ from experiments import (
     tables,
     workdir,
 )
+from experiments import console as consoles
 
 
 def compare(
@@ -72,7 +72,7 @@ def compare(
     Raises:
         RunError: If the comparison cannot start.
     """
-    console = console or rich.console.Console()
+    console = console or consoles.create()
     if not isinstance(variants, Mapping):
         if len(set(variants)) < len(variants):
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
@@ -88,14 +88,7 @@ def compare(
             "learning rates are chosen on validation examples, and this config keeps "
             "none: pass --config.validation=0.1."
         )
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.MofNCompleteColumn(),
-        rich.progress.TextColumn("epochs, left"),
-        rich.progress.TimeRemainingColumn(),
-    )
-    with rich.progress.Progress(*columns, console=console) as bar:
+    with consoles.bar(console, "epochs") as bar:
         task = bar.add_task("")
         entries = [
             entry.Entry(
@@ -118,7 +111,7 @@ def compare(
             bar.update(task, description=name)
             rows.append(one.row(seeds))
             bar.update(task, completed=sum(planned[: number + 1]))
-            console.print(_line(rows[-1]), highlight=False, soft_wrap=True)
+            consoles.say(console, _line(rows[-1]))
     rows = tables.compare_rows(rows, baseline=baseline)
     text = json.dumps(rows, indent=2) + "\n"
     small_files.write(folder.path / "table.json", text)
@@ -199,7 +192,7 @@ def main(argv: list[str]) -> None:
 def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     """Compares as the command line says, and prints the table."""
     logging.set_verbosity(logging.ERROR)
-    console = rich.console.Console()
+    console = consoles.program()
     try:
         rows = compare(
             _CONFIG.value,
@@ -213,11 +206,11 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             console=console,
         )
     except errors.RunError as error:
-        console.print(errors.markup(error), soft_wrap=True, highlight=False)
+        consoles.say_error(console, error)
         sys.exit(1)
     table = tables.markdown(rows, baseline=_BASELINE.value)
-    console.print(table, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"results in {_WORKDIR.value}", highlight=False)
+    consoles.say(console, table)
+    consoles.say(console, f"results in {_WORKDIR.value}")
 
 
 if __name__ == "__main__":

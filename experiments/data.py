@@ -7,14 +7,14 @@ fit on the device goes through `data_stream`.
 
 import dataclasses
 import functools
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from experiments import data_source, errors
+from experiments import data_identity, data_source, errors
 
 AUGMENTATIONS = ("none", "flip", "pad_crop_flip")
 PADDING = 4
@@ -41,6 +41,10 @@ class Arrays:
     def __getitem__(self, index: int) -> data_source.Example:
         return {"image": self.images[index], "label": self.labels[index]}
 
+    def identity(self) -> dict[str, Any]:
+        """What tells these arrays from others; see `data_identity.of_arrays`."""
+        return data_identity.of_arrays(images=self.images, labels=self.labels)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits(Generic[SourceT]):
@@ -55,6 +59,11 @@ class Splits(Generic[SourceT]):
             None for text, whose bytes are names and no quantities.
         std: Standard deviation, likewise.
         max_value: The largest value a pixel can have; None for text.
+        class_names: Of the labels, in order; None where they have none, as in a text.
+
+    Raises:
+        RunError: If a label in memory, to train on or to choose by, is outside of the
+            classes, or there are not as many names as classes.
     """
 
     train: SourceT
@@ -64,6 +73,37 @@ class Splits(Generic[SourceT]):
     mean: np.ndarray | None
     std: np.ndarray | None
     max_value: int | None
+    class_names: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for name, part in (("train", self.train), ("validation", self.validation)):
+            if isinstance(part, Arrays):
+                _refuse_labels(part.labels, self.num_classes, name)
+        names = self.class_names
+        if names is not None and len(names) != self.num_classes:
+            raise errors.RunError(
+                f"there are {self.num_classes} classes and {len(names)} names of them."
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """What a run computes from, as JSON, the same wherever it lies.
+
+        Returns:
+            `train`, `validation` and `test`, each a dict of `examples`, `digest` and
+            `source`, and `classes`: names, or how many there are.
+            `data_identity` says how two of these differ, and what the digest of each
+            kind of source does not see.
+        """
+        parts = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+        }
+        classes = self.num_classes if self.class_names is None else self.class_names
+        return {
+            **{name: data_identity.of(part) for name, part in parts.items()},
+            "classes": classes if isinstance(classes, int) else list(classes),
+        }
 
     @property
     def is_text(self) -> bool:
@@ -113,10 +153,12 @@ def load(
         >>> [len(part) for part in (splits.train, splits.validation, splits.test)]
         [1000, 144, 360]
     """
+    check_num_test(num_test)
     num_classes: int
     max_value: int | None
+    names: tuple[str, ...] | None
     if name in data_source.PACKAGED:
-        read, num_classes, max_value = data_source.PACKAGED[name]
+        read, num_classes, max_value, names = data_source.PACKAGED[name]
         arrays = read()
         whole, test = (_arrays(*arrays[split]) for split in ("train", "test"))
     else:
@@ -126,6 +168,9 @@ def load(
             for split in ("train", data_source.test_split(opened))
         )
         num_classes, max_value = data_source.num_classes(opened), 255
+        names = data_source.class_names(opened)
+    _refuse_labels(whole.labels, num_classes, f"{name}, split train")
+    test = _labelled(test, num_classes, f"{name}, split test")
 
     order = stratified_order(whole.labels, seed)
     kept, taken = division(len(whole), validation, num_train)
@@ -141,7 +186,44 @@ def load(
         mean=mean,
         std=std,
         max_value=max_value,
+        class_names=names,
     )
+
+
+def _outside(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Which examples have a label that is none of the classes."""
+    wrong = (labels < 0) | (labels >= num_classes)
+    return wrong.any(axis=tuple(range(1, wrong.ndim)))
+
+
+def _refuse_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
+    """Raises a RunError where a label is none of the classes."""
+    wrong = np.flatnonzero(_outside(labels, num_classes))
+    if wrong.size:
+        values = labels[wrong[0]]
+        value = values[(values < 0) | (values >= num_classes)].flat[0]
+        raise errors.RunError(
+            f"{wrong.size} of {len(labels)} examples of {what} have labels outside 0 "
+            f"... {num_classes - 1}, so they cannot be trained on: example {wrong[0]} "
+            f"has {value}."
+        )
+
+
+def _labelled(test: Arrays, num_classes: int, what: str) -> Arrays:
+    """Test examples that have a label, and a word on the others."""
+    wrong = _outside(test.labels, num_classes)
+    if not wrong.any():
+        return test
+    if wrong.all():
+        raise errors.RunError(
+            f"no example of {what} has a label in 0 ... "
+            f"{num_classes - 1}: nothing can be tested on it."
+        )
+    data_source.say(
+        f"{wrong.sum()} of {len(test)} examples of {what} have no label in 0 ... "
+        f"{num_classes - 1} and are left out."
+    )
+    return _take(test, np.flatnonzero(~wrong))
 
 
 def augment(
@@ -274,6 +356,16 @@ def division(total: int, validation: float, num_train: int | None) -> tuple[int,
             f"of them are kept for validation: give 1 to {total - kept}."
         )
     return kept, taken
+
+
+def check_num_test(num_test: int | None) -> None:
+    """Refuses a number of test examples that is none.
+
+    Raises:
+        RunError: If it is below 1.
+    """
+    if num_test is not None and num_test < 1:
+        raise errors.RunError(f"num_test must be at least 1, got {num_test}.")
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:

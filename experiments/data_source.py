@@ -13,13 +13,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypedDict
 
 import numpy as np
-import rich.console
-import rich.progress
 
 from adaste_jax import datasets
-from experiments import errors, image_folder, text
-
-_console = rich.console.Console(stderr=True)
+from experiments import console as consoles
+from experiments import errors, image_folder, processes, text
+from experiments.tfds_records import Records
 
 
 class Example(TypedDict):
@@ -51,16 +49,18 @@ class Packaged(NamedTuple):
         read: Gives its splits, "train" and "test": inputs and labels.
         num_classes: Labels are in 0 ... num_classes - 1.
         max_value: The largest value of a pixel; None for text.
+        class_names: Of the labels, in order; None for text.
     """
 
     read: Callable[[], dict[str, tuple[np.ndarray, np.ndarray]]]
     num_classes: int
     max_value: int | None
+    class_names: tuple[str, ...] | None
 
 
 PACKAGED = {
-    "digits": Packaged(datasets.digits, 10, 16),
-    "pydoc_topics": Packaged(text.pydoc_topics, text.VALUES, None),
+    "digits": Packaged(datasets.digits, 10, 16, tuple(map(str, range(10)))),
+    "pydoc_topics": Packaged(text.pydoc_topics, text.VALUES, None, None),
 }
 
 
@@ -96,10 +96,12 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
             for image, label in zip(images, labels, strict=True)
         ]
     if name.startswith(image_folder.PREFIX):
-        return image_folder.files(name, split, data_dir)
+        found = image_folder.find(name, split, data_dir)
+        say(str(found))
+        return found.files
     opened = prepare(name, data_dir)
     try:
-        return opened.as_data_source(split)
+        return Records(opened, split)
     except ValueError as error:
         raise errors.RunError(
             f"{name} has no split {split!r}; it has {', '.join(opened.info.splits)}."
@@ -124,10 +126,11 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
     import tensorflow_datasets as tfds
 
     folder = data_dir or os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR
+    folder = os.path.expanduser(folder)
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
         if not builder.is_prepared():
-            _console.print(
+            say(
                 f"{name} is not in {folder}: downloading and preparing it. (Without a "
                 "network it takes minutes to give up. `digits` needs no download.)"
             )
@@ -136,8 +139,8 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
         raise errors.RunError(
-            f"the data set {name!r} is not to be had. Looked for it, prepared as "
-            f"array_record, in {folder}, then tried to download it there: "
+            f"cannot find or download the data set {name!r}. Looked for it, prepared "
+            f"as array_record, in {folder}, then tried to download it there: "
             f"{type(error).__name__}: {reason}\n"
             "On a machine with a network it is prepared by\n"
             f'    python -c "import tensorflow_datasets as tfds; '
@@ -167,15 +170,26 @@ def num_classes(prepared: Prepared) -> int:
     return prepared.info.features["label"].num_classes
 
 
+def class_names(prepared: Prepared) -> tuple[str, ...]:
+    """Names of the classes, in the order of the labels; numbers where it has none."""
+    return tuple(prepared.info.features["label"].names)
+
+
 def test_split(prepared: Prepared) -> str:
-    """The split to test on: `test`, or `validation` where there is none.
+    """The split to test on: `test`, or `validation` where that has no labels.
 
     Raises:
-        RunError: If there is neither.
+        RunError: If there is neither, with labels.
     """
-    for split in ("test", "validation"):
-        if split in prepared.info.splits:
+    found = [name for name in ("test", "validation") if name in prepared.info.splits]
+    for split in found:
+        if not Records(prepared, split).labels_outside():
             return split
+    if found:
+        raise errors.RunError(
+            f"the examples of {prepared.info.name} in {' and '.join(found)} have no "
+            "labels, so nothing can be tested on them: take another data set."
+        )
     raise errors.RunError(
         f"{prepared.info.name} has neither a split `test` nor `validation`; it has "
         f"{', '.join(prepared.info.splits)}."
@@ -223,10 +237,10 @@ def decoded(
             return _read(*files, shape=(size, *shape))
         # Damage can show as almost any error of NumPy and zipfile; all mean the same.
         except Exception as error:
-            _console.print(f"{files[0]} is damaged ({error}): decoding again.")
+            say(f"{files[0]} is damaged ({error}): decoding again.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _decode(prepared.as_data_source(split), *files, shape=(size, *shape))
+        _decode(Records(prepared, split), *files, shape=(size, *shape))
     except OSError as error:
         raise errors.RunError(
             f"cannot write decoded images to {folder} ({error}): make room, or name "
@@ -235,10 +249,16 @@ def decoded(
     return _read(*files, shape=(size, *shape))
 
 
+def say(text: str) -> None:
+    """Says something of the data on standard error, in the process that speaks."""
+    if processes.is_primary():
+        consoles.say(consoles.create(stderr=True), text)
+
+
 def _cache_folder(cache_dir: str | None) -> pathlib.Path:
     if cache_dir:
-        return pathlib.Path(cache_dir)
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        return pathlib.Path(os.path.expanduser(cache_dir))
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return pathlib.Path(base) / "adaste_jax"
 
 
@@ -253,16 +273,14 @@ def _decode(
         labels_part = pathlib.Path(folder) / labels_file.name
         images = np.lib.format.open_memmap(images_part, "w+", np.uint8, shape)
         labels = np.empty(shape[0], np.int32)
-        for start in rich.progress.track(
-            range(0, shape[0], 500),
-            description=f"decoding {images_file.name}",
-            console=_console,
-        ):
-            stop = min(start + 500, shape[0])
-            # Many records at once are read faster than one by one.
-            part = examples.__getitems__(list(range(start, stop)))
-            images[start:stop] = [example["image"] for example in part]
-            labels[start:stop] = [example["label"] for example in part]
+        with consoles.bar(consoles.create(stderr=True)) as bar:
+            task = bar.add_task(f"decoding {images_file.name}", total=shape[0])
+            for start in range(0, shape[0], 500):
+                stop = min(start + 500, shape[0])
+                part = examples.__getitems__(list(range(start, stop)))
+                images[start:stop] = [example["image"] for example in part]
+                labels[start:stop] = [example["label"] for example in part]
+                bar.advance(task, stop - start)
         images.flush()
         np.savez(labels_part, labels=labels, checksum=zlib.crc32(images.data))
         os.replace(images_part, images_file)

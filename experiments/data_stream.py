@@ -7,7 +7,6 @@ a checkpoint keeps is that number.
 """
 
 import functools
-import io
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from experiments import data, data_source, errors, image_folder
+from experiments import data, data_source, errors, image_folder, images
 
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
@@ -56,10 +55,11 @@ def open_splits(
     Raises:
         RunError: As `data.load`.
     """
+    data.check_num_test(num_test)
     open_parts = (
         _parts_of_folder if name.startswith(image_folder.PREFIX) else _parts_of_tfds
     )
-    train, kept, test, num_classes = open_parts(
+    train, kept, test, names = open_parts(
         name, data_dir, num_train, num_test, validation
     )
     sample = stream(
@@ -75,15 +75,16 @@ def open_splits(
         train=train,
         validation=kept,
         test=test,
-        num_classes=num_classes,
+        num_classes=len(names),
         mean=mean,
         std=std,
         max_value=255,
+        class_names=tuple(names),
     )
 
 
-Parts = tuple[data_source.Source, data_source.Source, data_source.Source, int]
-"""Training, validation and test examples, and how many classes there are."""
+Parts = tuple[data_source.Source, data_source.Source, data_source.Source, Sequence[str]]
+"""Training, validation and test examples, and the names of the classes."""
 
 
 def _parts_of_tfds(
@@ -96,12 +97,15 @@ def _parts_of_tfds(
     opened = data_source.prepare(name, data_dir)
     total = opened.info.splits["train"].num_examples
     kept, taken = data.division(total, validation, num_train)
-    test = f"{data_source.test_split(opened)}[:{num_test or ''}]"
+    test = data_source.test_split(opened)
+    if num_test and num_test < opened.info.splits[test].num_examples:
+        test = f"{test}[:{num_test}]"
+    labelled = functools.partial(data_source.Records, opened, labelled=True)
     return (
-        data_source.source(name, f"train[{kept}:{kept + taken}]", data_dir),
-        data_source.source(name, f"train[:{kept}]", data_dir) if kept else [],
-        data_source.source(name, test, data_dir),
-        data_source.num_classes(opened),
+        labelled(f"train[{kept}:{kept + taken}]"),
+        labelled(f"train[:{kept}]") if kept else [],
+        data_source.Records(opened, test),
+        data_source.class_names(opened),
     )
 
 
@@ -112,9 +116,10 @@ def _parts_of_folder(
     num_test: int | None,
     validation: float,
 ) -> Parts:
-    whole, test = (
-        image_folder.files(name, split, data_dir) for split in ("train", "test")
-    )
+    found = [image_folder.find(name, split, data_dir) for split in ("train", "test")]
+    for split in found:
+        data_source.say(str(split))
+    whole, test = (split.files for split in found)
     order = data.stratified_order(whole.labels, seed=0)
     kept, taken = data.division(len(whole), validation, num_train)
     if num_test:  # files are sorted by class
@@ -123,7 +128,7 @@ def _parts_of_folder(
         whole.take(order[kept : kept + taken]),
         whole.take(order[:kept]),
         test,
-        len(image_folder.classes(name, data_dir)),
+        found[0].classes,
     )
 
 
@@ -201,6 +206,7 @@ def stream(
             f"there are {size} examples, too few for a batch of {batch_size}."
         )
     local = batch_size // count
+    source = _Decoded(source)
     if train:
         # Crops come before the division among processes: they belong to the example's
         # place in the epoch, not to the process.
@@ -238,13 +244,44 @@ def stream(
     return iterable
 
 
+class _Decoded:
+    """A source whose images are arrays; an error names the example."""
+
+    def __init__(self, source: data_source.Source):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> data_source.Example:
+        example = self._source[index]
+        image = _pixels(example["image"], f"of example {index}")
+        return {"image": image, "label": example["label"]}
+
+
+def _pixels(image: Any, what: str) -> np.ndarray:
+    """uint8 [height, width, channels] of an array, a PIL image or an encoded one.
+
+    Text, uint8 [length], stays as it is.
+    """
+    if isinstance(image, bytes | Image.Image):
+        image = images.decode(image, what)
+    image = np.asarray(image)
+    if image.ndim not in (1, 3) or image.dtype != np.uint8:
+        raise errors.RunError(
+            "images must be uint8 [height, width, channels], and text uint8 [length]; "
+            f"got {image.dtype} {list(image.shape)}."
+        )
+    return image
+
+
 def _training_example(
     example: data_source.Example,
     rng: np.random.Generator,
     *,
     image_size: int | None,
 ) -> dict[str, Any]:
-    image = _decode(example["image"])
+    image = example["image"]
     if image_size is not None:
         box = _random_box(rng, height=image.shape[0], width=image.shape[1])
         image = _resize(image, box, (image_size, image_size))
@@ -257,7 +294,7 @@ def _evaluation_example(
     """Example `index`, or the last one with a false mask where there is none."""
     last = len(source) - 1
     example = source[min(index, last)]
-    image = _decode(example["image"])
+    image = example["image"]
     if image_size is not None and image.shape[:2] != (image_size, image_size):
         height, width = image.shape[:2]
         side = _MARGIN * min(height, width)
@@ -265,24 +302,6 @@ def _evaluation_example(
         box = (left, top, left + side, top + side)
         image = _resize(image, box, (image_size, image_size))
     return {"image": image, "label": example["label"], "mask": index <= last}
-
-
-def _decode(image: Any) -> np.ndarray:
-    """uint8 [height, width, channels] of an array, a PIL image or an encoded one.
-
-    Text, uint8 [length], stays as it is.
-    """
-    if isinstance(image, bytes):
-        image = Image.open(io.BytesIO(image))
-    if isinstance(image, Image.Image):
-        image = image.convert("RGB")
-    image = np.asarray(image)
-    if image.ndim not in (1, 3) or image.dtype != np.uint8:
-        raise errors.RunError(
-            "images must be uint8 [height, width, channels], and text uint8 [length]; "
-            f"got {image.dtype} {list(image.shape)}."
-        )
-    return image
 
 
 def _random_box(

@@ -1,7 +1,5 @@
 """What can end a run besides success, and the exit status of each."""
 
-import rich.markup
-
 FAILED = 1
 STOPPED = 75
 """EX_TEMPFAIL of sysexits.h: try again later."""
@@ -20,8 +18,3 @@ class StoppedError(Exception):
 
     `main` exits with status 75; the same command goes on from there.
     """
-
-
-def markup(error: RunError) -> str:
-    """What a program prints of it, for a console of Rich."""
-    return f"[bold red]error:[/] {rich.markup.escape(str(error))}"

@@ -22,10 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 import rich.console
 import rich.table
+import rich.text
 from absl import logging
 
 import adaste_jax
 from adaste_jax import export
+from experiments import console as consoles
 from experiments import deployed, errors, restore
 from experiments.run import Run
 
@@ -154,7 +156,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     ]
     for row in rows:
         table.add_row(
-            row["name"],
+            rich.text.Text(consoles.shown(row["name"], console.encoding)),
             " x ".join(map(str, row.get("shape", ()))),
             f"{row['float32_bytes']:,}",
             f"{row['bytes']:,}",
@@ -175,9 +177,10 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
             f"{path['other_predictions']}",
         )
     console.print(table)
-    console.print(
+    consoles.say(
+        console,
         "difference: the largest of a logit; changed: predictions; to the "
-        "deployed weights in float32"
+        "deployed weights in float32",
     )
 
 
@@ -271,17 +274,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num_test", type=int, default=0, help="test examples to compare; 0 is all"
     )
+    console = consoles.program()
     arguments = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)
-    console = rich.console.Console()
     try:
         report = export_run(**vars(arguments))
     except errors.RunError as error:
-        console.print(errors.markup(error), soft_wrap=True, highlight=False)
+        consoles.say_error(console, error)
         sys.exit(1)
     show(report, console)
     if not restore.saved(arguments.workdir).fixed:
-        console.print("The run is not finished: this is its latest checkpoint.")
+        consoles.say(console, "The run is not finished: this is its latest checkpoint.")
 
 
 if __name__ == "__main__":

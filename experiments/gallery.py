@@ -25,6 +25,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from adaste_jax import estimators, optim
+from experiments import console as consoles
 from experiments import order
 
 DRAWS = 4000
@@ -250,11 +251,12 @@ def main(argv: list[str]) -> None:
     """Draws all of them."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    console = consoles.program()
     folder = pathlib.Path(_OUT.value)
     folder.mkdir(parents=True, exist_ok=True)
     for name, drawn in DRAWN.items():
         drawn(folder / f"{name}.png")
-        print(folder / f"{name}.png")
+        consoles.say(console, str(folder / f"{name}.png"))
 
 
 if __name__ == "__main__":

@@ -9,24 +9,26 @@ or as TinyImageNet comes (http://cs231n.stanford.edu/tiny-imagenet-200.zip):
     NAME/val/images/*.JPEG
     NAME/val/val_annotations.txt   a line each: file, class, and the box, by tabs
 
-What stays in memory is the path and the label of every image, some 150 bytes; an image
-is read and decoded each time it is asked for, in every epoch anew.
+What counts as a class and as an image is said in `listing`, and what becomes of its
+pixels in `images`. What stays in memory is the path and the label of every image, some
+150 bytes; an image is read and decoded each time it is asked for, in every epoch anew.
 """
 
+import collections
+import dataclasses
 import os
 import pathlib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from experiments import errors
+from experiments import data_identity, errors, images, listing
 
 PREFIX = "folder/"
 """Of the names of these data sets; what follows is a folder of the data folder."""
 
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _TEST_FOLDERS = ("test", "val", "validation")
 _ANNOTATIONS = "val_annotations.txt"
 
@@ -38,30 +40,82 @@ class ImageFiles:
         labels: int32 [n].
     """
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int] | np.ndarray):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: Sequence[int] | np.ndarray,
+        *,
+        root: str = "",
+        name: str = "files",
+    ):
         """Reads nothing yet.
 
         Args:
             paths: Files of images.
             labels: Their classes.
+            root: Folder of the data set. Only what follows it in a path counts for
+                the identity.
+            name: Of the data set and the split.
         """
         self._paths = list(paths)
         self.labels = np.asarray(labels, np.int32)
+        self._root, self._name = root, name
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Any:
-        path = self._paths[index]
-        try:
-            with Image.open(path) as image:
-                return {"image": image.convert("RGB"), "label": self.labels[index]}
-        except OSError as error:
-            raise errors.RunError(f"cannot read the image {path}: {error}") from error
+        return {"image": images.read(self._paths[index]), "label": self.labels[index]}
 
     def take(self, chosen: np.ndarray) -> "ImageFiles":
         """Some of them, by their numbers."""
-        return ImageFiles([self._paths[i] for i in chosen], self.labels[chosen])
+        paths = [self._paths[i] for i in chosen]
+        return ImageFiles(paths, self.labels[chosen], root=self._root, name=self._name)
+
+    def identity(self) -> dict[str, Any]:
+        """What tells these files from others; see `data_identity.of_files`."""
+        return data_identity.of_files(
+            self._paths, self.labels, root=self._root, source=self._name
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """What was found in a split of a folder.
+
+    Attributes:
+        name: `folder/NAME` and the folder that was read.
+        files: The images.
+        classes: Names of the classes.
+        skipped: What was passed over: by class, how many by reason. What lies in none
+            of the classes is under "".
+    """
+
+    name: str
+    files: ImageFiles
+    classes: Sequence[str]
+    skipped: Mapping[str, collections.Counter[str]]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images of each class."""
+        numbers = np.bincount(self.files.labels, minlength=len(self.classes))
+        return dict(zip(self.classes, numbers.tolist(), strict=True))
+
+    def __str__(self) -> str:
+        """One line on what was read and what was passed over."""
+        counts = self.counts
+        least, most = min(counts.values()), max(counts.values())
+        each = f"{most}" if least == most else f"{least} to {most}"
+        text = f"{self.name}: {len(self.files)} images, {each} of each class"
+        empty = [name for name, number in counts.items() if not number]
+        if empty:
+            text += f"; none of {_some(empty)}"
+        reasons = sum(self.skipped.values(), start=collections.Counter[str]())
+        if reasons:
+            parts = (f"{number} {reason}" for reason, number in sorted(reasons.items()))
+            text += f"; passed over: {', '.join(parts)}"
+        return text
 
 
 def classes(name: str, data_dir: str | None = None) -> list[str]:
@@ -72,7 +126,8 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
         data_dir: Where the folder NAME lies. Default: $TFDS_DATA_DIR.
 
     Raises:
-        RunError: If there is no such folder, or it has no classes.
+        RunError: If there is no such folder, or it has no classes, or two with names
+            that look alike.
     """
     train = _root(name, data_dir) / "train"
     if not train.is_dir():
@@ -81,9 +136,16 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
             "folder of that name in config.data_dir (or $TFDS_DATA_DIR), with "
             "train/CLASS/ and test/CLASS/ in it, or as TinyImageNet is unpacked."
         )
-    names = sorted(entry.name for entry in os.scandir(train) if entry.is_dir())
+    names = listing.folders(train)
     if not names:
         raise errors.RunError(f"{train} has no folders, which would be the classes.")
+    spellings = collections.Counter(map(_spelt, names))
+    twice = [name for name in names if spellings[_spelt(name)] > 1]
+    if twice:
+        raise errors.RunError(
+            f"{train} has two folders whose names look alike, {twice[0]!a} and "
+            f"{twice[1]!a}: move their images into one."
+        )
     return names
 
 
@@ -97,18 +159,28 @@ def files(name: str, split: str, data_dir: str | None = None) -> ImageFiles:
         data_dir: As in `classes`.
 
     Raises:
-        RunError: If the split is not there, or has no images or unknown classes.
+        RunError: If the split is not there, or has no images or unknown classes, or if
+            a class of `train` has no images.
     """
-    numbers = {name: number for number, name in enumerate(classes(name, data_dir))}
+    return find(name, split, data_dir).files
+
+
+def find(name: str, split: str, data_dir: str | None = None) -> Split:
+    """The images of a split, and what was passed over; arguments as in `files`."""
+    names = classes(name, data_dir)
     root = _root(name, data_dir)
     candidates = [root / part for part in _TEST_FOLDERS if split == "test"]
     candidates += [root / split]
     # The test images of TinyImageNet have no labels: its folder `test` has no classes.
     for folder in candidates:
+        if not folder.is_dir():
+            continue
+        title = f"{name}/{folder.name}"
         if (folder / _ANNOTATIONS).is_file():
-            return _annotated(folder, numbers)
-        if any((folder / known).is_dir() for known in numbers):
-            return _in_classes(folder, numbers)
+            return _annotated(title, folder, names)
+        known = set(map(_spelt, names))
+        if known.intersection(map(_spelt, listing.folders(folder))):
+            return _in_classes(title, folder, names, strict=split == "train")
     raise errors.RunError(
         f"{root} has no split {split!r}: none of "
         f"{', '.join(folder.name for folder in candidates)} has folders of the classes "
@@ -123,46 +195,117 @@ def _root(name: str, data_dir: str | None) -> pathlib.Path:
             f"the data set {name!r} is a folder: say where it lies in config.data_dir, "
             "or in $TFDS_DATA_DIR."
         )
-    return pathlib.Path(folder).expanduser() / name.removeprefix(PREFIX)
+    below = pathlib.PurePath(name.removeprefix(PREFIX))
+    if below.is_absolute() or ".." in below.parts or not below.parts:
+        raise errors.RunError(
+            f"{name!r} must name a folder within the data folder {folder}: give "
+            f'"{PREFIX}NAME", and the folder that holds NAME as config.data_dir.'
+        )
+    return pathlib.Path(os.path.expanduser(folder)) / below
 
 
-def _in_classes(folder: pathlib.Path, numbers: Mapping[str, int]) -> ImageFiles:
-    """A folder for each class, however deep the images lie in it."""
-    unknown = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and entry.name not in numbers
-    )
+def _spelt(name: str) -> str:
+    """One spelling of a name: systems write the same letters in several ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _some(names: Sequence[str]) -> str:
+    """At most five of them."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def _in_classes(
+    title: str, folder: pathlib.Path, names: Sequence[str], *, strict: bool
+) -> Split:
+    """A folder for each class, however deep the images lie in it.
+
+    Args:
+        title: Name of the data set and the split.
+        folder: The split.
+        names: Classes of `train`.
+        strict: Whether each of them must have images.
+    """
+    numbers = {_spelt(name): number for number, name in enumerate(names)}
+    places: dict[int, list[str]] = {number: [] for number in numbers.values()}
+    unknown = []
+    for place in listing.folders(folder):
+        if _spelt(place) in numbers:
+            places[numbers[_spelt(place)]].append(place)
+        else:
+            unknown.append(place)
     if unknown:
         raise errors.RunError(
-            f"{folder} has classes that train has not: {', '.join(unknown[:5])}."
+            f"{folder} has classes that train has not: {_some(unknown)}."
         )
-    paths, labels = [], []
-    for name, number in numbers.items():
-        found = sorted(
-            os.path.join(place, file)
-            for place, _, names in os.walk(folder / name)
-            for file in names
-            if file.lower().endswith(_SUFFIXES)
-        )
-        paths += found
-        labels += [number] * len(found)
+    paths: list[str] = []
+    labels: list[int] = []
+    skipped = {"": collections.Counter[str]()}
+    beside = listing.images(folder, deep=False)
+    skipped[""] = beside.skipped
+    if beside.paths:
+        skipped[""]["images in no class"] += len(beside.paths)
+    for number, name in enumerate(names):
+        skipped[name] = collections.Counter()
+        for place in places[number]:
+            found = listing.images(folder / place)
+            paths += found.paths
+            labels += [number] * len(found.paths)
+            skipped[name] += found.skipped
     if not paths:
         raise errors.RunError(
-            f"{folder} holds no images ({', '.join(_SUFFIXES)}) in its classes."
+            f"{folder} holds no images ({', '.join(listing.SUFFIXES)}) in its classes."
         )
-    return ImageFiles(paths, labels)
+    empty = sorted(set(range(len(names))) - set(labels))
+    if empty and strict:
+        first = names[empty[0]]
+        instead = ", ".join(
+            f"{number} {reason}" for reason, number in sorted(skipped[first].items())
+        )
+        raise errors.RunError(
+            f"{folder} has classes without images: "
+            f"{_some([names[number] for number in empty])}. In {first} there are "
+            f"{instead or 'no files'}. Add images ({', '.join(listing.SUFFIXES)}), or "
+            "delete the folders."
+        )
+    images_of = ImageFiles(paths, labels, root=str(folder), name=title)
+    return Split(title, images_of, names, skipped)
 
 
-def _annotated(folder: pathlib.Path, numbers: Mapping[str, int]) -> ImageFiles:
+def _annotated(title: str, folder: pathlib.Path, names: Sequence[str]) -> Split:
     """The validation images of TinyImageNet."""
-    paths, labels = [], []
-    for line in (folder / _ANNOTATIONS).read_text("utf-8").splitlines():
-        file, label = line.split("\t")[:2]
-        if label not in numbers:
+    file = folder / _ANNOTATIONS
+    numbers = {_spelt(name): number for number, name in enumerate(names)}
+    lines: dict[str, int] = {}
+    labels = []
+    # A byte that is no UTF-8 becomes what it would be in the name of a file.
+    text = file.read_text("utf-8-sig", errors="surrogateescape")
+    for line_number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"line {line_number} of {file}"
+        image, *rest = (field.strip() for field in line.split("\t"))
+        if not image or not rest:
             raise errors.RunError(
-                f"{folder / _ANNOTATIONS} has a class that train has not: {label}."
+                f"{where} must be the name of a file, a tab and a class: {line!r}."
             )
-        paths.append(os.path.join(folder, "images", file))
-        labels.append(numbers[label])
-    return ImageFiles(paths, labels)
+        if _spelt(rest[0]) not in numbers:
+            raise errors.RunError(f"{where} has a class that train has not: {rest[0]}.")
+        path = os.path.join(folder, "images", image)
+        if path in lines:
+            raise errors.RunError(
+                f"{where} names {image} again, after line {lines[path]}: delete one."
+            )
+        if "\0" in path or not os.path.isfile(path):
+            raise errors.RunError(
+                f"{where} names {image}, but there is no file {path}."
+            )
+        lines[path] = line_number
+        labels.append(numbers[_spelt(rest[0])])
+    if not labels:
+        raise errors.RunError(f"{file} names no images.")
+    found = listing.images(folder / "images")
+    unnamed = len(set(found.paths) - set(lines))
+    if unnamed:
+        found.skipped[f"images that are not in {_ANNOTATIONS}"] += unnamed
+    images_of = ImageFiles(list(lines), labels, root=str(folder), name=title)
+    return Split(title, images_of, names, {"": found.skipped})

@@ -27,6 +27,7 @@ from experiments import (
     tally,
     workdir,
 )
+from experiments import console as consoles
 from experiments.run import Run
 
 
@@ -52,9 +53,9 @@ def train_and_evaluate(
         RunError: If the run cannot start or go on; the message says why.
         StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
     """
-    console = console or progress.console()
+    console = console or consoles.create()
     if not processes.is_primary():
-        console = rich.console.Console(quiet=True)
+        console = consoles.create(quiet=True)
     processes.agree_on(
         "the config",
         {**identity.computed(config), "versions": _versions()},
@@ -96,7 +97,7 @@ def _prepare(
     result = workdir.finished(path)
     if result is not None:
         text = f"{workdir.absolute(path)} holds a finished run; nothing to do."
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        consoles.say(console, text)
         return result
     recorded = workdir.origin(path) or {}
     begun = checkpoints.exist(workdir.absolute(path) / workdir.CHECKPOINTS)
@@ -122,7 +123,7 @@ def _prepare(
         messages = folder.settle_origin(origin, begun=begun)
     assert folder is not None
     for message in messages:
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        consoles.say(console, message)
     return _Prepared(run, state, folder)
 
 
@@ -186,11 +187,10 @@ def _write_report(
         text = report.page([records.read(folder.path, result=result)])
         folder.write("report.html", text)
     except Exception as error:
-        console.print(
+        consoles.say(
+            console,
             f"could not write report.html: {error!r}. The run is whole; "
             "`python -m experiments.report` writes it anew.",
-            highlight=False,
-            markup=False,
         )
 
 
@@ -222,10 +222,10 @@ def _train(
         to_report, speed = record.get("to_report", False), record.get("speed")
         saved = int(state.step)
         for message in [*messages, f"resuming at step {saved}"]:
-            console.print(message, markup=False, highlight=False, soft_wrap=True)
+            consoles.say(console, message)
     step = int(state.step)
     for message in folder.rewind(saved, to_report=to_report):
-        console.print(message, markup=False, highlight=False, soft_wrap=True)
+        consoles.say(console, message)
     log = progress.Log(
         folder,
         console,

@@ -17,11 +17,11 @@ import traceback
 from typing import NoReturn
 
 import jax
-import rich.console
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import command_line, errors, loop, processes
+from experiments import console as consoles
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.ERROR)
-    console = rich.console.Console()
+    console = consoles.program()
     last_words = processes.LastWords()
     try:
         processes.initialize(
@@ -67,10 +67,10 @@ def main(argv: list[str]) -> None:
         result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value, console=console)
     except errors.StoppedError as stopped:
         if processes.is_primary():
-            console.print(str(stopped), soft_wrap=True, highlight=False)
+            consoles.say(console, str(stopped))
         sys.exit(errors.STOPPED)
     except errors.RunError as error:
-        console.print(errors.markup(error), soft_wrap=True, highlight=False)
+        consoles.say_error(console, error)
         last_words.withdraw()
         _leave(errors.FAILED)
     except Exception as error:
@@ -79,23 +79,22 @@ def main(argv: list[str]) -> None:
         traceback.print_exc()
         last_words.withdraw()
         if isinstance(error, jax.errors.JaxRuntimeError):
-            console.print(
-                f"[bold red]error:[/] process {jax.process_index()} has lost the "
+            consoles.say_error(
+                console,
+                f"process {jax.process_index()} has lost the "
                 "others: one has probably died; see its log. The same command, in all "
                 "processes, goes on from the latest checkpoint.",
-                soft_wrap=True,
-                highlight=False,
             )
             os._exit(errors.FAILED)  # JAX would wait for the others, and abort
         _leave(errors.FAILED)
     finally:
         last_words.withdraw()
     if processes.is_primary():
-        console.print(
+        consoles.say(
+            console,
             f"test accuracy {100 * result['test_accuracy']:.2f} %  "
             f"({result['one_bit_parameters']:,} weights of one bit)\n"
             f"results in {_WORKDIR.value}",
-            highlight=False,
         )
 
 

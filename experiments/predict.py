@@ -18,9 +18,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import rich.console
 
 from adaste_jax import export
+from experiments import console as consoles
 from experiments import data_source, deployed, errors
 
 
@@ -131,17 +131,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--num_test", type=int, default=0, help="test images to evaluate; 0 is all"
     )
+    console = consoles.program()
     arguments = vars(parser.parse_args(argv))
-    console = rich.console.Console()
     try:
         found = evaluate(arguments.pop("model"), **arguments)
     except errors.RunError as error:
-        console.print(errors.markup(error), soft_wrap=True, highlight=False)
+        consoles.say_error(console, error)
         sys.exit(1)
-    console.print(
+    consoles.say(
+        console,
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "
         f"({found['count']:,} examples)",
-        highlight=False,
     )
 
 

@@ -5,17 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich.console
-import rich.progress
 
+from experiments import console as consoles
 from experiments import workdir
 
-
-def console() -> rich.console.Console:
-    """Standard output; plain lines in a notebook, where a bar would need ipywidgets."""
-    found = rich.console.Console()
-    if not found.is_jupyter:
-        return found
-    return rich.console.Console(force_jupyter=False, force_terminal=False, width=110)
+console = consoles.create
+"""The console of a run: standard output, or plain lines in a notebook."""
 
 
 class Clock:
@@ -82,14 +77,7 @@ class Log:
         self._console = console
         self._writer = _summary_writer(folder) if tensorboard else None
         self._shown = 0.0
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.MofNCompleteColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
-            console=console,
-        )
+        self._bar = consoles.bar(console)
         self._task = self._bar.add_task("training", total=num_steps, completed=step)
 
     def __enter__(self) -> "Log":
@@ -137,7 +125,7 @@ class Log:
 
     def line(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        consoles.say(self._console, text)
 
 
 def _summary_writer(folder: workdir.Workdir) -> Any:

@@ -15,9 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import rich.console
-
 from experiments import charts, errors, layers, records, small_files
+from experiments import console as consoles
 from experiments import report_tables as tables
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
@@ -283,6 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", help="file to write; default: report.html in the one workdir"
     )
+    console = consoles.program()
     arguments = parser.parse_args(argv)
     folders = [
         folder
@@ -290,7 +290,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder in ([given] if os.path.exists(given) else given.split(","))
         if folder
     ]
-    console = rich.console.Console()
     try:
         if arguments.out is None and len(folders) > 1:
             raise errors.RunError("say where the page of several runs goes: --out.")
@@ -302,9 +301,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         except OSError as error:
             raise errors.RunError(f"cannot write {out}: {error}.") from error
     except errors.RunError as error:
-        console.print(f"[bold red]error:[/] {error}", soft_wrap=True, highlight=False)
+        consoles.say_error(console, error)
         sys.exit(1)
-    console.print(f"wrote {out}", soft_wrap=True, highlight=False)
+    consoles.say(console, f"wrote {out}")
 
 
 if __name__ == "__main__":

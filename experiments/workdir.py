@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from experiments import errors, identity, small_files
+from experiments import data_identity, errors, identity, small_files
 
 LOCK = ".lock"
 
@@ -234,18 +234,20 @@ class Workdir:
                 "this run was begun by a version that did not record its data: from "
                 f"now on {ORIGIN} does."
             ]
-        names = ("data", "teacher") if begun else ("data", "teacher", "init_from")
-        there, here = (
-            {name: tree[name] for name in names if tree.get(name) is not None}
-            for tree in (recorded, found)
-        )
-        changes = identity.different(there, here)
+        changes = data_identity.differences(recorded["data"], found["data"])
+        for name in ("teacher",) if begun else ("teacher", "init_from"):
+            there, here = (tree.get(name) or {} for tree in (recorded, found))
+            if there != here:
+                words = [
+                    f"step {one['step']}" if one else "none" for one in (there, here)
+                ]
+                changes.append(f"{name}: {words[0]} then, {words[1]} now, other bits")
         if changes:
+            listing = "".join(f"  {line}\n" for line in changes)
             raise errors.RunError(
-                f"the run in {self.path} began with other data or networks:\n"
-                f"{identity.listing(changes)}\n"
-                "The rest of the run would differ from its beginning. Put them back as "
-                "they were, or take another --workdir."
+                f"the run in {self.path} began with other data or networks:\n{listing}"
+                "The rest of it would not fit its beginning. Put them back as they "
+                "were, or take another --workdir."
             )
         return []
 
@@ -311,7 +313,7 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     Raises:
         RunError: If the file is damaged.
     """
-    return _read(absolute(path), ORIGIN)
+    return _read(absolute(path), ORIGIN, data=dict)
 
 
 def read_lines(file: pathlib.Path) -> small_files.Lines:

@@ -1,0 +1,112 @@
+r"""The one way to a terminal: text is shown as it is, on every terminal.
+
+Rich takes `[...]` in a string for a style, and a terminal that knows ASCII only ends a
+program with an error at the first other letter. Paths, names of layers and messages of
+other packages hold both. So consoles are made here alone: they read no markup, and a
+letter that cannot be shown is written as an escape, `\xe9`.
+"""
+
+import sys
+from typing import IO, Any
+
+import rich.console
+import rich.progress
+import rich.text
+
+ESCAPES = "backslashreplace"
+_NOTEBOOK = {"force_jupyter": False, "force_terminal": False, "width": 110}
+
+
+class _Stream:
+    """A stream that writes what it cannot show as escapes."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Writes the text, or what can be shown of it."""
+        return self._stream.write(shown(text, getattr(self._stream, "encoding", None)))
+
+
+class _Console(rich.console.Console):
+    """A console whose stream takes every text."""
+
+    @property
+    def file(self) -> IO[str]:
+        """Where it writes, at this moment."""
+        file: Any = _Stream(super().file)
+        return file
+
+    @file.setter
+    def file(self, new: IO[str]) -> None:
+        self._file = new
+
+
+def create(**options: Any) -> rich.console.Console:
+    """A console that reads no markup and colours no words by itself.
+
+    In a notebook, where a bar would need ipywidgets, it prints plain lines.
+
+    Args:
+        **options: Of `rich.console.Console`: `stderr`, `quiet`, `file`, `width`.
+    """
+    options = {"markup": False, "highlight": False, "emoji": False, **options}
+    console = _Console(**options)
+    return _Console(**{**options, **_NOTEBOOK}) if console.is_jupyter else console
+
+
+def program() -> rich.console.Console:
+    """Standard output, for a program that begins.
+
+    What it prints without this console, tracebacks too, ends in no error either.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors=ESCAPES)
+    return create()
+
+
+def say(console: rich.console.Console, text: str) -> None:
+    """Prints a message as it is, on any console, a long line in one piece."""
+    _print(console, rich.text.Text(shown(text, console.encoding)))
+
+
+def say_error(console: rich.console.Console, error: BaseException | str) -> None:
+    """Prints the message of an error after the word "error:"."""
+    message = shown(str(error), console.encoding)
+    _print(console, rich.text.Text.assemble(("error:", "bold red"), " ", message))
+
+
+def shown(text: str, encoding: str | None) -> str:
+    """The text, with escapes for what an encoding has no letter for.
+
+    Args:
+        text: Any text, also with bytes of a file name that are no letters.
+        encoding: Of the terminal. Default: UTF-8.
+    """
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, ESCAPES).decode(encoding)
+
+
+def bar(console: rich.console.Console, unit: str = "") -> rich.progress.Progress:
+    """A progress bar: description, bar, how much of how much, and the time left.
+
+    Args:
+        console: Where it is shown.
+        unit: What is counted.
+    """
+    return rich.progress.Progress(
+        rich.progress.TextColumn("{task.description}", markup=False),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TextColumn(f"{unit}, left" if unit else "left", markup=False),
+        rich.progress.TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _print(console: rich.console.Console, text: rich.text.Text) -> None:
+    console.print(text, soft_wrap=True)

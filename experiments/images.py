@@ -1,0 +1,121 @@
+"""The one decoder: from a file, from bytes or from a PIL image to 8 bits a channel.
+
+Whatever Pillow raises becomes a `RunError` that says which image it was. The picture is
+turned as its EXIF orientation says. Of an animation the first frame is taken, and
+transparency is dropped: a pixel keeps the colour that the file gives it. Grey values of
+16 bits are divided by 257, so that 65,535 becomes 255; colours of 16 bits keep their
+upper 8. Whole numbers of 32 bits and floats have no known range and are refused.
+"""
+
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from experiments import errors
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+"""Pillow's name of an image with so many channels of 8 bits."""
+
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DEEP_FORMATS = ("PNG", "PPM")
+"""What Pillow reads as mode "I" of these formats lies in 0 ... 65535."""
+
+
+def read(path: str, mode: str = "RGB") -> Image.Image:
+    """The image of a file.
+
+    Args:
+        path: Of a regular file; a FIFO or a device is not opened.
+        mode: Mode of the result: a value of `MODES`.
+
+    Raises:
+        RunError: If it cannot be read, or cannot be held in 8 bits. It names the file.
+    """
+    with named(path):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("it is not a regular file")
+        with Image.open(path) as image:
+            return _eight_bits(image, mode)
+
+
+def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Image:
+    """The image in bytes, or one of Pillow in any mode.
+
+    Args:
+        image: A whole file as bytes, or an image.
+        what: What the error calls it: "example 7 of cifar10".
+        mode: As in `read`.
+
+    Raises:
+        RunError: If it cannot be read, or cannot be held in 8 bits.
+    """
+    with named(what):
+        if isinstance(image, Image.Image):
+            return _eight_bits(image, mode)
+        with Image.open(io.BytesIO(image)) as opened:
+            return _eight_bits(opened, mode)
+
+
+@contextlib.contextmanager
+def named(what: str) -> Iterator[None]:
+    """Turns every error within into a `RunError` that names the image.
+
+    Damage can show as almost any error: OSError, SyntaxError, ValueError, struct.error,
+    a decompression bomb, MemoryError.
+    """
+    try:
+        yield
+    except errors.RunError:
+        raise
+    except Exception as error:
+        reason = str(error) or "no reason given"
+        if not isinstance(error, OSError):
+            reason = f"{type(error).__name__}: {reason}"
+        raise errors.RunError(f"cannot read the image {what}: {reason}") from error
+
+
+def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    """The image upright, in a mode of 8 bits a channel."""
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and image.width * image.height > most:
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels, more than {most}; make it "
+            "smaller"
+        )
+    image.load()
+    turn = _TURNS.get(_orientation(image))
+    deep = image.mode == "I" and image.format in _DEEP_FORMATS
+    if deep or image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"its pixels are {np.asarray(image).dtype}, of no known range; save it "
+            "with 8 or 16 bits a channel"
+        )
+    elif image.mode in ("P", "PA"):
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparency
+    image = image.convert(mode)
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How the camera was held; 1, upright, where the file does not say."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data are no reason to refuse the pixels
+        return 1

@@ -1,0 +1,135 @@
+"""The one lister of folders of images: what counts as a class, and what as an image.
+
+Hidden names are passed over, and so is what systems leave behind (`__MACOSX`). Links
+are followed, but no folder is entered twice. Only regular files count: a FIFO, a socket
+or a device is never opened. What is passed over is counted, by its reason.
+"""
+
+import collections
+import os
+import stat
+from typing import NamedTuple
+
+from experiments import errors
+
+SUFFIXES = (
+    *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
+    *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+"""Of files of images, in lower case."""
+
+_JUNK = {
+    *("__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found"),
+    *("system volume information", "thumbs.db", "desktop.ini"),
+}
+HIDDEN = "hidden"
+LEADS_BACK = "links to a folder that was read already"
+NOT_REGULAR = "not regular files"
+
+
+class Found(NamedTuple):
+    """What lies in a folder.
+
+    Attributes:
+        paths: Images, sorted.
+        skipped: How many other things, by their reason; a suffix is a reason.
+    """
+
+    paths: list[str]
+    skipped: collections.Counter[str]
+
+
+def hidden(name: str) -> bool:
+    """Whether a name is passed over, of a file or of a folder."""
+    return name.startswith(".") or name.lower() in _JUNK
+
+
+def folders(path: str | os.PathLike[str]) -> list[str]:
+    """Names of the folders in a folder, sorted; those a link leads to among them.
+
+    Raises:
+        RunError: If it cannot be read, or a link in it leads nowhere.
+    """
+    return sorted(entry.name for entry in _entries(path) if _kind(entry) == "folder")
+
+
+def images(path: str | os.PathLike[str], *, deep: bool = True) -> Found:
+    """The images in a folder.
+
+    Args:
+        path: The folder.
+        deep: Whether to look into the folders in it, however deep.
+
+    Raises:
+        RunError: If something cannot be read, or a link leads nowhere.
+    """
+    found = Found([], collections.Counter())
+    start = os.fspath(path)
+    seen: set[str] = set()
+    places, links = [start], list[str]()
+    while places or links:
+        # Links last: a folder is found under its own name where it has one.
+        place = places.pop() if places else links.pop(0)
+        real = os.path.realpath(place)
+        if real in seen or _holds(real, start) or _holds(real, os.path.dirname(place)):
+            found.skipped[LEADS_BACK] += 1
+            continue
+        seen.add(real)
+        for entry in _entries(place, found.skipped):
+            kind = _kind(entry)
+            if kind == "folder":
+                if deep:
+                    (links if entry.is_symlink() else places).append(entry.path)
+            elif kind == "other":
+                found.skipped[NOT_REGULAR] += 1
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.paths.append(entry.path)
+            else:
+                suffix = os.path.splitext(entry.name)[1].lower()
+                found.skipped[suffix or "without a suffix"] += 1
+        links.sort()
+    found.paths.sort()
+    return found
+
+
+def _holds(real: str, place: str) -> bool:
+    """Whether a folder, by its real path, is one of those that `place` lies in."""
+    return os.path.realpath(place).startswith(os.path.join(real, ""))
+
+
+def _entries(
+    path: str | os.PathLike[str], skipped: collections.Counter[str] | None = None
+) -> list[os.DirEntry[str]]:
+    """What a folder holds, without what is hidden."""
+    try:
+        with os.scandir(path) as entries:
+            everything = list(entries)
+    except OSError as error:
+        raise errors.RunError(f"cannot read the folder {path}: {error}") from error
+    shown = [entry for entry in everything if not hidden(entry.name)]
+    if skipped is not None and len(shown) < len(everything):
+        skipped[HIDDEN] += len(everything) - len(shown)
+    return shown
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """One of "folder", "file", "other".
+
+    Raises:
+        RunError: If it is a link that leads nowhere, or to itself: what it stood for
+            would be missing without a word.
+    """
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        if entry.is_symlink():
+            is_other = not stat.S_ISREG(os.stat(entry.path).st_mode)
+            return "other" if is_other else "file"
+        return "other"
+    except OSError as error:
+        raise errors.RunError(
+            f"cannot follow {entry.path} ({error.strerror}): mend the link, or delete "
+            "it."
+        ) from error
