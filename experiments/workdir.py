@@ -167,10 +167,10 @@ class Workdir:
         return read_lines(self.path / file).records
 
     def rewind(self, step: int, *, to_report: bool = False) -> list[str]:
-        """Drops the metrics that a run resumed at `step` will write again.
+        """Begins the files of lines, or drops what a run resumed at `step` writes again.
 
-        They are those after the step, and those of the test, which comes last of all.
-        Lines that cannot be read are moved to a file of their own.
+        Dropped are those after the step, and those of the test, which comes last of
+        all. Lines that cannot be read are moved to a file of their own.
 
         Args:
             step: Of the checkpoint; -1 drops everything.
@@ -183,7 +183,7 @@ class Workdir:
         last = step - 1 if to_report else step
         messages = []
         for file in (METRICS, LAYERS):
-            if not self.writes or not (self.path / file).exists():
+            if not self.writes:
                 continue
             lines = read_lines(self.path / file)
             kept = [
