@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
-from experiments import errors, processes
+from experiments import errors, plain_path, processes
 
 
 class Checkpoints:
@@ -41,8 +41,9 @@ class Checkpoints:
         with self._writing("open them"):
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True)
+            path, self._forget_path = plain_path.of(folder)
             self._manager = ocp.CheckpointManager(
-                folder,
+                path,
                 options=ocp.CheckpointManagerOptions(
                     # Keeps the metrics; which checkpoints stay, the policy says.
                     best_fn=_accuracy,
@@ -189,6 +190,7 @@ class Checkpoints:
         finally:
             with self._writing("write the latest"):
                 self._manager.close()
+            self._forget_path()
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
