@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from adaste_jax import metrics
-from experiments import errors, processes, small_files
+from experiments import errors, plain_path, processes, small_files
 
 
 class Checkpoints:
@@ -42,8 +42,9 @@ class Checkpoints:
         with self._writing("open them"):
             if not read_only:
                 folder.mkdir(parents=True, exist_ok=True)
+            path, self._forget_path = plain_path.of(folder)
             self._manager = ocp.CheckpointManager(
-                folder,
+                path,
                 options=ocp.CheckpointManagerOptions(
                     # Writes `metrics`, for people who look into a checkpoint; nothing
                     # reads it, and a damaged one is of no consequence.
@@ -231,6 +232,7 @@ class Checkpoints:
         finally:
             with self._writing("write the latest"):
                 self._manager.close()
+            self._forget_path()
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:

@@ -47,6 +47,12 @@ _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "others end.",
     lower_bound=1,
 )
+_JOIN_TIMEOUT = flags.DEFINE_integer(
+    "join_timeout",
+    processes.JOIN_TIMEOUT,
+    "Seconds to wait at the start for processes that have not come yet.",
+    lower_bound=1,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -57,11 +63,13 @@ def main(argv: list[str]) -> None:
     console = consoles.program()
     last_words = processes.LastWords()
     try:
+        last_words.prepare_to_join(_NUM_PROCESSES.value, _JOIN_TIMEOUT.value)
         processes.initialize(
             _COORDINATOR.value,
             _NUM_PROCESSES.value,
             _PROCESS_ID.value,
             heartbeat_timeout=_HEARTBEAT_TIMEOUT.value,
+            join_timeout=_JOIN_TIMEOUT.value,
         )
         last_words.prepare()
         result = loop.train_and_evaluate(_CONFIG.value, _WORKDIR.value, console=console)

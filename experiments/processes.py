@@ -20,6 +20,9 @@ from experiments import errors, identity
 HEARTBEAT_TIMEOUT = 60
 """Seconds without a sign of life after which a process counts as dead."""
 
+JOIN_TIMEOUT = 300
+"""Seconds that a process waits for the others when it starts."""
+
 _T = TypeVar("_T")
 
 
@@ -29,6 +32,7 @@ def initialize(
     process_id: int | None = None,
     *,
     heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
+    join_timeout: int = JOIN_TIMEOUT,
 ) -> None:
     """Joins the other processes; to be called before anything touches a device.
 
@@ -40,6 +44,7 @@ def initialize(
         num_processes: How many there are; 1 alone looks for no others.
         process_id: Number of this one, from 0.
         heartbeat_timeout: See `HEARTBEAT_TIMEOUT`.
+        join_timeout: See `JOIN_TIMEOUT`. When it is over JAX ends the process.
 
     Raises:
         RunError: If some arguments are missing, or the others cannot be reached.
@@ -59,6 +64,7 @@ def initialize(
             num_processes,
             process_id,
             cluster_detection_method="deactivate" if explicit else None,
+            initialization_timeout=join_timeout,
             heartbeat_timeout_seconds=heartbeat_timeout,
             shutdown_timeout_seconds=heartbeat_timeout,
         )
@@ -88,16 +94,31 @@ class LastWords:
         """Prepares nothing yet."""
         self._child: subprocess.Popen[str] | None = None
 
+    def prepare_to_join(self, count: int | None, seconds: int) -> None:
+        """To be called before `initialize`.
+
+        Args:
+            count: How many processes there are to be, as far as is known.
+            seconds: How long JAX waits for them.
+        """
+        if count is not None and count > 1:
+            self._prepare(
+                f"error: the {count} processes have not met within {seconds} seconds: "
+                "one is missing, or cannot reach --coordinator. Start all of them again."
+            )
+
     def prepare(self) -> None:
         """To be called when the processes have met; with one process does nothing."""
-        if not several():
-            return
-        text = (
-            f"error: process {jax.process_index()} of {jax.process_count()} has been "
-            "ended from outside: by JAX, because another process is gone, or by a "
-            "signal. The same command, in all processes, goes on from the latest "
-            "checkpoint."
-        )
+        self.withdraw()
+        if several():
+            self._prepare(
+                f"error: process {jax.process_index()} of {jax.process_count()} has "
+                "been ended from outside: by JAX, because another process is gone, or "
+                "by a signal. The same command, in all processes, goes on from the "
+                "latest checkpoint."
+            )
+
+    def _prepare(self, text: str) -> None:
         self._child = subprocess.Popen(
             [sys.executable, "-S", "-c", self._PROGRAM, text],
             stdin=subprocess.PIPE,

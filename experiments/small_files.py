@@ -36,10 +36,12 @@ class Lines(NamedTuple):
 def write(path: str | os.PathLike[str], text: str) -> None:
     """Replaces a file as a whole, or leaves it as it was.
 
+    Bytes of file names that are no letters are written as escapes.
+
     Raises:
         OSError: If it cannot be written.
     """
-    export.write_file(path, text.encode("utf-8"))
+    export.write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
