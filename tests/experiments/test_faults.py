@@ -1,17 +1,29 @@
 """What stops a run, where it stands then, and that it goes on with the same bits."""
 
+import dataclasses
 import functools
+import io
 import os
 import re
 import signal
 import subprocess
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import errors, stopping
+from experiments import (
+    checkpoints,
+    data,
+    errors,
+    loop,
+    progress,
+    run,
+    stopping,
+    workdir,
+)
 from experiments.run import Run
 from tests.experiments import disks, test_loop
 
@@ -208,6 +220,168 @@ def test_a_damaged_latest_checkpoint_costs_an_epoch_and_no_bit(
     assert (path / "damaged_checkpoints" / "18").is_dir()
     config = test_loop.small_config(num_epochs=4)
     test_loop.assert_bit_identical(whole(), path, config)
+
+
+def spoil_update(patch, step):
+    """The update of that step gives NaN, its loss does not show it."""
+
+    def wrap(compiled):
+        def call(state, batch, resident):
+            before = int(state.step)
+            state, report = compiled(state, batch, resident)
+            if before == step:
+                state = dataclasses.replace(
+                    state, params=jax.tree.map(lambda leaf: leaf / 0, state.params)
+                )
+            return state, report
+
+        return call
+
+    test_loop.wrap_train_step(patch, wrap)
+
+
+@pytest.mark.parametrize("step", [17, 23], ids=["end of an epoch", "last of all"])
+def test_a_state_that_is_not_finite_is_never_saved_and_the_run_can_go_back(
+    tmp_path, monkeypatch, whole, step
+):
+    path = tmp_path / "run"
+    expected = rf"state of step {step + 1} .*params/Dense_0/kernel.*step {step - 5};"
+    with monkeypatch.context() as patch:
+        spoil_update(patch, step)
+        with pytest.raises(errors.RunError, match=expected):
+            test_loop.run_once(path, num_epochs=4)
+    assert not (path / "result.json").exists()
+    test_loop.run_once(path, num_epochs=4)
+    config = test_loop.small_config(num_epochs=4)
+    test_loop.assert_bit_identical(whole(), path, config)
+
+
+def test_a_checkpoint_that_an_older_version_saved_with_nan_is_passed_over(
+    tmp_path, monkeypatch, whole
+):
+    path = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "nonfinite", lambda arrays: "")
+        spoil_update(patch, 11)
+        with pytest.raises(errors.RunError, match="loss is not finite at step 12"):
+            test_loop.run_once(path, num_epochs=4)
+    log = io.StringIO()
+    config = test_loop.small_config(num_epochs=4)
+    loop.train_and_evaluate(config, path, console=test_loop.printing(log))
+    assert "checkpoint 12 cannot be read and was moved" in log.getvalue()
+    assert "not finite" in log.getvalue()
+    test_loop.assert_bit_identical(whole(), path, config)
+
+
+@pytest.mark.parametrize(
+    ("split", "count", "saved"),
+    [("validation", 2, 12), ("test", 1, 24)],
+    ids=["of an epoch", "of the test"],
+)
+def test_a_signal_during_an_evaluation_ends_it_and_no_bit_is_lost(
+    tmp_path, monkeypatch, whole, split, count, saved
+):
+    path = tmp_path / "run"
+    plain, calls = Run.evaluate, []
+
+    def evaluate(self, state, name):
+        if name == split:
+            calls.append(name)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the evaluation goes on")
+        return plain(self, state, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", evaluate)
+        with pytest.raises(errors.StoppedError, match=f"SIGTERM at step {saved} of 24"):
+            test_loop.run_once(path, num_epochs=4)
+    assert (path / "checkpoints" / str(saved)).is_dir()
+    test_loop.run_once(path, num_epochs=4)
+    config = test_loop.small_config(num_epochs=4)
+    test_loop.assert_bit_identical(whole(), path, config)
+
+
+def test_a_kill_between_save_and_report_loses_no_line(tmp_path, monkeypatch, whole):
+    path = tmp_path / "run"
+    plain, calls = progress.Log.write_layers, []
+
+    def write_layers(self, records):
+        calls.append(records)
+        if len(calls) == 3:  # of the start and of epoch 1 they are written
+            raise KeyboardInterrupt
+        plain(self, records)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Log, "write_layers", write_layers)
+        with pytest.raises(KeyboardInterrupt):
+            test_loop.run_once(path, num_epochs=4)
+    assert [record["step"] for record in test_loop.records(path, "train")] == [6, 12]
+    test_loop.run_once(path, num_epochs=4)
+    config = test_loop.small_config(num_epochs=4)
+    test_loop.assert_bit_identical(whole(), path, config)
+
+
+def test_a_signal_while_the_data_are_read_stops_at_once(tmp_path, monkeypatch):
+    def load(config):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it goes on reading")
+
+    monkeypatch.setattr(run, "load", load)
+    with pytest.raises(errors.StoppedError, match="SIGTERM before training began"):
+        test_loop.run_once(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_without_a_finite_test_loss_has_no_result(tmp_path, monkeypatch):
+    plain = Run.evaluate
+
+    def evaluate(self, state, split):
+        found = plain(self, state, split)
+        return {**found, "loss": np.inf} if split == "test" else found
+
+    monkeypatch.setattr(Run, "evaluate", evaluate)
+    with pytest.raises(errors.RunError, match=r"the test loss .* is inf"):
+        test_loop.run_once(tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
+    path = tmp_path / "run"
+    test_loop.break_off(monkeypatch, path, at=10, num_epochs=4)
+    plain = run.load
+
+    def load(config):
+        splits = plain(config)
+        images = splits.train.images.copy()
+        images[3, 2, 2] ^= 1
+        train = data.Arrays(images, splits.train.labels)
+        return dataclasses.replace(splits, train=train)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "load", load)
+        with pytest.raises(errors.RunError, match="400 examples then and now, but"):
+            test_loop.run_once(path, num_epochs=4)
+    test_loop.run_once(path, num_epochs=4)
+
+
+def test_init_from_an_unfinished_run_is_the_same_after_a_restart(tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    fields = {"num_epochs": 4, "keep_checkpoints": 2, "init_from": str(source)}
+    test_loop.break_off(monkeypatch, source, at=7, num_epochs=4)
+    test_loop.run_once(tmp_path / "at once", **fields)
+    test_loop.break_off(monkeypatch, tmp_path / "run", at=3, **fields)
+    test_loop.break_off(monkeypatch, source, at=13, num_epochs=4)
+    test_loop.run_once(tmp_path / "run", **fields)
+    config = test_loop.small_config(**fields)
+    test_loop.assert_bit_identical(tmp_path / "at once", tmp_path / "run", config)
+    origin = workdir.origin(tmp_path / "run")
+    assert origin["init_from"]["step"] == 6
+
+    test_loop.break_off(monkeypatch, tmp_path / "late", at=3, **fields)
+    test_loop.run_once(source, num_epochs=4)
+    with pytest.raises(errors.RunError, match=r"init_from: .*no checkpoint of step 12"):
+        test_loop.run_once(tmp_path / "late", **fields)
 
 
 @pytest.mark.slow

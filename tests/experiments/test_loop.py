@@ -16,11 +16,17 @@ import pytest
 import rich.console
 
 from experiments import checkpoints, errors, loop
+from experiments import console as consoles
 from experiments.configs import quickstart
 from experiments.run import Run
 
 ROOT = pathlib.Path(__file__).parents[2]
 QUIET = rich.console.Console(quiet=True)
+
+
+def printing(file):
+    """A console that prints into a file, in long lines."""
+    return consoles.create(file=file, width=300)
 
 
 def small_config(**fields):

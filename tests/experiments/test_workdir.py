@@ -72,13 +72,79 @@ def test_rewinding_drops_what_a_resumed_run_writes_again(tmp_path, file):
     assert folder.records(file) == []
 
 
-def test_writing_atomically_keeps_the_old_file_when_it_fails(tmp_path):
+def test_writing_keeps_the_old_file_when_it_fails(tmp_path, monkeypatch):
     file = tmp_path / "file"
     small_files.write(file, "old")
-    with pytest.raises(UnicodeEncodeError):
-        small_files.write(file, "\ud800")
+
+    def full(descriptor):
+        raise OSError("no space")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        small_files.write(file, "new")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_bad_lines_are_kept_aside_and_said(tmp_path):
+    folder = workdir.Workdir(tmp_path / "run", CONFIG)
+    folder.append({"step": 0}, {"step": 1}, {"step": 2})
+    file = folder.path / workdir.METRICS
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([lines[0], "garb\x00age", *lines[1:]]) + "\n")
+    (message,) = folder.rewind(1)
+    assert "metrics.jsonl cannot be read (lines 2)" in message
+    assert [record["step"] for record in folder.records()] == [0, 1]
+    assert "garb" in (folder.path / "damaged_metrics.jsonl").read_text()
+    assert folder.rewind(1) == []
+
+
+def test_an_epoch_that_is_to_be_reported_again_loses_its_lines(tmp_path):
+    folder = workdir.Workdir(tmp_path / "run", CONFIG)
+    folder.append({"step": 9, "split": "train"}, {"step": 18, "split": "train"})
+    folder.rewind(18, to_report=True)
+    assert [record["step"] for record in folder.records()] == [9]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_that_was_taken_away_is_not_written_to(tmp_path, replaced):
+    with workdir.Workdir(tmp_path / "run", CONFIG) as folder:
+        folder.append({"step": 0})
+        folder.path.rename(tmp_path / "elsewhere")
+        if replaced:
+            workdir.Workdir(tmp_path / "run", CONFIG)
+        for write in (
+            lambda: folder.append({"step": 1}),
+            lambda: folder.write("summary.txt", "text"),
+            folder.check_place,
+        ):
+            with pytest.raises(errors.RunError, match="removed or replaced"):
+                write()
+    assert (tmp_path / "run").exists() == replaced
+
+
+ORIGIN = {
+    "data": {"train": {"examples": 3, "digest": "a", "source": "arrays"}},
+    "init_from": {"step": 7, "checksum": "b"},
+    "teacher": None,
+}
+
+
+def test_what_a_run_began_with_is_recorded_and_held(tmp_path):
+    folder = workdir.Workdir(tmp_path / "run", CONFIG)
+    assert folder.settle_origin(ORIGIN, begun=False) == []
+    assert workdir.origin(folder.path) == ORIGIN
+    assert folder.settle_origin(ORIGIN, begun=True) == []
+    other = {**ORIGIN, "init_from": {"step": 9, "checksum": "c"}}
+    assert folder.settle_origin(other, begun=True) == []  # it has its own state now
+    with pytest.raises(errors.RunError, match="init_from: step 7 then, step 9 now"):
+        folder.settle_origin(other, begun=False)
+    data = {"train": {"examples": 4, "digest": "d", "source": "arrays"}}
+    with pytest.raises(errors.RunError, match="3 examples then, 4 now"):
+        folder.settle_origin({**ORIGIN, "data": data}, begun=True)
+    teacher = {"step": 1, "checksum": "e"}
+    with pytest.raises(errors.RunError, match="teacher: none then, step 1 now"):
+        folder.settle_origin({**ORIGIN, "teacher": teacher}, begun=True)
 
 
 def test_rewinding_drops_the_test_line_of_a_run_killed_before_its_result(tmp_path):
