@@ -5,6 +5,7 @@ Decoding 60,000 small images takes 8 to 17 seconds, so it is done once: `decoded
 the pixels in a `.npy` file that later runs map into memory.
 """
 
+import errno
 import os
 import pathlib
 import tempfile
@@ -175,6 +176,23 @@ def class_names(prepared: Prepared) -> tuple[str, ...]:
     return tuple(prepared.info.features["label"].names)
 
 
+def class_names_of(name: str, data_dir: str | None = None) -> tuple[str, ...] | None:
+    """Names of the classes of a data set by its name; None for text.
+
+    Args:
+        name: As in `source`.
+        data_dir: As in `data.load`.
+
+    Raises:
+        RunError: If the data set cannot be read.
+    """
+    if name in PACKAGED:
+        return PACKAGED[name].class_names
+    if name.startswith(image_folder.PREFIX):
+        return tuple(image_folder.classes(name, data_dir))
+    return class_names(prepare(name, data_dir))
+
+
 def test_split(prepared: Prepared) -> str:
     """The split to test on: `test`, or `validation` where that has no labels.
 
@@ -218,7 +236,8 @@ def decoded(
         labels, int32 [n].
 
     Raises:
-        RunError: If images differ in size, or the cache cannot be written.
+        RunError: If images differ in size or cannot be decoded, or the cache cannot be
+            written, or not be read again.
     """
     info = prepared.info
     shape = info.features["image"].shape
@@ -246,7 +265,13 @@ def decoded(
             f"cannot write decoded images to {folder} ({error}): make room, or name "
             "another folder as cache_dir."
         ) from error
-    return _read(*files, shape=(size, *shape))
+    try:
+        return _read(*files, shape=(size, *shape))
+    except Exception as error:
+        raise errors.RunError(
+            f"{files[0]} was written and cannot be read again: {error}. Name another "
+            "folder as cache_dir."
+        ) from error
 
 
 def say(text: str) -> None:
@@ -259,7 +284,24 @@ def _cache_folder(cache_dir: str | None) -> pathlib.Path:
     if cache_dir:
         return pathlib.Path(os.path.expanduser(cache_dir))
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if base.startswith("~"):
+        raise errors.RunError(
+            "there is no home folder to keep decoded images in: name a folder as "
+            "cache_dir."
+        )
     return pathlib.Path(base) / "adaste_jax"
+
+
+def _reserve(file: pathlib.Path) -> None:
+    """Takes the room on the disk: writing to a map without it kills the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with file.open("r+b") as opened:
+        try:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise  # other file systems cannot reserve
 
 
 def _decode(
@@ -272,19 +314,31 @@ def _decode(
         images_part = pathlib.Path(folder) / images_file.name
         labels_part = pathlib.Path(folder) / labels_file.name
         images = np.lib.format.open_memmap(images_part, "w+", np.uint8, shape)
+        _reserve(images_part)
         labels = np.empty(shape[0], np.int32)
         with consoles.bar(consoles.create(stderr=True)) as bar:
             task = bar.add_task(f"decoding {images_file.name}", total=shape[0])
             for start in range(0, shape[0], 500):
                 stop = min(start + 500, shape[0])
                 part = examples.__getitems__(list(range(start, stop)))
+                for index, example in enumerate(part, start):
+                    if example["image"].shape != shape[1:]:
+                        raise errors.RunError(
+                            f"example {index} of {images_file.name} has the shape "
+                            f"{example['image'].shape}, not {shape[1:]} as all images "
+                            "of this data set: stream them, and give an image size."
+                        )
                 images[start:stop] = [example["image"] for example in part]
                 labels[start:stop] = [example["label"] for example in part]
                 bar.advance(task, stop - start)
         images.flush()
         np.savez(labels_part, labels=labels, checksum=zlib.crc32(images.data))
         os.replace(images_part, images_file)
-        os.replace(labels_part, labels_file)
+        try:
+            os.replace(labels_part, labels_file)
+        except BaseException:
+            images_file.unlink(missing_ok=True)
+            raise
 
 
 def _read(

@@ -206,7 +206,7 @@ def stream(
             f"there are {size} examples, too few for a batch of {batch_size}."
         )
     local = batch_size // count
-    source = _Decoded(source)
+    source = images.Decoded(source)
     if train:
         # Crops come before the division among processes: they belong to the example's
         # place in the epoch, not to the process.
@@ -242,37 +242,6 @@ def stream(
             grain.multiprocessing.MultiprocessingOptions(num_workers=num_workers)
         )
     return iterable
-
-
-class _Decoded:
-    """A source whose images are arrays; an error names the example."""
-
-    def __init__(self, source: data_source.Source):
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> data_source.Example:
-        example = self._source[index]
-        image = _pixels(example["image"], f"of example {index}")
-        return {"image": image, "label": example["label"]}
-
-
-def _pixels(image: Any, what: str) -> np.ndarray:
-    """uint8 [height, width, channels] of an array, a PIL image or an encoded one.
-
-    Text, uint8 [length], stays as it is.
-    """
-    if isinstance(image, bytes | Image.Image):
-        image = images.decode(image, what)
-    image = np.asarray(image)
-    if image.ndim not in (1, 3) or image.dtype != np.uint8:
-        raise errors.RunError(
-            "images must be uint8 [height, width, channels], and text uint8 [length]; "
-            f"got {image.dtype} {list(image.shape)}."
-        )
-    return image
 
 
 def _training_example(

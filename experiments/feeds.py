@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax import train
-from experiments import data, data_source, data_stream, processes
+from experiments import data, data_source, data_stream, errors, processes
 
 Batch = dict[str, Any]
 """Host arrays in one process; global ones, over all devices, in several."""
@@ -219,7 +219,12 @@ def evaluation(
     Returns:
         The batches, the last filled up with examples whose `mask` is false, and the
         resident data.
+
+    Raises:
+        RunError: If there are no examples.
     """
+    if not len(source):
+        raise errors.RunError("there are no examples to evaluate on.")
     devices = jax.device_count()
     batch_size = -(-min(batch_size, len(source)) // devices) * devices
     if isinstance(source, data.Arrays):

@@ -223,7 +223,8 @@ def _in_classes(
         title: Name of the data set and the split.
         folder: The split.
         names: Classes of `train`.
-        strict: Whether each of them must have images.
+        strict: Whether each of them must be there. A folder without images is an
+            error in any case.
     """
     numbers = {_spelt(name): number for number, name in enumerate(names)}
     places: dict[int, list[str]] = {number: [] for number in numbers.values()}
@@ -255,8 +256,12 @@ def _in_classes(
         raise errors.RunError(
             f"{folder} holds no images ({', '.join(listing.SUFFIXES)}) in its classes."
         )
-    empty = sorted(set(range(len(names))) - set(labels))
-    if empty and strict:
+    empty = [
+        number
+        for number in sorted(set(range(len(names))) - set(labels))
+        if strict or places[number]
+    ]
+    if empty:
         first = names[empty[0]]
         instead = ", ".join(
             f"{number} {reason}" for reason, number in sorted(skipped[first].items())

@@ -12,6 +12,7 @@ import io
 import os
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -68,6 +69,37 @@ def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Im
             return _eight_bits(image, mode)
         with Image.open(io.BytesIO(image)) as opened:
             return _eight_bits(opened, mode)
+
+
+class Decoded:
+    """A source of examples whose images are arrays: uint8 [height, width, channels].
+
+    Text, uint8 [length], stays as it is. An error names the number of the example.
+    """
+
+    def __init__(self, source: Any):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Any:
+        example = self._source[index]
+        image = _pixels(example["image"], f"of example {index}")
+        return {"image": image, "label": example["label"]}
+
+
+def _pixels(image: Any, what: str) -> np.ndarray:
+    """The array of an image in any form: an array, a PIL image or an encoded one."""
+    if isinstance(image, bytes | Image.Image):
+        image = decode(image, what)
+    image = np.asarray(image)
+    if image.ndim not in (1, 3) or image.dtype != np.uint8:
+        raise errors.RunError(
+            "images must be uint8 [height, width, channels], and text uint8 [length]; "
+            f"got {image.dtype} {list(image.shape)}."
+        )
+    return image
 
 
 @contextlib.contextmanager

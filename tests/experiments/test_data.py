@@ -1,5 +1,6 @@
 """Loading, splitting and augmenting images."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from adaste_jax import datasets
-from experiments import data, errors
+from experiments import data, data_source, errors, feeds
 
 COLOUR = np.random.default_rng(0).integers(1, 256, (64, 12, 10, 3), np.uint8)
 MEAN = np.array([0.3, 0.5, 0.6], np.float32)
@@ -96,6 +97,77 @@ def test_impossible_validation_is_refused(validation):
 def test_impossible_number_of_training_examples_is_refused(num_train):
     with pytest.raises(errors.RunError, match="give 1 to 1293"):
         data.load("digits", num_train=num_train)
+
+
+@pytest.mark.parametrize("num_test", [0, -1])
+def test_impossible_number_of_test_examples_is_refused(num_test):
+    with pytest.raises(errors.RunError, match=f"at least 1, got {num_test}"):
+        data.load("digits", num_test=num_test)
+
+
+def splits_of(labels, **parts):
+    part = data.Arrays(np.zeros((len(labels), 2, 2, 1), np.uint8), np.array(labels))
+    good = data.Arrays(part.images[:2], np.zeros(2, np.int32))
+    parts = {name: part if parts.get(name) else good for name in PARTS}
+    return data.Splits(
+        **parts,
+        num_classes=3,
+        mean=np.zeros(1),
+        std=np.ones(1),
+        max_value=255,
+        class_names=("a", "b", "c"),
+    )
+
+
+PARTS = ("train", "validation", "test")
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 255])
+def test_labels_outside_of_the_classes_are_counted_and_refused(wrong):
+    labels = [0, 2, wrong, 1, wrong]
+    for part in ("train", "validation"):
+        with pytest.raises(
+            errors.RunError,
+            match=rf"2 of 5 examples of {part} .* \.\.\. 2, .*example 2 has {wrong}\.",
+        ):
+            splits_of(labels, **{part: True})
+    assert splits_of(labels, test=True).test.labels[2] == wrong  # not counted there
+
+
+def test_bytes_of_text_outside_of_the_values_are_refused():
+    labels = [[0, 1], [2, 3]]
+    with pytest.raises(errors.RunError, match=r"1 of 2 .*example 1 has 3\."):
+        splits_of(labels, train=True)
+
+
+def test_packaged_data_without_labels(monkeypatch, capfd):
+    def read():
+        images = np.zeros((6, 2, 2, 1), np.uint8)
+        labels = np.array([0, 1, 0, 1, 0, 1])
+        return {"train": (images, labels), "test": (images, labels - [0, 2] * 3)}
+
+    packaged = data_source.Packaged(read, 2, 16, ("no", "yes"))
+    monkeypatch.setitem(data_source.PACKAGED, "half", packaged)
+    splits = data.load("half", validation=0, num_test=2)
+    assert splits.test.labels.tolist() == [0, 0]
+    assert splits.class_names == ("no", "yes")
+    assert "3 of 6 examples of half" in capfd.readouterr().err
+    packaged = packaged._replace(num_classes=1, class_names=("no",))
+    monkeypatch.setitem(data_source.PACKAGED, "half", packaged)
+    with pytest.raises(errors.RunError, match="3 of 6 examples of half, split train"):
+        data.load("half", validation=0)
+
+
+def test_there_are_as_many_names_as_classes():
+    with pytest.raises(errors.RunError, match="3 classes and 2 names"):
+        dataclasses.replace(splits_of([0, 1]), class_names=("a", "b"))
+
+
+def test_evaluation_of_nothing_is_refused():
+    empty = data.Arrays(np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, np.int32))
+    for source in (empty, []):
+        with pytest.raises(errors.RunError, match="no examples to evaluate on"):
+            feeds.evaluation(source, batch_size=4, image_size=None)
 
 
 augment = functools.partial(data.augment, mean=MEAN, std=STD)

@@ -5,6 +5,8 @@ folder in $TFDS_DATA_DIR.
 """
 
 import concurrent.futures
+import errno
+import io
 import os
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments import data, data_source, errors
+from experiments import data, data_source, data_stream, errors
 
 SIZES = {"train": 40, "test": 8}
 
@@ -72,6 +74,54 @@ class TinyCaptions(TinyImages):
 
     def _generate_examples(self, split):
         yield 0, {"image": Image.fromarray(examples(split)[0][0]), "words": "one"}
+
+
+class TinyNames(TinyImages):
+    """Its classes have names; of its test images every other one has no label."""
+
+    FEATURES = TinyImages.FEATURES | {
+        "label": tfds.features.ClassLabel(names=["ant", "bee", "cow", "dog"])
+    }
+
+    def _generate_examples(self, split):
+        for index, example in super()._generate_examples(split):
+            if split == "test" and index % 2:
+                example["label"] = -1
+            yield index, example
+
+
+class TinySecret(TinyImages):
+    """Labels of its test split are kept back; those of `validation` are not."""
+
+    SPLITS = ("train", "test", "validation")
+
+    def _generate_examples(self, split):
+        number = "test" if split == "validation" else split
+        for index, example in super()._generate_examples(number):
+            yield index, example | ({"label": -1} if split == "test" else {})
+
+
+class TinyBlank(TinyImages):
+    """One of its training images has no label, and no test image has one."""
+
+    def _generate_examples(self, split):
+        for index, example in super()._generate_examples(split):
+            is_blank = split == "test" or index == 11
+            yield index, example | ({"label": -1} if is_blank else {})
+
+
+class TinyGreys(TinySizes):
+    """Files as they are found: a grey one and one of a palette among colours."""
+
+    def _generate_examples(self, split):
+        for index, image in enumerate(examples(split)[0]):
+            image = Image.fromarray(image)
+            image = {0: image.convert("L"), 1: image.quantize(4)}.get(index, image)
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG")
+            content = buffer.getvalue()
+            content = content[:50] if index == 2 else content
+            yield index, {"image": io.BytesIO(content), "label": 0}
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +241,53 @@ def test_several_can_decode_at_once(load):
             assert_is_tiny_images(future.result())
 
 
+def test_interrupted_between_its_two_files_leaves_nothing_behind(
+    load, tmp_path, monkeypatch
+):
+    replace = os.replace
+
+    def interrupt(source, target):
+        if str(target).endswith(".npz"):
+            raise SystemExit
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data_source.os, "replace", interrupt)
+        with pytest.raises(SystemExit):
+            load()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cache_files_follow_the_umask(load, tmp_path):
+    before = os.umask(0o027)
+    try:
+        load()
+    finally:
+        os.umask(before)
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o640}
+
+
+def test_a_full_disk_is_found_before_it_is_written_to(load, tmp_path, monkeypatch):
+    """Writing to a map without room ends a process with a signal."""
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(errors.RunError, match=r"No space left .*make room"):
+        load()
+    assert list(tmp_path.iterdir()) == []
+    # A file system that cannot reserve is written to as before.
+    monkeypatch.setattr(
+        os, "posix_fallocate", lambda *args: _raise(OSError(errno.EOPNOTSUPP, "no"))
+    )
+    assert_is_tiny_images(load(validation=0))
+
+
+def _raise(error):
+    raise error
+
+
 def test_cache_that_cannot_be_written_is_an_error_that_names_it(folder, tmp_path):
     file = tmp_path / "file"
     file.touch()
@@ -236,6 +333,76 @@ def test_data_set_without_a_test_split_is_refused(folder, tmp_path):
 def test_data_set_without_labels_is_refused(folder, tmp_path):
     with pytest.raises(errors.RunError, match="features image, words"):
         data.load("tiny_captions", data_dir=folder, cache_dir=str(tmp_path))
+
+
+def test_examples_without_a_label_are_not_tested_on_and_names_come_along(
+    folder, tmp_path, capfd
+):
+    splits = data.load("tiny_names", data_dir=folder, cache_dir=str(tmp_path))
+    assert splits.class_names == ("ant", "bee", "cow", "dog")
+    assert len(splits.test) == 4
+    assert (splits.test.labels == splits.test.images[:, 0, 0, 0] % 4).all()
+    assert "4 of 8 examples of tiny_names, split test" in capfd.readouterr().err
+    streamed = data_stream.open_splits("tiny_names", data_dir=folder, image_size=6)
+    assert streamed.class_names == splits.class_names
+    labels = [int(streamed.test[i]["label"]) for i in range(8)]
+    assert labels.count(-1) == 4  # evaluation leaves them out
+    assert data_source.class_names_of("tiny_names", folder) == splits.class_names
+    assert data_source.class_names_of("digits")[9] == "9"
+    assert data_source.class_names_of("pydoc_topics") is None
+
+
+def test_a_split_whose_labels_are_kept_back_is_not_the_one_to_test_on(folder, tmp_path):
+    prepared = data_source.prepare("tiny_secret", folder)
+    assert data_source.test_split(prepared) == "validation"
+    splits = data.load("tiny_secret", data_dir=folder, cache_dir=str(tmp_path))
+    assert splits.test.labels.min() >= 0
+    blank = data_source.prepare("tiny_blank", folder)
+    with pytest.raises(errors.RunError, match="in test have no labels"):
+        data_source.test_split(blank)
+
+
+def test_an_example_without_a_label_is_not_trained_on(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(data_source, "test_split", lambda prepared: "train")
+    with pytest.raises(
+        errors.RunError,
+        match=r"1 of 40 examples of tiny_blank.*outside 0 \.\.\. 3.* -1\.",
+    ):
+        data.load("tiny_blank", data_dir=folder, cache_dir=str(tmp_path))
+    with pytest.raises(errors.RunError, match=r"of tiny_blank/1\.0\.0 train.*label -1"):
+        data_stream.open_splits("tiny_blank", data_dir=folder, validation=0)
+
+
+def test_encoded_examples_are_decoded_alike_or_named(folder):
+    greys = data_source.source("tiny_greys", "train", folder)
+    images = examples("train")[0]
+    refused, colours = [], {image.tobytes(): 0 for image in images[3:]}
+    for index in range(len(greys)):
+        try:
+            image = greys[index]["image"]
+        except errors.RunError as error:
+            refused.append((index, str(error)))
+            continue
+        assert image.shape == (6, 5, 3)
+        assert image.dtype == np.uint8
+        if image.tobytes() in colours:
+            colours[image.tobytes()] += 1
+    assert set(colours.values()) == {1}
+    assert len(refused) == 1
+    place, message = refused[0]
+    assert f"image of example {place} of tiny_greys/1.0.0 train: " in message
+    with pytest.raises(errors.RunError, match=f"example {place} of tiny_greys"):
+        greys.__getitems__(list(range(len(greys))))
+    with pytest.raises(IndexError):
+        greys[len(greys)]
+
+
+def test_all_test_images_are_streamed_and_some(folder):
+    for wanted, found in ((None, 8), (5, 5), (99, 8)):
+        splits = data_stream.open_splits(
+            "tiny_images", data_dir=folder, num_test=wanted
+        )
+        assert len(splits.test) == found
 
 
 def test_source_gives_examples_by_number_and_takes_slices(folder):

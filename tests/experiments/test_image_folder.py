@@ -1,10 +1,13 @@
 """Folders of images: one folder for each class, and TinyImageNet as it is unpacked."""
 
+import os
+import socket
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data_source, data_stream, errors, image_folder
+from experiments import data_source, data_stream, errors, image_folder, listing
 from tests.experiments import tiny_sets
 
 
@@ -112,3 +115,191 @@ def test_a_class_of_the_annotations_that_train_has_not_is_named(tiny_imagenet):
         file.write("val_0.JPEG\tn99999999\t0\t0\t62\t62\n")
     with pytest.raises(errors.RunError, match="n99999999"):
         image_folder.files(tiny_sets.TINY_IMAGENET, "test", tiny_imagenet)
+
+
+def picture(file, value=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (5, 5), (value, 0, 0)).save(file, file.suffix[1:].lower())
+
+
+def counts(folder, split="train"):
+    return image_folder.find("folder/pets", split, folder).counts
+
+
+def test_what_systems_leave_behind_is_no_class_and_no_image(plain, tmp_path):
+    for split in ("train", "validation"):
+        for junk in (".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "__pycache__"):
+            picture(tmp_path / "pets" / split / junk / "0.png")
+            picture(tmp_path / "pets" / split / "cat" / junk / "0.png")
+        picture(tmp_path / "pets" / split / "cat" / "._1.png")
+        (tmp_path / "pets" / split / ".DS_Store").write_bytes(b"x")
+    assert image_folder.classes("folder/pets", plain) == ["cat", "dog"]
+    assert counts(plain) == {"cat": 6, "dog": 6}
+    assert counts(plain, "test") == {"cat": 3, "dog": 3}
+    # A folder `test` with nothing but junk is not the split.
+    picture(tmp_path / "pets" / "test" / "__MACOSX" / "cat" / "0.png")
+    assert counts(plain, "test") == {"cat": 3, "dog": 3}
+
+
+def test_links_are_followed_once_and_in_no_circle(plain, tmp_path):
+    cats, pool = tmp_path / "pets" / "train" / "cat", tmp_path / "pool"
+    for i in range(3):
+        picture(pool / "deep" / f"{i}.png")
+    (cats / "more").symlink_to(pool)
+    (cats / "again").symlink_to(pool / "deep")  # in `more` too
+    (pool / "up").symlink_to(pool)
+    (pool / "deep" / "all").symlink_to(tmp_path)
+    (cats / "self").symlink_to(cats)
+    (cats / "parent").symlink_to(tmp_path / "pets" / "train")
+    (cats / "one.png").symlink_to(pool / "deep" / "0.png")
+    found = image_folder.find("folder/pets", "train", plain)
+    assert found.counts == {"cat": 6 + 3 + 1, "dog": 6}
+    assert found.skipped["cat"][listing.LEADS_BACK] == 5
+    (tmp_path / "pets" / "train" / "fox").symlink_to(pool / "deep")
+    assert image_folder.classes("folder/pets", plain) == ["cat", "dog", "fox"]
+    assert counts(plain)["fox"] == 3
+
+
+def test_a_link_into_its_own_class_changes_no_name(plain, tmp_path):
+    before = image_folder.files("folder/pets", "train", plain).identity()
+    dogs = tmp_path / "pets" / "train" / "dog"
+    (dogs / "a").symlink_to(dogs)
+    picture(dogs / "real" / "0.png")
+    (dogs / "link").symlink_to(dogs / "real")
+    paths = listing.images(dogs).paths
+    assert paths == sorted(map(str, [*dogs.glob("*.png"), dogs / "real" / "0.png"]))
+    (dogs / "real" / "0.png").unlink()
+    assert image_folder.files("folder/pets", "train", plain).identity() == before
+
+
+@pytest.mark.parametrize("target", ["/nowhere/at/all", "loop"])
+@pytest.mark.parametrize("place", ["cow", "cat/images", "cat/7.png"])
+def test_a_link_that_leads_nowhere_is_named(plain, tmp_path, place, target):
+    link = tmp_path / "pets" / "train" / place
+    link.symlink_to(link if target == "loop" else target)
+    with pytest.raises(errors.RunError, match=rf"cannot follow .*{place}"):
+        image_folder.files("folder/pets", "train", plain)
+
+
+def test_what_is_no_regular_file_is_passed_over(plain, tmp_path, monkeypatch):
+    cats = tmp_path / "pets" / "train" / "cat"
+    os.mkfifo(cats / "a.png")
+    (cats / "b.jpg").symlink_to(cats / "a.png")
+    (cats / "zero.png").symlink_to("/dev/zero")
+    monkeypatch.chdir(cats)  # names of sockets must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("s.png")
+        found = image_folder.find("folder/pets", "train", plain)
+    assert found.counts == {"cat": 6, "dog": 6}
+    assert found.skipped["cat"] == {listing.NOT_REGULAR: 4, ".txt": 1}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_named(plain, tmp_path):
+    closed = tmp_path / "pets" / "train" / "cat" / "closed"
+    closed.mkdir(mode=0)
+    with pytest.raises(errors.RunError, match=r"cannot read the folder .*closed"):
+        image_folder.files("folder/pets", "train", plain)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_classes_without_images_are_named_with_what_they_hold(plain, tmp_path, split):
+    folder = tmp_path / "pets" / {"train": "train", "test": "validation"}[split]
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / "train" / name / "x.HEIC").write_bytes(b"x")
+    (tmp_path / "pets" / "train" / "owl").mkdir()
+    if split == "test":
+        picture(tmp_path / "pets" / "train" / "owl" / "0.png")
+        (folder / "owl").mkdir()
+    for name in ("0.heic", "1.HEIC", ".2.png"):
+        (folder / "owl" / name).write_bytes(b"x")
+    with pytest.raises(
+        errors.RunError, match=r"without images: owl\. In owl there are 2 \.heic, 1 hid"
+    ):
+        image_folder.files("folder/pets", split, plain)
+
+
+def test_a_class_may_be_missing_in_test_and_that_is_said(plain, tmp_path, capfd):
+    picture(tmp_path / "pets" / "train" / "owl" / "0.png")
+    picture(tmp_path / "pets" / "train" / "9.png")
+    splits = data_stream.open_splits(
+        "folder/pets", data_dir=plain, validation=0, image_size=4
+    )
+    assert splits.class_names == ("cat", "dog", "owl")
+    assert splits.num_classes == 3
+    assert capfd.readouterr().err.splitlines() == [
+        "folder/pets/train: 13 images, 1 to 6 of each class; passed over: 2 .txt, "
+        "1 images in no class",
+        "folder/pets/validation: 6 images, 0 to 3 of each class; none of owl; passed "
+        "over: 2 .txt",
+    ]
+
+
+def test_suffixes_in_any_case_and_of_other_formats(plain, tmp_path):
+    for name in ("a.PNG", "b.Gif", "c.TIF", "d.tiff", "e.PPM", "f.WebP"):
+        file = tmp_path / "pets" / "train" / "cat" / name
+        kind = {"tif": "tiff"}.get(file.suffix[1:].lower(), file.suffix[1:].lower())
+        Image.new("RGB", (5, 5), (9, 9, 9)).save(file, kind)
+    files = image_folder.files("folder/pets", "train", plain)
+    assert counts(plain)["cat"] == 12
+    assert {files[i]["image"].mode for i in range(len(files))} == {"RGB"}
+
+
+def test_a_class_is_found_by_its_letters_however_a_system_writes_them(plain, tmp_path):
+    picture(tmp_path / "pets" / "train" / "caf\u00e9" / "0.png")
+    picture(tmp_path / "pets" / "validation" / "cafe\u0301" / "0.png")
+    assert counts(plain, "test")["caf\u00e9"] == 1
+    picture(tmp_path / "pets" / "train" / "cafe\u0301" / "0.png")
+    with pytest.raises(errors.RunError, match="names look alike"):
+        image_folder.classes("folder/pets", plain)
+
+
+@pytest.mark.parametrize(
+    "name", ["folder/../pets", "folder//etc", "folder/a/../..", "folder/"]
+)
+def test_a_data_set_lies_within_the_data_folder(plain, name):
+    with pytest.raises(errors.RunError, match="within the data folder"):
+        image_folder.classes(name, plain)
+
+
+def annotate(folder, content):
+    (tiny_sets.root(folder) / "val" / "val_annotations.txt").write_bytes(content)
+    return image_folder.find(tiny_sets.TINY_IMAGENET, "test", folder)
+
+
+def test_annotations_as_editors_write_them(tiny_imagenet):
+    lines = [
+        b"\xef\xbb\xbfval_2.JPEG\tn00000002",
+        b"",
+        b" \t ",
+        b"val_0.JPEG\tn00000000 \t0\t0\t62\t62",
+    ]
+    for newline in (b"\n", b"\r\n", b"\r"):
+        found = annotate(tiny_imagenet, newline.join(lines) + newline * 2)
+        assert found.files.labels.tolist() == [2, 0]
+        assert found.counts == {"n00000000": 1, "n00000001": 0, "n00000002": 1}
+        assert found.skipped[""] == {"images that are not in val_annotations.txt": 3}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"val_1.JPEG n00000001", "must be the name of a file, a tab and a class"),
+        (b"val_1.JPEG\t", "must be the name|class that train has not"),
+        (b"\tn00000001", "must be the name of a file"),
+        (b"val_9.JPEG\tn00000001", r"names val_9\.JPEG, but there is no file"),
+        (b"val_\xff.JPEG\tn00000001", "but there is no file"),
+        (b"val_1\0.JPEG\tn00000001", "but there is no file"),
+        (b"val_1.JPEG\tbird", "class that train has not: bird"),
+        (b"val_0.JPEG\tn00000001", r"names val_0\.JPEG again, after line 1"),
+    ],
+)
+def test_a_wrong_line_of_the_annotations_is_named(tiny_imagenet, line, message):
+    content = b"val_0.JPEG\tn00000000\n\n" + line + b"\n"
+    with pytest.raises(errors.RunError, match=rf"line 3 of .*annotations.*({message})"):
+        annotate(tiny_imagenet, content)
+
+
+def test_annotations_of_nothing_are_refused(tiny_imagenet):
+    with pytest.raises(errors.RunError, match="names no images"):
+        annotate(tiny_imagenet, b"\n\n")
