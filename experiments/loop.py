@@ -269,6 +269,9 @@ def _stop(
 
 def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
     values: dict[str, Any] = dict(epoch_tally.means())
+    nonfinite = epoch_tally.nonfinite_steps(run.feed.steps_per_epoch)
+    if nonfinite:
+        values["nonfinite_steps"] = nonfinite
     if epoch_tally.signs is not None:
         values["flips_per_epoch"] = metrics.flip_rate_since(
             epoch_tally.signs, state.params, where=run.where
@@ -290,15 +293,18 @@ def _report_epoch(
     """Writes the metrics of an epoch; its accuracy on validation images, if known."""
     config = run.config
     log.write(step, epoch, "train", values)
-    text = f"epoch {epoch}/{config.num_epochs}  loss {values['loss']:.4f}"
-    text += f"  train {100 * values['accuracy']:.2f} %"
+    text = f"epoch {epoch}/{config.num_epochs}  "
+    text += f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
+    if "accuracy" in values:
+        text += f"  train {100 * values['accuracy']:.2f} %"
     accuracy = None
     due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
     if due and len(run.splits.validation):
         found = run.evaluate(state, "validation")
-        accuracy = found["accuracy"]
         log.write(step, epoch, "validation", found)
-        text += f"  validation {100 * accuracy:.2f} %"
+        accuracy = found.get("accuracy")
+        if accuracy is not None:
+            text += f"  validation {100 * accuracy:.2f} %"
     if "flips_per_epoch" in values:
         text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
     if values.get("skipped_updates"):
