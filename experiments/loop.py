@@ -7,7 +7,6 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 import ml_collections
-import numpy as np
 import rich.console
 
 import adaste_jax
@@ -145,7 +144,6 @@ def _train_and_test(
             test = run.evaluate(state, "test")
     except stopping.SignalError:
         _stop(step, run, stop)
-    _refuse_bad_evaluation(test, "test", step)
     folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})
     if folder.writes:
         with folder.writing():
@@ -270,9 +268,7 @@ def _train(
                         shares = watch.records(state, epoch, epoch_tally.signs)
                 except stopping.SignalError:
                     end()
-                if found:
-                    if not config.skip_nonfinite:
-                        _refuse_bad_evaluation(found, "validation", step)
+                if "accuracy" in found:
                     store.rate(step, found["accuracy"])
                 values = _epoch_values(run, state, epoch_tally)
                 _report_epoch(run, log, step, epoch, values, found, speed)
@@ -344,6 +340,9 @@ def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
 
 def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
     values: dict[str, Any] = dict(epoch_tally.means())
+    nonfinite = epoch_tally.nonfinite_steps(run.feed.steps_per_epoch)
+    if nonfinite:
+        values["nonfinite_steps"] = nonfinite
     if epoch_tally.signs is not None:
         values["flips_per_epoch"] = metrics.flip_rate_since(
             epoch_tally.signs, state.params, where=run.where
@@ -373,10 +372,13 @@ def _report_epoch(
 ) -> None:
     """Writes the metrics of an epoch, and prints its line."""
     log.write(step, epoch, "train", values)
-    text = f"epoch {epoch}/{run.config.num_epochs}  loss {values['loss']:.4f}"
-    text += f"  train {100 * values['accuracy']:.2f} %"
+    text = f"epoch {epoch}/{run.config.num_epochs}  "
+    text += f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
+    if "accuracy" in values:
+        text += f"  train {100 * values['accuracy']:.2f} %"
     if found:
         log.write(step, epoch, "validation", found)
+    if "accuracy" in found:
         text += f"  validation {100 * found['accuracy']:.2f} %"
     if "flips_per_epoch" in values:
         text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
@@ -386,21 +388,6 @@ def _report_epoch(
         log.write(step, epoch, "timing", {"steps_per_second": speed})
         text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
     log.line(text)
-
-
-def _refuse_bad_evaluation(found: dict[str, float], split: str, step: int) -> None:
-    """Stops a run whose shipped network gives no finite loss.
-
-    Raises:
-        RunError: If the loss is not finite.
-    """
-    if np.isfinite(found["loss"]):
-        return
-    raise errors.RunError(
-        f"the {split} loss of the network of step {step} is {found['loss']}, so the "
-        "run has no result. Its checkpoint is kept. Lower the learning rate or change "
-        "the method, in a new --workdir."
-    )
 
 
 def _refuse_bad_loss(

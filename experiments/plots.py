@@ -48,8 +48,10 @@ def _curves(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
             continue
         epochs = [record["epoch"] for record in chosen]
         style = {"color": colour, "label": split, "marker": "o", "markersize": 3}
-        left.plot(epochs, [record["loss"] for record in chosen], **style)
-        right.plot(epochs, [100 * record["accuracy"] for record in chosen], **style)
+        left.plot(epochs, [record.get("loss", np.nan) for record in chosen], **style)
+        right.plot(
+            epochs, [100 * record.get("accuracy", np.nan) for record in chosen], **style
+        )
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", title="Loss")
     right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
     right.legend(title="training: soft weights,\nothers: deployed weights")

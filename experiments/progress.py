@@ -98,7 +98,9 @@ class Log:
     def show(self, step: int, values: Mapping[str, Any]) -> None:
         """Moves the bar."""
         self._shown = time.perf_counter()
-        text = f"loss {values['loss']:.3f}  accuracy {100 * values['accuracy']:.1f} %"
+        text = f"loss {values['loss']:.3f}" if "loss" in values else "no finite loss"
+        if "accuracy" in values:
+            text += f"  accuracy {100 * values['accuracy']:.1f} %"
         self._bar.update(self._task, completed=step, description=text)
 
     def write(

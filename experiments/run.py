@@ -262,20 +262,47 @@ class Run:
 
     def start_tally(self, state: train.TrainState) -> tally.Tally:
         """An empty tally of the metrics that the train step reports."""
-        names = ["loss", "accuracy", *self.method.hyperparameters]
-        if self.where is not None:
-            names += ["flip_rate", "saturated", "zero_gradient"]
-        return train.replicate(tally.Tally.start(state.params, self.where, names))
+        return train.replicate(
+            tally.Tally.start(state.params, self.where, self._reported)
+        )
+
+    @functools.cached_property
+    def _reported(self) -> list[str]:
+        """Names of the metrics that the train step reports."""
+        step = train.train_step(
+            self.forward,
+            **self.step_arguments(self.method)
+            # A teacher, which may be gone when the run is read again, adds none.
+            | {
+                "loss": losses.cross_entropy(self.config.label_smoothing),
+                "prepare": functools.partial(self._prepare, kind=self.config.augment),
+            },
+        )
+        batch = {"index": jax.ShapeDtypeStruct((1,), jnp.int32)}
+        if not self.config.resident:
+            example = jax.tree.map(np.asarray, self.splits.train[0])
+            batch = {
+                "image": jax.ShapeDtypeStruct(
+                    self._abstract_inputs().shape, example["image"].dtype
+                ),
+                "label": jax.ShapeDtypeStruct((1, *example["label"].shape), jnp.int32),
+            }
+        state = jax.eval_shape(self.init)
+        return list(jax.eval_shape(step, state, batch, self.feed.resident)[1])
 
     def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
-        """Mean loss and accuracy of the deployed network.
+        """Mean loss and metrics of the deployed network.
 
         Args:
             state: Latents and batch-norm statistics.
             split: "train", "validation" or "test".
 
         Returns:
-            `loss`, in nats, and `accuracy`; of text also `bits_per_byte`.
+            `loss`, in nats, and `accuracy`; of text also `bits_per_byte`. Examples with
+            a label that is none of the classes (-1: unknown) are left out.
+
+        Raises:
+            RunError: If no example has a label, or the loss is not finite.
         """
         batches, resident = feeds.evaluation(
             getattr(self.splits, split),
@@ -288,9 +315,25 @@ class Run:
             for batch in batches
         ]
         total = {name: sum(float(part[name]) for part in sums) for name in sums[0]}
-        loss = total["loss"] / total["count"]
-        found = {"loss": loss, "accuracy": total["correct"] / total["count"]}
-        return found | ({"bits_per_byte": loss / LN_2} if self.splits.is_text else {})
+        count = total.pop("count")
+        if not count:
+            raise errors.RunError(
+                f"no example of the {split} split of {self.config.dataset} has a label "
+                f"from 0 to {self.splits.num_classes - 1}, so there is nothing to "
+                "evaluate: use a data set whose labels are known."
+            )
+        found = {name: value / count for name, value in total.items()}
+        if "correct" in found:
+            found["accuracy"] = found.pop("correct")
+        if not math.isfinite(found["loss"]):
+            raise errors.RunError(
+                f"the loss on the {split} split is {found['loss']} at step "
+                f"{int(state.step)}: the network gives numbers that are not finite. "
+                "Lower the learning rate or change the method, in a new --workdir."
+            )
+        if self.splits.is_text:
+            found["bits_per_byte"] = found["loss"] / LN_2
+        return found
 
     def deployed_statistics(self, state: train.TrainState) -> Any:
         """Batch-norm statistics for the deployed weights.

@@ -22,9 +22,9 @@ class Tally:
     """Part of a checkpoint, so that a resumed epoch reports what an unbroken one does.
 
     Attributes:
-        sums: Sum of each metric over the steps whose loss was finite.
+        sums: Sum of each metric over the steps in which all metrics were finite.
         count: Steps summed.
-        first_bad_step: First step whose loss was not finite, or -1.
+        first_bad_step: First step with a metric that was not finite, or -1.
         signs: Signs of the latents when the epoch began, packed; None in full
             precision.
     """
@@ -51,16 +51,27 @@ class Tally:
         )
 
     def means(self) -> dict[str, np.ndarray]:
-        """Mean of each metric over the steps, taken on the host."""
+        """Mean of each metric over the steps summed; of none there is no mean."""
         sums, count = jax.device_get((self.sums, self.count))
-        return {name: total / np.float32(count or 1) for name, total in sums.items()}
+        if not count:
+            return {}
+        return {name: total / np.float32(count) for name, total in sums.items()}
+
+    def nonfinite_steps(self, steps: int) -> int:
+        """How many of the steps of the epoch are in no mean.
+
+        Args:
+            steps: How many there were.
+        """
+        return steps - int(self.count)
 
 
 @functools.partial(jax.jit, donate_argnums=0)
 def add(tally: Tally, report: dict[str, jax.Array], step: jax.Array) -> Tally:
     """Adds the metrics of one step, or of a scan of steps that begins at `step`."""
     report = jax.tree.map(jnp.atleast_1d, report)
-    bad = ~jnp.isfinite(report["loss"])
+    finite = [jnp.isfinite(report[name]) for name in tally.sums]
+    bad = ~functools.reduce(jnp.logical_and, finite)
     found = jnp.where(jnp.any(bad), step + jnp.argmax(bad), -1).astype(jnp.int32)
     return dataclasses.replace(
         tally,

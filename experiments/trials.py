@@ -141,7 +141,11 @@ class Trainer:
                 yield {"failure": f"the loss is not finite at step {bad}"}
                 continue
             one = jax.tree.map(lambda leaf, i=i: leaf[i], state)
-            found: dict[str, Any] = run.evaluate(train.replicate(one), split)
+            try:
+                found: dict[str, Any] = run.evaluate(train.replicate(one), split)
+            except errors.RunError as error:
+                yield {"failure": str(error)}
+                continue
             if run.where is not None:
                 found["flips_per_epoch"] = [float(share[i]) for share in flips]
             yield {**found, "seconds_per_epoch": min(seconds)}

@@ -14,9 +14,11 @@ examples, microbatches and devices. Only then the estimator's backward rule turn
 into one at the latents, once, since a rule need not be additive.
 """
 
+from adaste_jax.train._compile import make_train_step
 from adaste_jax.train._evaluate import Deploy, make_eval_step, make_statistics_step
 from adaste_jax.train._gather import Gather, packed_gather
-from adaste_jax.train._gradient import Forward, Loss, Statistics
+from adaste_jax.train._gradient import Forward, Statistics
+from adaste_jax.train._measure import Loss, Metric, Metrics, accuracy
 from adaste_jax.train._mesh import (
     DATA_AXIS,
     FSDP_AXIS,
@@ -26,7 +28,7 @@ from adaste_jax.train._mesh import (
 )
 from adaste_jax.train._prepare import Prepare
 from adaste_jax.train._state import TrainState
-from adaste_jax.train._step import make_train_step, train_step
+from adaste_jax.train._step import train_step
 from adaste_jax.train._strategies import Strategy
 
 __all__ = [
@@ -36,10 +38,13 @@ __all__ = [
     "Forward",
     "Gather",
     "Loss",
+    "Metric",
+    "Metrics",
     "Prepare",
     "Statistics",
     "Strategy",
     "TrainState",
+    "accuracy",
     "data_mesh",
     "make_eval_step",
     "make_statistics_step",

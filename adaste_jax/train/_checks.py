@@ -1,6 +1,6 @@
 """What a step is refused for, before it is compiled."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import jax
@@ -57,7 +57,7 @@ def check_options(
             '`gather="packed"` is for weights that lie split over devices: it needs '
             "`state_sharding` and an `estimator`."
         )
-    mesh = _mesh.data_mesh() if mesh is None else mesh
+    mesh = _mesh.default_mesh() if mesh is None else mesh
     axes = _mesh.batch_axes(mesh)
     if strategy != "jit" and set(mesh.axis_names) != set(axes):
         raise ValueError(
@@ -115,3 +115,12 @@ def check_accumulation(
             "`microbatches=`, or an estimator with the identity as its rule and "
             "`optim.scale_by_adaste` inside `MultiSteps`."
         )
+
+
+def labels_on_host(batch: Any) -> np.ndarray | None:
+    """Integer labels of a batch that can be looked at without waiting for a device."""
+    labels = batch.get("label") if isinstance(batch, Mapping) else None
+    if isinstance(labels, Mapping):
+        labels = labels.get("label")
+    whole = isinstance(labels, np.ndarray) and np.issubdtype(labels.dtype, np.integer)
+    return labels if whole else None

@@ -1,16 +1,15 @@
 """Evaluation and batch-norm statistics at the deployed weights."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from adaste_jax import _paths, _tree
-from adaste_jax.train import _gradient, _mesh, _prepare
+from adaste_jax.train import _gradient, _measure, _mesh, _place, _prepare
 
 Deploy = Callable[[jax.Array], jax.Array]
 """From the latents of one leaf to the weights that are shipped."""
@@ -22,7 +21,8 @@ def make_eval_step(
     where: _paths.Where | None = None,
     deployed: bool = True,
     deploy: Deploy | None = None,
-    loss: _gradient.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    loss: _measure.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[..., dict[str, jax.Array]]:
@@ -34,19 +34,28 @@ def make_eval_step(
         deployed: Evaluates at the weights that are shipped; False for a full-precision
             network.
         deploy: As in `make_train_step`.
-        loss: As in `make_train_step`.
+        loss: From outputs and labels to one loss per label.
+        metrics: What to report besides, as in `make_train_step`.
         prepare: As in `make_train_step`; it gets the key None.
         mesh: As in `make_train_step`.
 
     Returns:
         The compiled evaluation. `batch` may have a leaf `"mask"` [batch], true where an
         example counts, so that a last batch may be filled up. It returns sums over the
-        batch: `loss`, `correct`, `count`.
+        labels that count: `loss`, `count`, those of `metrics`, and `correct` where
+        labels are classes (see `make_train_step`). A label that is none of the classes
+        (-1, where a data set has no label) counts nowhere. The sum of losses is
+        float32, or float64 where they are; `correct` and `count` are int32.
 
     Raises:
-        TypeError: If `forward` does not take the arguments of a `Forward`.
+        TypeError: If `forward` does not take the arguments of a `Forward`, or `metrics`
+            are no functions.
+        ValueError: Here, if a metric has the name of something else. In the first call,
+            if the batch cannot be split evenly, or if a loss or a metric is not one
+            number per label.
     """
     _gradient.check_forward(forward)
+    _measure.check_metrics(metrics)
     prepare = prepare or _prepare.take_image_and_label
     shipped = deployment(deploy, where)
 
@@ -54,28 +63,14 @@ def make_eval_step(
         weights = shipped(params) if deployed else params
         inputs, labels = prepare(None, batch, resident)
         outputs, _ = forward(weights, model_state, inputs, train=False, key=None)
-        losses = loss(outputs, labels)
-        correct = jnp.argmax(outputs, axis=-1) == labels
-        counts = jnp.ones(losses.shape, bool)
-        if "mask" in batch:
-            extra = (1,) * (losses.ndim - 1)
-            counts &= batch["mask"].reshape(batch["mask"].shape + extra)
-        return {
-            "loss": jnp.sum(jnp.where(counts, losses, 0.0)),
-            "correct": jnp.sum(correct & counts),
-            "count": jnp.sum(counts),
-        }
+        measured = _measure.measure(loss, metrics, outputs, labels)
+        mask = batch.get("mask") if isinstance(batch, Mapping) else None
+        return _measure.sums(measured, mask)
 
-    mesh = _mesh.data_mesh() if mesh is None else mesh
-    whole, split = _mesh.shardings(mesh)
-    # Split parameters stay where they are.
-    compiled = jax.jit(
-        evaluate, in_shardings=(None, None, split, whole), out_shardings=whole
-    )
+    run = _compiled(evaluate, mesh)
 
     def call(params, model_state, batch, resident=None):
-        _mesh.check_batch(batch, mesh, axis=0)
-        return compiled(params, model_state, batch, resident)
+        return run(params, model_state, batch, resident)
 
     return call
 
@@ -117,17 +112,45 @@ def make_statistics_step(
         weights = shipped(params)
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
-    mesh = _mesh.data_mesh() if mesh is None else mesh
-    whole, split = _mesh.shardings(mesh)
-    compiled = jax.jit(
-        update, in_shardings=(None, None, split, whole, whole), out_shardings=whole
-    )
+    run = _compiled(update, mesh, whole_arguments=2)
 
     def call(params, model_state, batch, key, resident=None):
-        _mesh.check_batch(batch, mesh, axis=0)
-        return compiled(params, model_state, batch, key, resident)
+        return run(params, model_state, batch, key, resident)
 
     return call
+
+
+def _compiled(
+    function: Callable[..., Any], mesh: Mesh | None, *, whole_arguments: int = 1
+) -> Callable[..., Any]:
+    """Compiles `function(params, model_state, batch, *rest)` over a mesh.
+
+    Args:
+        function: A pure function, whose results are whole on every device.
+        mesh: None is the default mesh.
+        whole_arguments: How many the rest are.
+    """
+    given = _mesh.default_mesh() if mesh is None else mesh
+    mesh = _place.automatic(given)
+    whole, split = _mesh.shardings(mesh)
+    # Split parameters stay where they are.
+    compiled = jax.jit(
+        function,
+        in_shardings=(None, None, split, *(whole,) * whole_arguments),
+        out_shardings=whole,
+    )
+
+    def run(params, model_state, batch, *rest):
+        _mesh.check_batch(batch, mesh, axis=0)
+        with _place.within(mesh):
+            found = compiled(
+                *_place.parameters((params, model_state), mesh),
+                _place.arrays(batch, split),
+                *_place.arrays(rest, whole),
+            )
+        return _place.handed_back(found, given)
+
+    return run
 
 
 def deployment(

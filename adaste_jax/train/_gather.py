@@ -28,7 +28,8 @@ def packed_gather(weight: jax.Array, sharding: NamedSharding) -> jax.Array:
     inside a network that gathers layer by layer.
 
     Args:
-        weight: Signs, +1 and -1, floating point; of other values the sign is sent.
+        weight: Signs, +1 and -1, floating point; of other values the sign is sent. If
+            one is NaN, all that is gathered is NaN.
         sharding: Where `weight` lies. An axis that it does not split is packed; where
             there is none the weight travels as it is.
 
@@ -56,7 +57,7 @@ def gather(weight: jax.Array, sharding: NamedSharding, *, packed: bool) -> jax.A
     # Packed where the weight lies, and only then sent.
     bits = jax.lax.with_sharding_constraint(bits, sharding)
     bits = jax.lax.with_sharding_constraint(bits, whole)
-    return _signs(bits, axis, weight)
+    return _signs(bits, axis, weight, broken=jnp.any(jnp.isnan(weight)))
 
 
 def scatter(grad: jax.Array, sharding: NamedSharding) -> jax.Array:
@@ -77,12 +78,19 @@ def gather_local(weight: jax.Array, spec: PartitionSpec, *, packed: bool) -> jax
         spec: How the weight is split.
         packed: As bits.
     """
+    if not _mesh.names(spec):
+        return weight
     axis = _packed_axis(weight.shape, spec) if packed else None
     sent = weight if axis is None else jnp.packbits(weight > 0, axis=axis)
     for dimension, names in enumerate(_mesh.dimensions(spec, weight.ndim)):
         if names:
             sent = jax.lax.all_gather(sent, names, axis=dimension, tiled=True)
-    return sent if axis is None else _signs(sent, axis, weight)
+    if axis is None:
+        return sent
+    broken = jnp.any(jnp.isnan(weight)).astype(jnp.int32)
+    return _signs(
+        sent, axis, weight, broken=jax.lax.pmax(broken, _mesh.names(spec)) > 0
+    )
 
 
 def scatter_local(
@@ -107,9 +115,12 @@ def scatter_local(
     return grad / jax.lax.axis_size(axes)
 
 
-def _signs(bits: jax.Array, axis: int, like: jax.Array) -> jax.Array:
+def _signs(
+    bits: jax.Array, axis: int, like: jax.Array, *, broken: jax.Array
+) -> jax.Array:
+    """Signs of bits; NaN, for which there is no bit, if `broken`."""
     signs = jnp.unpackbits(bits, axis=axis, count=like.shape[axis])
-    one = jnp.ones((), like.dtype)
+    one = jnp.where(broken, jnp.nan, jnp.ones((), like.dtype))
     return jnp.where(signs > 0, one, -one)
 
 

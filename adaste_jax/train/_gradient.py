@@ -6,18 +6,19 @@ whole batch.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from adaste_jax.train import _measure
+
 Statistics = Literal["global", "local"]
 """Batch-norm statistics of the whole batch, or of the share of each device."""
 
-Loss = Callable[[jax.Array, Any], jax.Array]
-"""From outputs [batch, ...] and labels to losses, one per label. Labels are an array
-[batch, ...], or a dict of such arrays of which `label` is the one to predict."""
+Measure = Callable[[Any, Any], _measure.Measured]
+"""`_measure.measure` with loss and metrics bound: from outputs and labels."""
 
 
 class Forward(Protocol):
@@ -53,14 +54,12 @@ class Found(NamedTuple):
 
     Attributes:
         grads: Gradient of the mean loss at the weights.
-        loss: Mean loss.
-        accuracy: Share of labels that are the largest output.
+        report: Mean loss, as `loss`, and means of the metrics, by name.
         model_state: The new one.
     """
 
     grads: Any
-    loss: jax.Array
-    accuracy: jax.Array
+    report: dict[str, jax.Array]
     model_state: Any
 
 
@@ -71,7 +70,7 @@ weights of a second forward pass whose loss and model state are kept, or None.""
 
 def make_pass(
     forward: Forward,
-    loss: Loss,
+    measure: Measure,
     *,
     microbatches: int,
     statistics: Statistics,
@@ -85,7 +84,7 @@ def make_pass(
 
     Args:
         forward: The network.
-        loss: One loss per label.
+        measure: Losses and metrics, one per label.
         microbatches: Into how many parts the batch is cut. Part i has the examples
             i, i + microbatches, ..., so that parts of a split batch stay split.
         statistics: As in `make_train_step`.
@@ -101,11 +100,11 @@ def make_pass(
 
     def objective(weights, model_state, inputs, labels, key):
         outputs, new_state = forward(weights, model_state, inputs, train=True, key=key)
-        value = reduce_loss(_mean_loss(loss, outputs, labels))
-        return loss_scale * value, (value, outputs, new_state)
+        value, report = _measure.means(measure(outputs, labels))
+        return loss_scale * reduce_loss(value), (report, new_state)
 
     def one(weights, deployed, model_state, inputs, labels, key):
-        grads, (value, outputs, model_state) = jax.grad(objective, has_aux=True)(
+        grads, (report, model_state) = jax.grad(objective, has_aux=True)(
             weights, model_state, inputs, labels, key
         )
         if loss_scale != 1:
@@ -114,10 +113,8 @@ def make_pass(
             outputs, model_state = forward(
                 deployed, model_state, inputs, train=True, key=key
             )
-            value = reduce_loss(_mean_loss(loss, outputs, labels))
-        truth = labels["label"] if isinstance(labels, Mapping) else labels
-        accuracy = jnp.mean(jnp.argmax(outputs, axis=-1) == truth)
-        return Found(reduce_grads(grads), value, accuracy, model_state)
+            _, report = _measure.means(measure(outputs, labels))
+        return Found(reduce_grads(grads), report, model_state)
 
     def all_of_them(weights, deployed, model_state, inputs, labels, key):
         parts = jax.tree.map(lambda leaf: _cut(leaf, microbatches), (inputs, labels))
@@ -129,13 +126,13 @@ def make_pass(
             found = one(weights, deployed, model_state, inputs, labels, part_key)
             if statistics == "global":
                 _refuse_changes(model_state, found.model_state)
-            new = (found.grads, found.loss, found.accuracy)
+            new = (found.grads, found.report)
             sums = jax.tree.map(lambda s, n: s + n.astype(s.dtype), sums, new)
             return (sums, found.model_state), None
 
         first = jax.tree.map(lambda leaf: leaf[0], parts)
         shapes = jax.eval_shape(one, weights, deployed, model_state, *first, key)
-        sums = vary(jax.tree.map(_zeros, (shapes.grads, shapes.loss, shapes.accuracy)))
+        sums = vary(jax.tree.map(_zeros, (shapes.grads, shapes.report)))
         carry = (sums, model_state)
         if unroll:
             for number in range(microbatches):
@@ -144,23 +141,11 @@ def make_pass(
         else:
             carry, _ = jax.lax.scan(add, carry, (jnp.arange(microbatches), parts))
         sums, model_state = carry
-        grads, value, accuracy = jax.tree.map(lambda s: s / microbatches, sums)
+        grads, report = jax.tree.map(lambda s: s / microbatches, sums)
         grads = jax.tree.map(lambda g, w: g.astype(w.dtype), grads, shapes.grads)
-        return Found(grads, value, accuracy, model_state)
+        return Found(grads, report, model_state)
 
     return one if microbatches == 1 else all_of_them
-
-
-def _mean_loss(loss: Loss, outputs: jax.Array, labels: jax.Array) -> jax.Array:
-    losses = loss(outputs, labels)
-    if not jnp.ndim(losses):
-        raise ValueError(
-            "`loss` gave one number. It must give one loss per label, [batch, ...]: "
-            "whether a number is a mean or a sum cannot be seen, and a sum would be "
-            "averaged over microbatches and devices. For a summed loss multiply the "
-            "losses by the batch size."
-        )
-    return jnp.mean(losses)
 
 
 def _cut(leaf: jax.Array, parts: int) -> jax.Array:

@@ -49,6 +49,15 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
     return jax.make_mesh(shape, names, axis_types=kinds, devices=devices)
 
 
+def default_mesh() -> Mesh:
+    """The mesh of `jax.set_mesh` if it has an axis `"data"`; else all devices."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        around = jax.sharding.get_mesh()
+        if DATA_AXIS in around.axis_names:
+            return around
+    return data_mesh()
+
+
 def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
     """Puts a whole copy of every array on every device of the mesh.
 
@@ -56,7 +65,8 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
 
     Args:
         tree: Any pytree of arrays.
-        mesh: Default: `data_mesh()`.
+        mesh: Default: that of `jax.set_mesh` if it has an axis `"data"`, else
+            `data_mesh()`.
 
     Returns:
         The tree, on the devices.
@@ -188,7 +198,7 @@ def shardings(
     mesh: Mesh | None, leading_axes: int = 0
 ) -> tuple[NamedSharding, NamedSharding]:
     """Whole on every device, and split over the axes of the batch."""
-    mesh = data_mesh() if mesh is None else mesh
+    mesh = default_mesh() if mesh is None else mesh
     axes = batch_axes(mesh)
     split = PartitionSpec(*(None,) * leading_axes, axes if len(axes) > 1 else axes[0])
     return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, split)
@@ -213,22 +223,6 @@ def check_batch(batch: Any, mesh: Mesh, *, axis: int, microbatches: int = 1) -> 
                 f"split over {over}: make the batch size a multiple of {parts}, or "
                 "pass a `mesh` of fewer devices."
             )
-
-
-def place(state: Any, target: Any) -> Any:
-    """The state where it belongs; itself if it lies there already.
-
-    A state that lies elsewhere would be compiled for, and then again for the state
-    that the first step returns.
-    """
-    leaves = jax.tree.leaves(state)
-    targets = (
-        [target] * len(leaves)
-        if isinstance(target, NamedSharding)
-        else jax.tree.leaves(target)
-    )
-    lies = [getattr(leaf, "sharding", None) for leaf in leaves]
-    return state if lies == targets else jax.device_put(state, target)
 
 
 def check_structure(shardings: Any, state: Any) -> None:

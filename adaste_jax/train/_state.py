@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from adaste_jax.train import _buffers
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
@@ -41,17 +43,22 @@ class TrainState:
         key: jax.Array,
         model_state: Any = None,
     ) -> "TrainState":
-        """The state before the first step."""
-        # Steps donate their state, and XLA dies of a buffer that is donated twice: a
-        # transformation may start two moments as one array, or keep `params` itself.
+        """The state before the first step.
+
+        One array in two places of `params` and `model_state` (tied kernels, averages
+        that begin as the parameters) becomes two, which then train apart.
+        """
+        # Steps donate their state: a transformation may start two moments as one array,
+        # or keep an array that is not its own.
         opt_state = jax.tree.map(
             lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf,
             tx.init(params),
         )
-        return cls(
+        state = cls(
             step=jnp.zeros((), jnp.int32),
             params=params,
             model_state={} if model_state is None else model_state,
             opt_state=opt_state,
             key=key,
         )
+        return _buffers.unshared(state)

@@ -121,7 +121,7 @@ def _checked_map(
             # a weight where it first meets data: even before a rule in the network.
             inner = make(reduce_loss=lambda value: jax.lax.pmean(value, axes))
             found = inner(weights, deployed, model_state, *rest)
-            return _finish(found, axes, statistics, what=("accuracy",))
+            return _finish(found, axes, statistics, what=("report",))
         if sharding is not None:
             weights = gathered(weights)
             deployed = None if deployed is None else gathered(deployed)
@@ -141,15 +141,15 @@ def _checked_map(
             if statistics == "local":
                 model_state = vary(model_state)
             found = inner(vary(weights), vary(deployed), model_state, *rest)
-            return _finish(found, axes, statistics, what=("loss", "accuracy"))
+            return _finish(found, axes, statistics, what=("report",))
         inner = make(vary=vary)
         if statistics == "local":
             model_state = vary(model_state)
         found = inner(vary(weights), vary(deployed), model_state, *rest)
-        return _finish(found, axes, statistics, what=("grads", "loss", "accuracy"))
+        return _finish(found, axes, statistics, what=("grads", "report"))
 
     everywhere: Any = whole  # specs stand in the places of arrays
-    out_specs = _gradient.Found(specs, everywhere, everywhere, everywhere)
+    out_specs = _gradient.Found(specs, everywhere, everywhere)
 
     def run(weights, deployed, *rest):
         second = None if deployed is None else specs
@@ -174,7 +174,7 @@ def _unchecked_map(
     def local(weights, deployed, model_state, inputs, labels, key):
         key = jax.random.fold_in(key, jax.lax.axis_index(axes))
         found = make()(weights, deployed, model_state, inputs, labels, key)
-        return _finish(found, axes, statistics, what=("grads", "loss", "accuracy"))
+        return _finish(found, axes, statistics, what=("grads", "report"))
 
     mapped = jax.pmap(
         local,

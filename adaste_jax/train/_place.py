@@ -1,0 +1,107 @@
+"""Arrays where a step wants them.
+
+A mesh of explicit axes says in the type of every array how it is split. The steps leave
+that to the compiler: they compute on the same devices with automatic axes, and give
+their results back on the mesh of the caller.
+"""
+
+import contextlib
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+
+from adaste_jax.train import _buffers, _mesh
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """The same devices, whose axes are left to the compiler."""
+    if not is_explicit(mesh):
+        return mesh
+    kinds = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=kinds)
+
+
+def is_explicit(mesh: Any) -> bool:
+    """Whether types of arrays on the mesh say how they are split."""
+    return AxisType.Explicit in mesh.axis_types
+
+
+def within(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
+    """A context in which arrays of the mesh may be used, under any `jax.set_mesh`."""
+    around = jax.sharding.get_abstract_mesh()
+    if around.empty or around == mesh.abstract_mesh:
+        return contextlib.nullcontext()
+    return jax.set_mesh(mesh)
+
+
+def automatic_sharding(place: NamedSharding) -> NamedSharding:
+    """The same place, on a mesh that leaves its axes to the compiler."""
+    mesh = place.mesh
+    return NamedSharding(automatic(mesh), place.spec) if is_explicit(mesh) else place
+
+
+def handed_back(tree: Any, mesh: Mesh) -> Any:
+    """Results on the mesh of the caller: themselves, unless its axes are explicit."""
+    if not is_explicit(mesh):
+        return tree
+    return jax.tree.map(
+        lambda leaf: jax.device_put(leaf, NamedSharding(mesh, leaf.sharding.spec)), tree
+    )
+
+
+def state(tree: Any, target: Any) -> Any:
+    """The state where it belongs; itself if it lies there already.
+
+    A state that lies elsewhere would be compiled for, and then again for the state
+    that the first step returns.
+    """
+    leaves = jax.tree.leaves(tree)
+    targets = (
+        [target] * len(leaves)
+        if isinstance(target, NamedSharding)
+        else jax.tree.leaves(target)
+    )
+    lies = [getattr(leaf, "sharding", None) for leaf in leaves]
+    return tree if lies == targets else jax.device_put(tree, target)
+
+
+def arrays(tree: Any, target: NamedSharding) -> Any:
+    """A batch or resident data where they belong.
+
+    Host arrays, and arrays that are bound to no device, are put there by `jax.jit`.
+    """
+
+    def put(leaf: Any) -> Any:
+        if not _is_bound(leaf) or leaf.sharding == target:
+            return leaf
+        mesh = getattr(leaf.sharding, "mesh", None)
+        typed = mesh is not None and is_explicit(mesh)
+        if not typed and leaf.sharding.is_equivalent_to(target, leaf.ndim):
+            return leaf
+        return jax.device_put(leaf, target)
+
+    return jax.tree.map(put, tree)
+
+
+def parameters(tree: Any, mesh: Mesh) -> Any:
+    """Parameters on the devices of the mesh: as they are split there, else whole."""
+    whole = _mesh.shardings(mesh)[0]
+    devices = set(mesh.devices.flat)
+
+    def put(leaf: Any) -> Any:
+        if not _is_bound(leaf):
+            return leaf
+        place = leaf.sharding
+        if place.device_set != devices:
+            return jax.device_put(leaf, whole)
+        if isinstance(place, NamedSharding) and is_explicit(place.mesh):
+            return jax.device_put(leaf, automatic_sharding(place))
+        return leaf
+
+    return jax.tree.map(put, tree)
+
+
+def _is_bound(leaf: Any) -> bool:
+    """Whether it is an array that `jax.jit` would not move."""
+    return _buffers.is_concrete(leaf) and leaf.committed
