@@ -1,11 +1,12 @@
 """Kills a run at random moments, again and again, and compares how it ends.
 
-    python -m benchmarks.soak [--kills=50] [--seed=0] [--out=docs/results/soak.md]
+    python -m benchmarks.soak [--scenes=quickstart,stream,folder,teacher,language_model]
+        [--kills=10] [--seed=0] [--out=docs/results/soak.md]
 
-One run of the quickstart is left alone; another is killed and started again, with the
-same command, until the kills are used up, and then finishes. Both must end with the
-same bits: latents, optimiser state, batch-norm statistics, every line of
-`metrics.jsonl` that is not about time, and every line of `layers.jsonl`.
+For each scene one run is left alone; another is killed and started again, with the same
+command, until the kills are used up, and then finishes. Both must end with the same
+bits: latents, optimiser state, batch-norm statistics, every line of `metrics.jsonl`
+that is not about time, and every line of `layers.jsonl`.
 """
 
 import collections
@@ -24,14 +25,16 @@ from importlib import metadata
 import jax
 import numpy as np
 from absl import app, flags, logging
+from PIL import Image
 
-from experiments import checkpoints, errors
-from experiments.configs import quickstart
+from adaste_jax import datasets
+from experiments import checkpoints, errors, restore
 from experiments.run import Run
 
-_KILLS = flags.DEFINE_integer("kills", 50, "How often the run is killed.")
+_SCENES = flags.DEFINE_list("scenes", None, "Default: all of them.")
+_KILLS = flags.DEFINE_integer("kills", 10, "How often the run of each is killed.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments and of the signals.")
-_EPOCHS = flags.DEFINE_integer("epochs", 200, "Length of the run.")
+_EPOCHS = flags.DEFINE_integer("epochs", 0, "Length of the runs; 0 is the scene's.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 7, "Steps between checkpoints.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Default: a temporary folder.")
 _OUT = flags.DEFINE_string("out", None, "Also write the report to this file.")
@@ -46,14 +49,70 @@ DEADLINE = 600.0
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start(path, cache):
+def quickstart(folder):
+    """Images on the device."""
+    del folder
+    return "quickstart.py", 200, []
+
+
+def stream(folder):
+    """Images that are read as they are used."""
+    del folder
+    return "quickstart.py", 60, ["--config.resident=False"]
+
+
+def image_folder(folder):
+    """Files of images, cut out at random."""
+    for split, (images, labels) in datasets.digits().items():
+        for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+            place = folder / "digits" / split / str(label)
+            place.mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(pixels[..., 0] * np.uint8(15))
+            picture.save(place / f"{number}.png")
+    return (
+        "quickstart.py",
+        20,
+        [
+            "--config.dataset=folder/digits",
+            f"--config.data_dir={folder}",
+            "--config.resident=False",
+            "--config.image_size=8",
+        ],
+    )
+
+
+def teacher(folder):
+    """A network that learns from another one."""
+    path = folder / "teacher"
+    if start(path, folder / "cache", "quickstart.py", 3, []).wait() != 0:
+        raise RuntimeError(f"the teacher has failed: {path}.log")
+    return "quickstart.py", 60, [f"--config.teacher={path}", "--config.method=ste"]
+
+
+def language_model(folder):
+    """Text."""
+    del folder
+    return "language_model.py:smoke", 30, ["--config.num_train=480"]
+
+
+SCENES = {
+    "quickstart": quickstart,
+    "stream": stream,
+    "folder": image_folder,
+    "teacher": teacher,
+    "language_model": language_model,
+}
+
+
+def start(path, cache, config, epochs, fields):
     """A life of the run: the same command every time."""
     command = [
         *(sys.executable, "-m", "experiments.main", f"--workdir={path}"),
-        "--config=experiments/configs/quickstart.py",
-        f"--config.num_epochs={_EPOCHS.value}",
+        f"--config=experiments/configs/{config}",
+        f"--config.num_epochs={epochs}",
         f"--config.checkpoint_every_steps={_SAVE_EVERY.value}",
         "--config.tensorboard=False",
+        *fields,
     ]
     environment = {
         **os.environ,
@@ -87,7 +146,7 @@ def wait_for_training(process, path, before):
     return time.monotonic() - begin
 
 
-def kill_again_and_again(path, cache, rng):
+def kill_again_and_again(path, rng, begin):
     """Uses up the kills; what they hit, by phase and signal."""
     hits = collections.Counter()
     start_up = 5.0
@@ -96,7 +155,7 @@ def kill_again_and_again(path, cache, rng):
         number = signal.SIGTERM if rng.random() < TERM_SHARE else signal.SIGKILL
         delay = rng.random()
         before = marks(path)
-        process = start(path, cache)
+        process = begin(path)
         if early:
             time.sleep(delay * start_up)
         else:
@@ -128,9 +187,7 @@ def kill_again_and_again(path, cache, rng):
 
 def final_arrays(path):
     """Everything in the last checkpoint."""
-    config = quickstart.get_config()
-    config.num_epochs = _EPOCHS.value
-    run = Run(config)
+    run = Run(restore.saved(path).config.lock())
     state = run.init()
     with checkpoints.Checkpoints(path / "checkpoints", read_only=True) as store:
         found = store.restore({"state": state, "tally": run.start_tally(state)})
@@ -148,39 +205,42 @@ def metrics_lines(path):
     return kept + (path / "layers.jsonl").read_text("utf-8").splitlines()
 
 
-def report(hits, whole, broken):
-    """The report, and whether all is the same."""
+def compared(whole, broken):
+    """Arrays and lines, how many of both are equal, and whether all are."""
     pairs = list(zip(final_arrays(whole), final_arrays(broken), strict=True))
     equal = sum(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
     first, second = metrics_lines(whole), metrics_lines(broken)
-    rows = [
-        f"| {phase} | {hits[phase, 'SIGKILL']} | {hits[phase, 'SIGTERM']} |"
+    same = sum(a == b for a, b in zip(first, second, strict=False))
+    text = f"{equal} of {len(pairs)} | {same} of {len(first)}"
+    return text, equal == len(pairs) and first == second
+
+
+def soak(name, folder):
+    """One scene; its row of the table, and whether all is the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config, epochs, fields = SCENES[name](folder)
+    epochs = _EPOCHS.value or epochs
+
+    def begin(path):
+        return start(path, folder / "cache", config, epochs, fields)
+
+    whole, broken = folder / "whole", folder / "broken"
+    since = time.monotonic()
+    if begin(whole).wait() != 0:
+        raise RuntimeError(f"the run that was left alone has failed: {whole}.log")
+    print(f"{name}, left alone: {time.monotonic() - since:.0f} s", flush=True)
+    hits = kill_again_and_again(broken, random.Random(f"{_SEED.value}{name}"), begin)
+    if begin(broken).wait() != 0:
+        raise RuntimeError(f"the last life has failed: see {broken}.log")
+    text, same = compared(whole, broken)
+    counts = " | ".join(
+        str(hits[phase, "SIGKILL"] + hits[phase, "SIGTERM"])
         for phase in ("start-up", "training", "saving")
-    ]
-    device = jax.devices()[0]
-    lines = [
-        f"`python -m benchmarks.soak --kills={_KILLS.value} --seed={_SEED.value} "
-        f"--epochs={_EPOCHS.value} --save_every={_SAVE_EVERY.value}`, "
-        f"{device.platform}, Python {sys.version.split()[0]}, jax {jax.__version__}, "
-        f"orbax-checkpoint {metadata.version('orbax-checkpoint')}, "
-        f"flax {metadata.version('flax')}, optax {metadata.version('optax')}.",
-        "",
-        "| killed during | SIGKILL | SIGTERM |",
-        "| --- | --- | --- |",
-        *rows,
-        "",
-        f"{sum(hits.values())} kills. Against the run that was left alone: "
-        f"{equal} of {len(pairs)} arrays of the last checkpoint are equal bit for bit; "
-        f"{sum(a == b for a, b in zip(first, second, strict=False))} of {len(first)} "
-        f"lines of metrics.jsonl and layers.jsonl are equal ({len(second)} in the "
-        "killed run; lines about time left out).",
-        "",
-        "start-up: before the first checkpoint of that life, so with imports, "
-        "compilation and the restoring of the last checkpoint. saving: a checkpoint "
-        "was being written. A SIGTERM during start-up may come before there is a "
-        "handler for it.",
-    ]
-    return "\n".join(lines) + "\n", equal == len(pairs) and first == second
+    )
+    terms = sum(hits[hit] for hit in hits if hit[1] == "SIGTERM")
+    row = f"| {name} | {epochs} | {sum(hits.values())} | {terms} | {counts} | {text} |"
+    print(row, flush=True)
+    return row, same
 
 
 def main(argv):
@@ -188,22 +248,39 @@ def main(argv):
     del argv
     logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(_WORKDIR.value or tempfile.mkdtemp(prefix="soak-"))
-    folder.mkdir(parents=True, exist_ok=True)
-    cache, whole, broken = (folder / n for n in ("cache", "whole", "broken"))
-    begin = time.monotonic()
-    if start(whole, cache).wait() != 0:
-        raise RuntimeError(f"the run that was left alone has failed: {whole}.log")
-    print(f"left alone: {time.monotonic() - begin:.0f} s", flush=True)
-    hits = kill_again_and_again(broken, cache, random.Random(_SEED.value))
-    if start(broken, cache).wait() != 0:
-        raise RuntimeError(f"the last life has failed: see {broken}.log")
-    text, same = report(hits, whole, broken)
+    names = list(SCENES) if _SCENES.value is None else _SCENES.value
+    rows, outcomes = zip(*[soak(name, folder / name) for name in names], strict=True)
+    text = "\n".join(
+        [
+            f"`python -m benchmarks.soak --scenes={','.join(names)} "
+            f"--kills={_KILLS.value} --seed={_SEED.value} "
+            f"--save_every={_SAVE_EVERY.value}`, "
+            f"{jax.devices()[0].platform}, Python {sys.version.split()[0]}, "
+            f"jax {jax.__version__}, "
+            f"orbax-checkpoint {metadata.version('orbax-checkpoint')}, "
+            f"flax {metadata.version('flax')}, optax {metadata.version('optax')}.",
+            "",
+            "| run | epochs | kills | of them SIGTERM | in start-up | in training "
+            "| while saving | equal arrays | equal lines |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "Each run is compared with one that was left alone: all arrays of the last "
+            "checkpoint, bit for bit, and all lines of metrics.jsonl (but for those "
+            "about time) and layers.jsonl.",
+            "",
+            "Start-up: before the first checkpoint of that life, so with imports, "
+            "compilation and the restoring of the last checkpoint. While saving: a "
+            "checkpoint was being written. A SIGTERM during start-up may come before "
+            "there is a handler for it.",
+        ]
+    )
     print(text)
     if _OUT.value:
         path = pathlib.Path(_OUT.value)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"# A run that is killed again and again\n\n{text}")
-    sys.exit(not same)
+        path.write_text(f"# Runs that are killed again and again\n\n{text}\n")
+    sys.exit(not all(outcomes))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ class LastWords:
         if count is not None and count > 1:
             self._prepare(
                 f"error: the {count} processes have not met within {seconds} seconds: "
-                "one is missing, or cannot reach --coordinator. Start all of them again."
+                "one is missing, or cannot reach --coordinator. Start all of them."
             )
 
     def prepare(self) -> None:

@@ -167,7 +167,7 @@ class Workdir:
         return read_lines(self.path / file).records
 
     def rewind(self, step: int, *, to_report: bool = False) -> list[str]:
-        """Begins the files of lines, or drops what a run resumed at `step` writes again.
+        """Begins the files of lines, or drops what a resumed run writes again.
 
         Dropped are those after the step, and those of the test, which comes last of
         all. Lines that cannot be read are moved to a file of their own.

@@ -186,7 +186,8 @@ def test_of_an_unknown_source_the_number_is_known():
     assert found["train"] == {"examples": 3, "digest": None, "source": "list"}
     assert found["classes"] == 2
     shorter = {**found, "train": {**found["train"], "examples": 2}}
-    assert data_identity.differences(found, shorter) == ["train: 3 examples then, 2 now"]
+    lines = data_identity.differences(found, shorter)
+    assert lines == ["train: 3 examples then, 2 now"]
     assert data_identity.differences(found, found) == []
 
 
