@@ -37,9 +37,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
         dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
     )
     try:
-        with os.fdopen(
-            descriptor, "w", encoding="utf-8", errors="backslashreplace"
-        ) as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
