@@ -192,7 +192,7 @@ def load(
 def _outside(labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Which examples have a label that is none of the classes."""
     wrong = (labels < 0) | (labels >= num_classes)
-    return wrong.any(axis=tuple(range(1, wrong.ndim)))
+    return np.asarray(wrong.any(axis=tuple(range(1, wrong.ndim))))
 
 
 def _refuse_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
