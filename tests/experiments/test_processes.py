@@ -27,7 +27,9 @@ def free_port():
 class Job:
     """The training program in several processes, with logs beside the workdir."""
 
-    def __init__(self, path, count, *, devices, cache, epochs, method="adaste"):
+    def __init__(
+        self, path, count, *, devices, cache, epochs, method="adaste", only=None, own=()
+    ):
         flags = "--xla_force_host_platform_device_count"
         self.logs = [path.with_name(f"{path.name}.log{rank}") for rank in range(count)]
         environment = {
@@ -39,7 +41,7 @@ class Job:
         together = [f"--coordinator=127.0.0.1:{free_port()}"]
         together += [f"--num_processes={count}", f"--heartbeat_timeout={HEARTBEAT}"]
         self.processes = []
-        for rank, log in enumerate(self.logs):
+        for rank, log in enumerate(self.logs[:only]):
             arguments = [
                 "--config=experiments/configs/quickstart.py:smoke",
                 f"--workdir={path}",
@@ -49,7 +51,8 @@ class Job:
                 "--config.tensorboard=False",
             ]
             if count > 1:
-                arguments += [*together, f"--process_id={rank}"]
+                arguments += [*together, f"--process_id={rank}", "--join_timeout=20"]
+                arguments += own[rank] if own else []
             with open(log, "w") as file:
                 self.processes.append(
                     subprocess.Popen(
@@ -78,7 +81,8 @@ class Job:
         ]
 
     def text(self):
-        return "\n".join(log.read_text(errors="replace") for log in self.logs)
+        logs = self.logs[: len(self.processes)]
+        return "\n".join(log.read_text(errors="replace") for log in logs)
 
 
 def steps(path):
@@ -220,3 +224,28 @@ def test_one_process_agrees_with_itself():
     with pytest.raises(errors.RunError, match="why"):
         processes.agree(errors.RunError("why"))
     assert processes.primary_first(lambda: 5) == 5
+
+
+@pytest.mark.slow
+def test_processes_with_other_configs_end_and_name_the_fields(tmp_path):
+    own = [[], ["--config.label_smoothing=0.1", "--config.methods.ste.learning_rate=1"]]
+    job = Job(tmp_path / "run", 2, devices=1, cache=tmp_path, epochs=1, own=own)
+    with job:
+        assert job.wait() == [1, 1]
+    for log in job.logs:
+        text = " ".join(log.read_text().split())
+        assert "label_smoothing: 0.1 in process 1, 0.0 in process 0" in text
+        assert "methods" not in text  # options of a method that is not used
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_whose_others_do_not_come_ends_and_says_so(tmp_path):
+    job = Job(tmp_path / "run", 2, devices=1, cache=tmp_path, epochs=1, only=1)
+    with job:
+        (status,) = job.wait(120)
+    assert status not in (0, errors.STOPPED)
+    end = time.monotonic() + 10
+    while "have not met" not in job.logs[0].read_text(errors="replace"):
+        assert time.monotonic() < end
+        time.sleep(0.1)
