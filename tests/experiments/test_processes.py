@@ -51,7 +51,7 @@ class Job:
                 "--config.tensorboard=False",
             ]
             if count > 1:
-                arguments += [*together, f"--process_id={rank}", "--join_timeout=20"]
+                arguments += [*together, f"--process_id={rank}"]
                 arguments += own[rank] if own else []
             with open(log, "w") as file:
                 self.processes.append(
@@ -241,7 +241,8 @@ def test_processes_with_other_configs_end_and_name_the_fields(tmp_path):
 
 @pytest.mark.slow
 def test_a_process_whose_others_do_not_come_ends_and_says_so(tmp_path):
-    job = Job(tmp_path / "run", 2, devices=1, cache=tmp_path, epochs=1, only=1)
+    own = [["--join_timeout=5"]]
+    job = Job(tmp_path / "run", 2, devices=1, cache=tmp_path, epochs=1, only=1, own=own)
     with job:
         (status,) = job.wait(120)
     assert status not in (0, errors.STOPPED)
