@@ -1,4 +1,11 @@
-"""The arithmetic of one bit: a sign that is never zero, and scales of a tensor."""
+"""The arithmetic of one bit: a sign that is never zero, and scales of a tensor.
+
+A NaN goes through everything here. XLA's largest entry of a tensor may miss it (on a
+CPU, where the loop is vectorised), so nothing may rest on `jnp.max` alone.
+"""
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -6,24 +13,74 @@ import jax.numpy as jnp
 
 @jax.jit
 def sign(x: jax.Array) -> jax.Array:
-    """Gives +1 where x >= 0 (at 0 and -0.0 too) and -1 elsewhere, in the dtype of x.
+    """Gives +1 where x >= 0 (at 0 and -0.0 too), -1 where x < 0, and NaN where it is.
 
     The only sign of the library: training, deployment and packing all call it. It is
     always compiled, because compiled code flushes subnormal numbers to zero
     (`-1e-40 >= 0` holds there and not in NumPy) and a weight must have one sign
-    everywhere. `jnp.sign` will not do: it is 0 at 0.
+    everywhere. `jnp.sign` will not do: it is 0 at 0. The dtype is that of x.
     """
     one = jnp.ones((), x.dtype)
-    return jnp.where(x >= 0, one, -one)
+    return jnp.where(x >= 0, one, jnp.where(x < 0, -one, x))
 
 
 def root_mean_square(x: jax.Array) -> jax.Array:
-    """Root mean square of all entries, and 1 for a tensor of zeros.
+    """Root mean square of all entries, and 1 for a tensor of zeros or without entries.
 
     Entries are divided by the largest magnitude first, so that squares of finite
     entries neither overflow nor vanish.
     """
+    one = jnp.ones((), x.dtype)
+    if not x.size:
+        return one
     largest = jnp.max(jnp.abs(x))
-    largest = jnp.where(largest > 0, largest, jnp.ones((), x.dtype))
+    largest = jnp.where(largest == 0, one, largest)
     rms = largest * jnp.sqrt(jnp.mean(jnp.square(x / largest)))
-    return jnp.where(rms > 0, rms, jnp.ones((), x.dtype))
+    return jnp.where(rms == 0, one, rms)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def mean_magnitude(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """Mean of |x| over `axes`, which are kept with size 1: 0 where there is no entry.
+
+    It is finite where the entries are: their sum is taken in `power_unit`. That unit is
+    1 for all but extreme tensors, and else a power of two, so no bit is lost by it.
+    """
+    unit = power_unit(x, axes)
+    total = jnp.sum(jnp.abs(x) / unit, axis=axes, keepdims=True)
+    mean = total / max(math.prod(x.shape[axis] for axis in axes), 1)
+    return from_unit(mean, unit)
+
+
+@mean_magnitude.defjvp
+def _mean_magnitude_jvp(axes, primals, tangents):
+    (x,) = primals
+    mean = mean_magnitude(x, axes)
+    if not x.size:
+        return mean, jnp.zeros_like(mean)
+    _, change = jax.jvp(jnp.abs, primals, tangents)
+    return mean, jnp.mean(change, axis=axes, keepdims=True)
+
+
+def from_unit(mean: jax.Array, unit: jax.Array) -> jax.Array:
+    """`mean * unit`, and the largest number there is where only rounding is beyond."""
+    largest = jnp.asarray(jnp.finfo(mean.dtype).max, mean.dtype)
+    rounded = jnp.minimum(mean, largest / unit)
+    return jnp.where(jnp.isinf(mean), mean, rounded) * unit
+
+
+def power_unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """A unit for sums of entries or of their squares over `axes`, kept with size 1.
+
+    The sums of x / unit neither overflow nor vanish. The unit is 1, or where the
+    largest magnitude is extreme (in float32 above 2^48 or below 2^-48) a power of two;
+    dividing and multiplying by it is exact. It gets no gradient.
+    """
+    exponent = jnp.finfo(x.dtype).maxexp
+    edge, power = 2.0 ** (3 * exponent // 8), 2.0 ** (3 * exponent // 4)
+    one, large, small = (jnp.asarray(u, x.dtype) for u in (1, power, 1 / power))
+    largest = jnp.max(
+        jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True, initial=0
+    )
+    unit = jnp.where(largest < 1 / edge, small, jnp.where(largest > edge, large, one))
+    return jnp.where(largest == 0, one, unit)

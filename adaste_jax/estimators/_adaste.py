@@ -377,7 +377,8 @@ def _adaste(form: _Form, latent: jax.Array, hyper: Hyperparameters) -> jax.Array
     weight = _magnitude(size, mu, alpha)
     if form.rescale:
         one = jnp.ones((), dtype)
-        scale = jnp.where(_is_binary(mu, alpha), one, jnp.mean(weight))
+        mean = jnp.mean(weight) if weight.size else one
+        scale = jnp.where(_is_binary(mu, alpha), one, mean)
         weight = weight / scale
     # What is normal in float32 may vanish in float16.
     weight = jnp.maximum(weight, jnp.finfo(latent.dtype).tiny.astype(dtype))

@@ -131,8 +131,10 @@ def _sample(probability):
     """The forward map, with the uniform numbers as a second argument."""
 
     def weight(latent, uniform):
-        one = jnp.ones((), latent.dtype)
-        return jnp.where(uniform < probability(latent), one, -one)
+        one, chance = jnp.ones((), latent.dtype), probability(latent)
+        # A probability that is NaN is its own sample.
+        below = jnp.where(uniform >= chance, -one, chance)
+        return jnp.where(uniform < chance, one, below)
 
     return weight
 

@@ -47,7 +47,12 @@ def fda(latent: ArrayLike, *, order: int, omega: ArrayLike = math.pi / 2) -> jax
 @functools.cache
 def _fda(order):
     def slope(latent, omega):
-        cosines = (jnp.cos((2 * i + 1) * omega * latent) for i in range(order + 1))
+        largest = jnp.finfo(latent.dtype).max  # the cosine of infinity is NaN
+
+        def cosine(i):
+            return jnp.cos(jnp.clip((2 * i + 1) * omega * latent, -largest, largest))
+
+        cosines = map(cosine, range(order + 1))
         return 4 / math.pi * omega * sum(cosines)
 
     return _linear.linear(lambda latent, omega: _numerics.sign(latent), slope)

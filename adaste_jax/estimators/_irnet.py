@@ -78,7 +78,7 @@ def irnet_weight(
     latents = latent.astype(_base.compute_dtype(latent))
     group = _base.group_axes(latents, axis)
     z = _standardise(latents, group)
-    size = jnp.mean(jnp.abs(z), axis=group, keepdims=True)
+    size = _numerics.mean_magnitude(z, group)
     scale = jax.lax.stop_gradient(power_of_two(size))
     return (scale * ede(z, sharpness=sharpness)).astype(latent.dtype)
 
@@ -86,8 +86,10 @@ def irnet_weight(
 def _standardise(latent, group):
     one = jnp.ones((), latent.dtype)
     # z does not depend on the unit; with this one, squares neither overflow nor vanish.
-    unit = jnp.max(jnp.abs(latent), axis=group, keepdims=True)
+    unit = jnp.max(jnp.abs(latent), axis=group, keepdims=True, initial=0)
     latent = latent / jax.lax.stop_gradient(jnp.where(unit > 0, unit, one))
+    if not latent.size:
+        return latent
     count = latent.size // unit.size
     centred = latent - jnp.mean(latent, axis=group, keepdims=True)
     squares = jnp.sum(jnp.square(centred), axis=group, keepdims=True)

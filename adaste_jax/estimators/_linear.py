@@ -33,7 +33,9 @@ def linear(weight: Elementwise, slope: Elementwise) -> Callable[..., jax.Array]:
         return primitive(latent, hyper), slope(*_computed(latent, hyper))
 
     def backward(slopes, grad):
-        return (slopes * grad.astype(slopes.dtype)).astype(grad.dtype), None
+        product = (slopes * grad.astype(slopes.dtype)).astype(grad.dtype)
+        # XLA makes a choice of a product with 0 and 1, and so drops NaN at slope 0.
+        return jnp.where(jnp.isnan(grad), grad, product), None
 
     primitive.defvjp(forward, backward)
     return lambda latent, *hyper: primitive(_base.check_latent(latent), hyper)

@@ -9,9 +9,9 @@ https://arxiv.org/abs/1808.00278.
 from typing import Literal, get_args
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adaste_jax import _numerics
 from adaste_jax.estimators import _base, _ste
 
 ScaleGrad = Literal["constant", "detached", "exact", "diagonal"]
@@ -69,7 +69,7 @@ def scaled_sign(
     ste = estimator(latents)
     sign = jax.lax.stop_gradient(ste)
     group = _base.group_axes(latents, axis)
-    scale = jnp.mean(jnp.abs(latents), axis=group, keepdims=True)
+    scale = _numerics.mean_magnitude(latents, group)
     fixed = jax.lax.stop_gradient(scale)
     if scale_grad == "exact":
         weight = scale * ste
@@ -78,8 +78,8 @@ def scaled_sign(
     elif scale_grad == "detached":
         weight = fixed * sign + _gradient_of(ste)
     else:
-        group_size = latents.size // scale.size
-        weight = fixed * ste + _gradient_of(latents) / group_size
+        group_size = latents.size // max(scale.size, 1)
+        weight = fixed * ste + _gradient_of(latents) / max(group_size, 1)
     return weight.astype(latent.dtype)
 
 

@@ -94,7 +94,8 @@ def _ste_forward(latent, threshold):
 
 
 def _ste_backward(passes, grad):
-    return jnp.where(passes, grad, jnp.zeros_like(grad)), None
+    # Held back is a number, not a NaN.
+    return jnp.where(passes | jnp.isnan(grad), grad, jnp.zeros_like(grad)), None
 
 
 _ste.defvjp(_ste_forward, _ste_backward)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adaste_jax import _numerics
 from adaste_jax.estimators import _base, _linear
 
 
@@ -51,8 +52,7 @@ def ternary_absmean(
 def _absmean(axis):
     def weight(latent, epsilon):
         group = _base.group_axes(latent, axis)
-        size = jnp.mean(jnp.abs(latent), axis=group, keepdims=True)
-        scale = jnp.maximum(size, epsilon)
+        scale = jnp.maximum(_numerics.mean_magnitude(latent, group), epsilon)
         return scale * jnp.clip(jnp.round(latent / scale), -1, 1)
 
     return _linear.linear(weight, lambda latent, epsilon: jnp.ones_like(latent))

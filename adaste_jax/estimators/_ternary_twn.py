@@ -82,26 +82,34 @@ def _twn(scale, axis):
     def weight(latent, ratio):
         group = _base.group_axes(latent, axis)
         size = jnp.abs(latent)
-        kept = size > ratio * jnp.mean(size, axis=group, keepdims=True)
-        weights = _signs_of(latent, kept)
+        threshold = ratio * _numerics.mean_magnitude(latent, group)
+        kept = size > threshold
+        weights = _signs_of(latent, kept, threshold)
         if not scale:
             return weights
         zero, one = jnp.zeros((), latent.dtype), jnp.ones((), latent.dtype)
-        total = jnp.sum(jnp.where(kept, size, zero), axis=group, keepdims=True)
+        unit = _numerics.power_unit(latent, group)
+        total = jnp.sum(jnp.where(kept, size, zero) / unit, axis=group, keepdims=True)
         count = jnp.sum(kept.astype(latent.dtype), axis=group, keepdims=True)
-        return total / jnp.maximum(count, one) * weights
+        mean = _numerics.from_unit(total / jnp.maximum(count, one), unit)
+        return mean * weights
 
     return _linear.linear(weight, _slope)
 
 
-def _signs_of(latent, kept):
-    return jnp.where(kept, _numerics.sign(latent), jnp.zeros((), latent.dtype))
+def _signs_of(latent, kept, threshold):
+    """Signs of those kept, else 0; and NaN where that cannot be said."""
+    beyond = jnp.abs(latent) - threshold
+    rest = jnp.where(beyond <= 0, jnp.zeros((), latent.dtype), beyond)
+    return jnp.where(kept, _numerics.sign(latent), rest)
 
 
 def _slope(latent, _):
     return (jnp.abs(latent) <= 1).astype(latent.dtype)
 
 
-_fixed = _linear.linear(
-    lambda latent, threshold: _signs_of(latent, jnp.abs(latent) >= threshold), _slope
-)
+def _fixed_weight(latent, threshold):
+    return _signs_of(latent, jnp.abs(latent) >= threshold, threshold)
+
+
+_fixed = _linear.linear(_fixed_weight, _slope)

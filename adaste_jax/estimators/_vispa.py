@@ -70,6 +70,7 @@ def vispa_probability(latent: ArrayLike) -> jax.Array:
         Array([0.5  , 0.841], dtype=float32)
     """
     latent = _mean_and_factors(latent)
+    latent = latent / _numerics.power_unit(latent, (-1,))
     deviation = jnp.linalg.norm(latent[..., 1:], axis=-1)
     return jax.scipy.stats.norm.cdf(latent[..., 0] / deviation)
 
@@ -87,6 +88,7 @@ def _mean_and_factors(latent: ArrayLike) -> jax.Array:
 @jax.custom_vjp
 def _sign_of_product(latent: jax.Array, draw: jax.Array) -> jax.Array:
     latents = latent.astype(_base.compute_dtype(latent))
+    latents = latents / _numerics.power_unit(latents, (-1,))
     mixed = latents[..., 0] + latents[..., 1:] @ draw.astype(latents.dtype)
     return _numerics.sign(mixed).astype(latent.dtype)
 
