@@ -136,6 +136,8 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
                 "network it takes minutes to give up. `digits` needs no download.)"
             )
             builder.download_and_prepare()
+    except errors.StoppedError:
+        raise
     # Whatever goes wrong in there, the way out is the same.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
@@ -254,6 +256,8 @@ def decoded(
     if all(file.exists() for file in files):
         try:
             return _read(*files, shape=(size, *shape))
+        except errors.StoppedError:
+            raise
         # Damage can show as almost any error of NumPy and zipfile; all mean the same.
         except Exception as error:
             say(f"{files[0]} is damaged ({error}): decoding again.")
@@ -267,6 +271,8 @@ def decoded(
         ) from error
     try:
         return _read(*files, shape=(size, *shape))
+    except errors.StoppedError:
+        raise
     except Exception as error:
         raise errors.RunError(
             f"{files[0]} was written and cannot be read again: {error}. Name another "

@@ -258,6 +258,40 @@ def test_interrupted_between_its_two_files_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["getexif", "convert", "load"])
+@pytest.mark.parametrize("error", [errors.StoppedError, KeyboardInterrupt])
+def test_a_signal_while_images_are_decoded_ends_it_and_leaves_nothing(
+    load, tmp_path, monkeypatch, error, place
+):
+    """A handler may raise at any place; what it raises is no damage of an image."""
+    original = getattr(Image.Image, place)
+    calls = []
+
+    def stopped(self, *args):
+        calls.append(self)
+        if len(calls) == 11:
+            raise error("stopped")
+        return original(self, *args)
+
+    monkeypatch.setattr(Image.Image, place, stopped)
+    with pytest.raises(error, match="stopped"):
+        load()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_while_the_cache_is_read_ends_it(load, tmp_path, monkeypatch):
+    load()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+
+    def stopped(*args, **kwargs):
+        raise errors.StoppedError("stopped")
+
+    monkeypatch.setattr(data_source, "_read", stopped)
+    with pytest.raises(errors.StoppedError):
+        load()
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
+
+
 def test_cache_files_follow_the_umask(load, tmp_path):
     before = os.umask(0o027)
     try:
