@@ -106,12 +106,15 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
         ) from error
 
 
-def prepare(name: str, data_dir: str | None = None) -> Prepared:
+def prepare(
+    name: str, data_dir: str | None = None, *, download: bool = True
+) -> Prepared:
     """Opens an image classification data set; downloads it if it is not there.
 
     Args:
         name: As in `data.load`.
         data_dir: As in `data.load`.
+        download: False makes it an error if it is not there.
 
     Returns:
         The builder of TFDS; its data are on the disk.
@@ -127,11 +130,18 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
         if not builder.is_prepared():
+            if not download:
+                raise errors.RunError(
+                    f"the data set {name!r} is not in {folder}, and it is not "
+                    "downloaded because a file names it: give --data_dir or --dataset."
+                )
             _console.print(
                 f"{name} is not in {folder}: downloading and preparing it. (Without a "
                 "network it takes minutes to give up. `digits` needs no download.)"
             )
             builder.download_and_prepare()
+    except errors.RunError:
+        raise
     # Whatever goes wrong in there, the way out is the same.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "")
