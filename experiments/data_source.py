@@ -109,12 +109,15 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
         ) from error
 
 
-def prepare(name: str, data_dir: str | None = None) -> Prepared:
+def prepare(
+    name: str, data_dir: str | None = None, *, download: bool = True
+) -> Prepared:
     """Opens an image classification data set; downloads it if it is not there.
 
     Args:
         name: As in `data.load`.
         data_dir: As in `data.load`.
+        download: False makes it an error if it is not there.
 
     Returns:
         The builder of TFDS; its data are on the disk.
@@ -131,12 +134,17 @@ def prepare(name: str, data_dir: str | None = None) -> Prepared:
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")
         if not builder.is_prepared():
+            if not download:
+                raise errors.RunError(
+                    f"the data set {name!r} is not in {folder}, and it is not "
+                    "downloaded because a file names it: give --data_dir or --dataset."
+                )
             say(
                 f"{name} is not in {folder}: downloading and preparing it. (Without a "
                 "network it takes minutes to give up. `digits` needs no download.)"
             )
             builder.download_and_prepare()
-    except errors.StoppedError:
+    except errors.RunError:
         raise
     # Whatever goes wrong in there, the way out is the same.
     except Exception as error:
@@ -256,8 +264,6 @@ def decoded(
     if all(file.exists() for file in files):
         try:
             return _read(*files, shape=(size, *shape))
-        except errors.StoppedError:
-            raise
         # Damage can show as almost any error of NumPy and zipfile; all mean the same.
         except Exception as error:
             say(f"{files[0]} is damaged ({error}): decoding again.")
@@ -271,8 +277,6 @@ def decoded(
         ) from error
     try:
         return _read(*files, shape=(size, *shape))
-    except errors.StoppedError:
-        raise
     except Exception as error:
         raise errors.RunError(
             f"{files[0]} was written and cannot be read again: {error}. Name another "

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from adaste_jax import export
-from experiments import data, data_source, errors, feeds, models
+from experiments import data, data_source, description, errors, feeds, models
 
 Logits = Callable[[Any, Any, jax.Array], Any]
 """`logits(params, model_state, inputs)`, of uint8 images or text [batch, ...]."""
@@ -40,13 +40,17 @@ def describe(
     shape = np.shape(splits.test[0]["image"])
     if size and splits.mean is not None:
         shape = (size, size, len(splits.mean))
+    architecture = {
+        "network": config.model,
+        "num_classes": splits.num_classes,
+        "options": models.options_of(config),
+        "folded": folded,
+    }
+    names = getattr(splits, "class_names", None)
+    if names is not None:
+        architecture["class_names"] = list(names)
     return {
-        "architecture": {
-            "network": config.model,
-            "num_classes": splits.num_classes,
-            "options": models.options_of(config),
-            "folded": folded,
-        },
+        "architecture": architecture,
         "input": {
             "shape": list(shape),
             "image_size": size,
@@ -57,17 +61,15 @@ def describe(
     }
 
 
-def network(description: Mapping[str, Any]) -> Logits:
+def network(described: Mapping[str, Any]) -> Logits:
     """The network of a description, from raw images or text to logits.
 
     Raises:
-        RunError: If the description is incomplete, or names an unknown network.
+        RunError: If the description is not as `description.check` demands.
     """
-    module = _module(description)
-    folded = description["architecture"]["folded"]
-    moments = {
-        name: description["input"][name] for name in ("mean", "std", "max_value")
-    }
+    module = module_of(described)
+    folded = described["architecture"]["folded"]
+    moments = {name: described["input"][name] for name in ("mean", "std", "max_value")}
 
     def logits(params: Any, model_state: Any, images: jax.Array) -> Any:
         inputs = data.augment(None, images, kind="none", **moments)
@@ -79,11 +81,11 @@ def network(description: Mapping[str, Any]) -> Logits:
     return logits
 
 
-def fold(description: Mapping[str, Any], params: Any, model_state: Any) -> Any:
+def fold(described: Mapping[str, Any], params: Any, model_state: Any) -> Any:
     """Folds batch normalisation; see `adaste_jax.export.fold_linen`.
 
     Args:
-        description: Of the network.
+        described: The network, as `describe` gives it.
         params: Its parameters.
         model_state: Its batch-norm statistics.
 
@@ -93,33 +95,43 @@ def fold(description: Mapping[str, Any], params: Any, model_state: Any) -> Any:
     Raises:
         RunError: If there is none that can be folded.
     """
-    is_text = description["input"]["mean"] is None
-    inputs = jnp.zeros(
-        (1, *description["input"]["shape"]), jnp.uint8 if is_text else jnp.float32
-    )
     try:
         variables = export.fold_linen(
-            _module(description), {"params": params, **model_state}, inputs, train=False
+            module_of(described),
+            {"params": params, **model_state},
+            network_input(described),
+            train=False,
         )
     except ValueError as error:
         raise errors.RunError(f"cannot fold batch normalisation: {error}") from error
     return variables.pop("params"), variables
 
 
-def _module(description: Mapping[str, Any]) -> nn.Module:
-    try:
-        description["input"]["shape"]
-        architecture = description["architecture"]
-        return models.create(
-            architecture["network"],
-            num_classes=architecture["num_classes"],
-            **architecture["options"],
-        )
-    except (KeyError, TypeError) as error:
-        raise errors.RunError(
-            f"the file does not describe its network ({error!r}): it was not written "
-            "by experiments.export. adaste_jax.export.load reads what is in it."
-        ) from error
+def module_of(described: Mapping[str, Any]) -> nn.Module:
+    """The module of a description, once that has been checked.
+
+    Raises:
+        RunError: If it is not as `description.check` demands.
+    """
+    description.check(described)
+    architecture = described["architecture"]
+    return models.create(
+        architecture["network"],
+        num_classes=architecture["num_classes"],
+        **architecture["options"],
+    )
+
+
+def raw_input(described: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+    """One raw input, by its shape."""
+    return jax.ShapeDtypeStruct((1, *described["input"]["shape"]), jnp.uint8)
+
+
+def network_input(described: Mapping[str, Any]) -> jax.Array:
+    """One input of the network itself."""
+    is_text = described["input"]["mean"] is None
+    shape = (1, *described["input"]["shape"])
+    return jnp.zeros(shape, jnp.uint8 if is_text else jnp.float32)
 
 
 def all_logits(
@@ -163,8 +175,63 @@ def all_logits(
     )
 
 
+def check_count(name: str, value: int, *, least: int) -> None:
+    """Refuses a number of examples that means nothing.
+
+    Raises:
+        RunError: If it is no whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise errors.RunError(
+            f"{name} must be a whole number of at least {least}, got {value!r}."
+        )
+
+
+def labelled(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Which labels are those of a class: bool, of the shape of `labels`."""
+    return (labels >= 0) & (labels < num_classes)
+
+
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Mean cross-entropy and accuracy, of logits [..., classes] and labels [...]."""
+    """Mean cross-entropy and accuracy, summed in float64.
+
+    Labels outside of [0, classes), which mark examples without a class, are left out.
+
+    Args:
+        logits: [..., classes].
+        labels: Integers [...].
+
+    Returns:
+        `loss` and `accuracy`.
+
+    Raises:
+        RunError: If there is one class only, no label is that of a class, or a logit
+            is not finite: then no figure says anything of the network.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
+        raise errors.RunError(
+            f"logits of shape {logits.shape} need labels of shape {logits.shape[:-1]}, "
+            f"got {labels.shape}."
+        )
+    if logits.shape[-1] < 2:
+        raise errors.RunError(
+            "the network has one logit, so there are no classes to choose from and no "
+            "accuracy."
+        )
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if bad.any():
+        raise errors.RunError(
+            f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
+            "its weights or its normalisation are damaged."
+        )
+    known = labelled(labels, logits.shape[-1])
+    if not known.any():
+        raise errors.RunError(
+            f"none of {labels.size} labels lies in 0 ... {logits.shape[-1] - 1}: there "
+            "is nothing to score."
+        )
+    logits, labels = logits[known].astype(np.float64), labels[known].astype(np.int64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
     normaliser = np.log(np.exp(shifted).sum(axis=-1))
     chosen = np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]

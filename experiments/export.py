@@ -7,18 +7,19 @@ the network is also written as a program that JAX alone can run.
 """
 
 import argparse
+import contextlib
 import functools
-import json
 import math
 import os
 import pathlib
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import rich.console
 import rich.table
@@ -28,7 +29,7 @@ from absl import logging
 import adaste_jax
 from adaste_jax import export
 from experiments import console as consoles
-from experiments import deployed, errors, restore
+from experiments import deployed, description, errors, identity, restore
 from experiments.run import Run
 
 _TITLES = {
@@ -61,8 +62,10 @@ def export_run(
         The report; see `show`.
 
     Raises:
-        RunError: If there is no checkpoint, or nothing binary in it.
+        RunError: If there is no checkpoint or nothing binary in it, a number in it is
+            not finite, or the file cannot be written. A file that was there stays.
     """
+    deployed.check_count("num_test", num_test, least=0)
     saved = restore.saved(workdir)
     run = Run(saved.config.lock())
     state = saved.state(run)
@@ -83,6 +86,8 @@ def export_state(
         raise errors.RunError(
             f"the method {run.config.method!r} has no binary weights to pack."
         )
+    deployed.check_count("num_test", num_test, least=0)
+    _refuse_nonfinite(state)
     for path in (out, program):
         if path is not None:
             _make_folder(pathlib.Path(path))
@@ -94,6 +99,7 @@ def export_state(
     else:
         weights = adaste_jax.binarize(state.params, deploy, where=run.where)
     plain = deployed.describe(config, run.splits, folded=False)
+    description.check(plain)
     outputs = jax.jit(deployed.network(plain))
     training = (run.weights(state), state.model_state)
     functions: dict[str, Callable[..., Any]] = {
@@ -102,14 +108,13 @@ def export_state(
     }
 
     stored = weights, model_state
-    description = plain
+    described = plain
     if fold:
         stored = deployed.fold(plain, *stored)
-        description = deployed.describe(config, run.splits, folded=True)
+        described = deployed.describe(config, run.splits, folded=True)
     metadata = {
-        **description,
-        "estimator": {"method": config.method, **config.methods[config.method]},
-        "config": json.loads(config.to_json(default=str)),
+        **described,
+        "config": _recorded(config),
         "step": int(state.step),
         "commit": _commit(),
     }
@@ -118,19 +123,21 @@ def export_state(
         "deploy": lambda weights: weights,  # shipped already; their scale is found
         "metadata": metadata,
     }
-    export.save(out, stored[0], model_state=stored[1], **packing)
-    loaded = export.load(out)
+    with _writing(out):
+        export.save(out, stored[0], model_state=stored[1], **packing)
+        loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
     functions["file"] = functools.partial(read, loaded.params, loaded.model_state)
     if program:
-        written = export.to_stablehlo(
-            deployed.network(description),
-            *stored,
-            input_shape=description["input"]["shape"],
-            input_dtype=np.uint8,
-            path=program,
-            **packing,
-        )
+        with _writing(program):
+            written = export.to_stablehlo(
+                deployed.network(described),
+                *stored,
+                input_shape=described["input"]["shape"],
+                input_dtype=np.uint8,
+                path=program,
+                **packing,
+            )
         read_back = jax.export.deserialize(bytearray(written))
         functions["program"] = jax.jit(read_back.call)
     logits, labels = deployed.all_logits(
@@ -228,6 +235,43 @@ def _make_folder(file: pathlib.Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise errors.RunError(f"cannot write {file}: {error}") from error
+
+
+@contextlib.contextmanager
+def _writing(file: str | os.PathLike[str]) -> Iterator[None]:
+    """Says of an error in the library which file could not be written."""
+    try:
+        yield
+    except (OSError, ImportError, TypeError, ValueError) as error:
+        reason = ", ".join([str(error), *getattr(error, "__notes__", ())])
+        raise errors.RunError(f"cannot write {os.fspath(file)}: {reason}") from error
+
+
+def _refuse_nonfinite(state: Any) -> None:
+    """Refuses a network that is dead, before anything is written.
+
+    Raises:
+        RunError: Naming the first leaf with NaN or infinity.
+    """
+    trees = {"params": state.params, "model_state": state.model_state}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
+        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise errors.RunError(
+                f"{name} holds NaN or infinity at step {int(state.step)}: there is no "
+                "network to export. Name an earlier checkpoint, "
+                "WORKDIR/checkpoints/STEP."
+            )
+
+
+def _recorded(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What a file says of the training; of other runs their name, not their path."""
+    fields = identity.computed(config)
+    for name in ("init_from", "teacher"):
+        parts = pathlib.PurePath(fields[name]).parts
+        last = 3 if len(parts) > 2 and parts[-2] == "checkpoints" else 1
+        fields[name] = "/".join(parts[-last:])
+    return fields
 
 
 def _sizes(float32_bytes: int, size: int) -> dict[str, float]:

@@ -111,7 +111,7 @@ def named(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (errors.RunError, errors.StoppedError):
+    except errors.RunError:
         raise
     except Exception as error:
         reason = str(error) or "no reason given"
@@ -149,7 +149,5 @@ def _orientation(image: Image.Image) -> int:
     """How the camera was held; 1, upright, where the file does not say."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except errors.StoppedError:
-        raise
     except Exception:  # damaged EXIF data are no reason to refuse the pixels
         return 1

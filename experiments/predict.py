@@ -3,25 +3,50 @@
     python -m experiments.predict --model=quickstart.safetensors
 
 The model is a one-bit file or a program (with its `.json` beside it). Nothing else of
-the run is needed.
+the run is needed. A one-bit file may come from anywhere: what it says of itself is
+checked first, and no data set is downloaded because a file names it. A program is code.
 """
 
 import argparse
 import functools
 import hashlib
-import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from adaste_jax import export
 from experiments import console as consoles
-from experiments import data_source, deployed, errors
+from experiments import (
+    data_source,
+    deployed,
+    description,
+    errors,
+    fits,
+    image_folder,
+    small_files,
+)
+
+_JSON_LIMIT = 2**22
+
+
+class Model(NamedTuple):
+    """A network that was read.
+
+    Attributes:
+        call: From uint8 images or text to logits, compiled.
+        metadata: Of the file; `architecture` and `input` are as `description.check`
+            demands.
+        batch_size: How many inputs go through it at once at most.
+    """
+
+    call: Callable[[Any], jax.Array]
+    metadata: dict[str, Any]
+    batch_size: int
 
 
 def load(
@@ -38,29 +63,43 @@ def load(
     Raises:
         RunError: If the file cannot be read, or does not hold such a network.
     """
+    return _load(path)[:2]
+
+
+def _load(path: str | os.PathLike[str]) -> Model:
     path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise errors.RunError(f"cannot read {path}: it is no regular file.")
     if path.suffix == ".stablehlo":
         return _load_program(path)
     try:
-        loaded = export.load(path)
+        params, model_state, metadata, _ = export.load(path)
     except (OSError, ValueError) as error:
         raise errors.RunError(
             f"cannot read {path} as a one-bit file: {error}"
         ) from error
-    outputs = jax.jit(deployed.network(loaded.metadata))
-    call = functools.partial(outputs, loaded.params, loaded.model_state)
-    return call, loaded.metadata
+    fits.check(metadata, params, model_state)
+    outputs = jax.jit(deployed.network(metadata))
+    call = functools.partial(outputs, params, model_state)
+    return Model(call, metadata, fits.batch_size(metadata, params, model_state))
 
 
-def _load_program(path: pathlib.Path) -> tuple[Callable[[Any], Any], dict[str, Any]]:
+def _load_program(path: pathlib.Path) -> Model:
+    beside = path.with_name(path.name + ".json")
     try:
         data = path.read_bytes()
-        described = json.loads(path.with_name(path.name + ".json").read_text("utf-8"))
-        if hashlib.sha256(data).hexdigest() != described["sha256"]:
-            raise ValueError("it does not have the checksum in the .json beside it")
-        metadata = described["metadata"]
-    except (OSError, ValueError, KeyError) as error:
+        if beside.stat().st_size > _JSON_LIMIT:
+            raise OSError(f"{beside} has more than {_JSON_LIMIT} bytes")
+    except OSError as error:
         raise errors.RunError(f"cannot read {path} as a program: {error}") from error
+    described = small_files.read(
+        beside, cure="Export the network again.", sha256=str, jax=str, metadata=dict
+    )
+    if hashlib.sha256(data).hexdigest() != described["sha256"]:
+        raise errors.RunError(
+            f"cannot read {path} as a program: it does not have the checksum in the "
+            ".json beside it."
+        )
     try:
         program = jax.export.deserialize(bytearray(data))
     except Exception as error:  # another version of JAX fails in many ways
@@ -69,7 +108,22 @@ def _load_program(path: pathlib.Path) -> tuple[Callable[[Any], Any], dict[str, A
             f"jax {jax.__version__} ({error}). Export the network again with this "
             "version, or use that one."
         ) from error
-    return jax.jit(program.call), metadata
+    metadata = described["metadata"]
+    description.check(metadata)
+    shape = metadata["input"]["shape"]
+    classes = metadata["architecture"]["num_classes"]
+    if (
+        len(program.in_avals) != 1
+        or list(program.in_avals[0].shape[1:]) != list(shape)
+        or len(program.out_avals) != 1
+        or program.out_avals[0].shape[-1:] != (classes,)
+    ):
+        raise errors.RunError(
+            f"the program {path} takes {program.in_avals} and gives "
+            f"{program.out_avals}, and the .json beside it says an input of {shape} "
+            f"and {classes} classes."
+        )
+    return Model(jax.jit(program.call), metadata, sys.maxsize)
 
 
 def evaluate(
@@ -85,36 +139,115 @@ def evaluate(
 
     Args:
         path: As in `load`.
-        dataset: Default: the one that the network was trained on.
+        dataset: Default: the one that the network was trained on, if that is here.
         split: Of the data set.
         data_dir: As in `data.load`.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch, at most.
         num_test: How many images; 0 for all.
 
     Returns:
-        `loss`, `accuracy` and `count`.
+        `loss` and `accuracy`, `count` of the images that they are of, and `left_out`,
+        that of images without a class.
 
     Raises:
         RunError: If the file or the data cannot be read, or do not fit.
     """
-    function, metadata = load(path)
-    source = data_source.source(dataset or metadata["dataset"], split, data_dir or None)
-    image_size = metadata["input"]["image_size"]
-    expected = metadata["input"]["shape"]
-    found = list(np.shape(source[0]["image"]))
-    if image_size is None and found != expected:
-        raise errors.RunError(
-            f"the network takes inputs of shape {expected}, and those of the data set "
-            f"have {found}: give another --dataset."
-        )
+    deployed.check_count("num_test", num_test, least=0)
+    deployed.check_count("batch_size", batch_size, least=1)
+    model = _load(path)
+    name = dataset or _dataset_here(model.metadata, data_dir)
+    description.check_dataset(name)
+    _check_classes(model.metadata["architecture"], name, data_dir)
+    source = data_source.source(name, split, data_dir or None)
+    if not len(source):
+        raise errors.RunError(f"the split {split!r} of {name} has no examples.")
+    inputs = model.metadata["input"]
+    expected = list(inputs["shape"])
+    _check_shape(np.shape(source[0]["image"]), expected, free=inputs["image_size"])
+
+    def call(images: Any) -> jax.Array:
+        _check_shape(images.shape[1:], expected)
+        return model.call(images)
+
     logits, labels = deployed.all_logits(
-        {"file": function},
+        {"file": call},
         source,
-        batch_size=batch_size,
-        image_size=image_size,
+        batch_size=min(batch_size, model.batch_size),
+        image_size=inputs["image_size"],
         most=num_test,
     )
-    return {**deployed.score(logits["file"], labels), "count": len(labels)}
+    known = deployed.labelled(labels, logits["file"].shape[-1])
+    count = int(known.reshape(len(labels), -1).any(axis=1).sum())
+    found = deployed.score(logits["file"], labels)
+    return {**found, "count": count, "left_out": len(labels) - count}
+
+
+def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
+    """The data set that a file names, if it needs no download."""
+    name = metadata.get("dataset")
+    if name is None:
+        raise errors.RunError("the file names no data set: give --dataset.")
+    description.check_dataset(name)
+    if name in data_source.PACKAGED or name.startswith(image_folder.PREFIX):
+        return name
+    if not description.is_in_catalog(name):
+        raise errors.RunError(
+            f"the file names the data set {name!r}, which is none of TFDS: give "
+            "--dataset."
+        )
+    data_source.prepare(name, data_dir or None, download=False)
+    return name
+
+
+def _check_classes(architecture: Mapping[str, Any], name: str, data_dir: str) -> None:
+    """Refuses a data set of other classes than those of the network.
+
+    Raises:
+        RunError: If their number or their names differ.
+    """
+    there = architecture["num_classes"], architecture.get("class_names")
+    here = _classes(name, data_dir or None)
+    if there[0] != here[0]:
+        raise errors.RunError(
+            f"the network has {there[0]} classes, the data set {name} has {here[0]}: "
+            "give another --dataset."
+        )
+    if there[1] is None or here[1] is None:
+        return
+    for number, (one, other) in enumerate(zip(there[1], here[1], strict=True)):
+        if one != other:
+            raise errors.RunError(
+                f"class {number} is {one!r} in the network and {other!r} in the data "
+                f"set {name}: give another --dataset."
+            )
+
+
+def _classes(name: str, data_dir: str | None) -> tuple[int, Sequence[str] | None]:
+    """Number of classes of a data set, and their names; None where it has none."""
+    if name in data_source.PACKAGED:
+        packaged = data_source.PACKAGED[name]
+        return packaged.num_classes, getattr(packaged, "class_names", None)
+    if name.startswith(image_folder.PREFIX):
+        names = image_folder.classes(name, data_dir)
+        return len(names), names
+    label = data_source.prepare(name, data_dir).info.features["label"]
+    return label.num_classes, label.names
+
+
+def _check_shape(
+    found: Sequence[int], expected: Sequence[int], *, free: Any = False
+) -> None:
+    """Refuses inputs of another shape; of `free` ones height and width may differ.
+
+    Raises:
+        RunError: With both shapes.
+    """
+    start = 2 if free and len(expected) == 3 and len(found) == 3 else 0
+    if list(found)[start:] != list(expected)[start:]:
+        raise errors.RunError(
+            f"the network takes inputs of shape {list(expected)}, and those of the "
+            f"data set have {list(found)}: give another --dataset."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -124,7 +257,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Evaluates a network that experiments.export wrote.",
     )
     parser.add_argument("--model", required=True, help="one-bit file or program")
-    parser.add_argument("--dataset", default="", help="default: as in training")
+    parser.add_argument(
+        "--dataset",
+        default="",
+        help="default: as in training, if that needs no download",
+    )
     parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--data_dir", default="", help="of TFDS; or $TFDS_DATA_DIR")
     parser.add_argument("--batch_size", type=int, default=500, help="images at once")
@@ -143,6 +280,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "
         f"({found['count']:,} examples)",
     )
+    if found["left_out"]:
+        text = f"left out: {found['left_out']:,} examples without a class"
+        consoles.say(console, text)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ from jax.experimental import multihost_utils
 from experiments import processes
 
 
-class SignalError(Exception):
-    """A signal came while nothing was done that cannot be done again."""
+class SignalError(BaseException):
+    """A signal came while nothing was done that cannot be done again.
+
+    Not an `Exception`, which readers of files and data sets take for damage.
+    """
 
 
 class Stopping(contextlib.AbstractContextManager):

@@ -74,8 +74,6 @@ class Records:
         """Many at once are read faster than one by one."""
         try:
             found = self._examples.__getitems__(list(indices))
-        except errors.StoppedError:
-            raise
         except Exception:  # one by one, to say which cannot be read
             return [self[index] for index in indices]
         return [self._example(*pair) for pair in zip(indices, found, strict=True)]

@@ -17,7 +17,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments import data, data_source, data_stream, errors
+from experiments import data, data_source, data_stream, errors, stopping
 
 SIZES = {"train": 40, "test": 8}
 
@@ -259,7 +259,7 @@ def test_interrupted_between_its_two_files_leaves_nothing_behind(
 
 
 @pytest.mark.parametrize("place", ["getexif", "convert", "load"])
-@pytest.mark.parametrize("error", [errors.StoppedError, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [stopping.SignalError, KeyboardInterrupt])
 def test_a_signal_while_images_are_decoded_ends_it_and_leaves_nothing(
     load, tmp_path, monkeypatch, error, place
 ):
@@ -284,10 +284,10 @@ def test_a_signal_while_the_cache_is_read_ends_it(load, tmp_path, monkeypatch):
     before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
 
     def stopped(*args, **kwargs):
-        raise errors.StoppedError("stopped")
+        raise stopping.SignalError("stopped")
 
     monkeypatch.setattr(data_source, "_read", stopped)
-    with pytest.raises(errors.StoppedError):
+    with pytest.raises(stopping.SignalError):
         load()
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
 

@@ -97,7 +97,7 @@ def test_a_checkpoint_becomes_a_file_that_predicts(trained, tmp_path):
         np.testing.assert_array_equal(leaf, other, err_msg=str(path))
     assert not np.array_equal(abs(loaded.params["head"]["kernel"]), np.ones((24, 10)))
     assert loaded.metadata["step"] == int(state.step)
-    assert loaded.metadata["estimator"]["method"] == "ste"
+    assert loaded.metadata["config"]["method"] == "ste"
     expected = run.evaluate(state, "test")
     for found in (
         report["paths"]["file"],
