@@ -30,6 +30,7 @@ from experiments import (
     command_line,
     entry,
     errors,
+    identity,
     methods,
     run,
     search,
@@ -78,10 +79,7 @@ def compare(
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
         variants = {name: entry.Variant(name) for name in variants}
     _check(config, variants, seeds, factors)
-    common = config.to_dict()
-    for name in ("method", "methods", "seed"):
-        del common[name]
-    folder = workdir.Workdir(workdir_path, common)
+    folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
     splits = run.load(config)
     if not len(splits.validation):
         raise errors.RunError(
@@ -120,6 +118,21 @@ def compare(
     if any("mean" in one for one in rows):
         tables.draw(folder.path / "table.png", rows, baseline=baseline)
     return rows
+
+
+def _common(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What all rows have in common, as JSON."""
+    fields = identity.stored(config)
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in ("method", "methods", "seed")
+    }
+
+
+def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_common` gives today for the file of a folder."""
+    return _common(identity.config_of(found))
 
 
 def _check(
