@@ -15,7 +15,7 @@ same command goes on where it was interrupted, and methods and seeds may be adde
 """
 
 import functools
-import json
+import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -34,6 +34,7 @@ from experiments import (
     methods,
     run,
     search,
+    small_files,
     tables,
     workdir,
 )
@@ -76,7 +77,7 @@ def compare(
         if len(set(variants)) < len(variants):
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
         variants = {name: entry.Variant(name) for name in variants}
-    _check(config, variants, seeds, factors)
+    _check(config, variants, seeds, factors, together)
     common = config.to_dict()
     for name in ("method", "methods", "seed"):
         del common[name]
@@ -119,12 +120,17 @@ def compare(
             bar.update(task, completed=sum(planned[: number + 1]))
             console.print(_line(rows[-1]), highlight=False, soft_wrap=True)
     rows = tables.compare_rows(rows, baseline=baseline)
-    text = json.dumps(rows, indent=2) + "\n"
-    workdir.write_atomically(folder.path / "table.json", text)
-    table = tables.markdown(rows, baseline=baseline)
-    workdir.write_atomically(folder.path / "table.md", table)
-    if any("mean" in one for one in rows):
-        tables.draw(folder.path / "table.png", rows, baseline=baseline)
+    try:
+        small_files.write_json(folder.path / "table.json", rows)
+        table = tables.markdown(rows, baseline=baseline)
+        small_files.write(folder.path / "table.md", table)
+        if any("mean" in one for one in rows):
+            tables.draw(folder.path / "table.png", rows, baseline=baseline)
+    except OSError as error:
+        raise errors.RunError(
+            f"cannot write the table in {folder.path}: {error}. The trials are whole: "
+            "the same command makes it from them."
+        ) from error
     return rows
 
 
@@ -133,6 +139,7 @@ def _check(
     variants: Mapping[str, entry.Variant],
     seeds: int,
     factors: Sequence[float],
+    together: int,
 ) -> None:
     """Refuses what cannot be compared, before anything is trained.
 
@@ -149,10 +156,12 @@ def _check(
             )
     if seeds < 1:
         raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")
-    if not factors or min(factors) <= 0:
+    if not factors or not all(0 < factor < math.inf for factor in factors):
         raise errors.RunError(
             f"--learning_rates must be factors above 0, got {list(factors)}."
         )
+    if together < 0:
+        raise errors.RunError(f"--together must be at least 0, got {together}.")
     if not config.resident:
         raise errors.RunError("a comparison needs config.resident to be True.")
 
@@ -205,7 +214,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             variants,
             _WORKDIR.value,
             seeds=_SEEDS.value,
-            factors=[float(factor) for factor in _FACTORS.value],
+            factors=_numbers(_FACTORS.value),
             knobs=_KNOBS.value,
             together=_TOGETHER.value,
             baseline=_BASELINE.value,
@@ -217,6 +226,18 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     table = tables.markdown(rows, baseline=_BASELINE.value)
     console.print(table, highlight=False, soft_wrap=True, markup=False)
     console.print(f"results in {_WORKDIR.value}", highlight=False)
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """Numbers of a flag.
+
+    Raises:
+        RunError: If one is none.
+    """
+    try:
+        return [float(text) for text in texts]
+    except ValueError as error:
+        raise errors.RunError(f"--learning_rates must be numbers: {error}.") from error
 
 
 if __name__ == "__main__":
