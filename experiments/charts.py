@@ -115,7 +115,7 @@ def lines(
             curve.x,
             curve.y,
             **style,
-            label=curve.label,
+            label=_plain(curve.label),
             linewidth=1.6,
             markersize=4 if len(curve.x) > 1 else 8,
             markevery=max(1, math.ceil(len(curve.x) / 8)),
@@ -171,6 +171,18 @@ def ridges(
     axes.spines["left"].set_visible(False)
     axes.axvline(0, color=COLOURS["ink"], linewidth=0.8, linestyle=":", zorder=10)
     return _inline(canvas, name)
+
+
+def _plain(label: str) -> str:
+    """A label that matplotlib shows as it is, and that XML can hold.
+
+    It would read formulas between dollars, and leave out what begins with "_".
+    """
+    shown = "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label
+    )
+    shown = shown.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
 
 
 def _axes(height: float, legend: float) -> tuple[figure.Figure, Any]:

@@ -15,7 +15,7 @@ same command goes on where it was interrupted, and methods and seeds may be adde
 """
 
 import functools
-import json
+import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -78,9 +78,13 @@ def compare(
         if len(set(variants)) < len(variants):
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
         variants = {name: entry.Variant(name) for name in variants}
-    _check(config, variants, seeds, factors)
+    _check(config, variants, seeds, factors, together)
     folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
     splits = run.load(config)
+    origin = {"data": splits.identity()}
+    begun = (folder.path / "trials").exists()
+    for message in folder.settle_origin(origin, begun=begun):
+        consoles.say(console, message)
     if not len(splits.validation):
         raise errors.RunError(
             "learning rates are chosen on validation examples, and this config keeps "
@@ -111,12 +115,17 @@ def compare(
             bar.update(task, completed=sum(planned[: number + 1]))
             consoles.say(console, _line(rows[-1]))
     rows = tables.compare_rows(rows, baseline=baseline)
-    text = json.dumps(rows, indent=2) + "\n"
-    small_files.write(folder.path / "table.json", text)
-    table = tables.markdown(rows, baseline=baseline)
-    small_files.write(folder.path / "table.md", table)
-    if any("mean" in one for one in rows):
-        tables.draw(folder.path / "table.png", rows, baseline=baseline)
+    try:
+        small_files.write_json(folder.path / "table.json", rows)
+        table = tables.markdown(rows, baseline=baseline)
+        small_files.write(folder.path / "table.md", table)
+        if any("mean" in one for one in rows):
+            tables.draw(folder.path / "table.png", rows, baseline=baseline)
+    except OSError as error:
+        raise errors.RunError(
+            f"cannot write the table in {folder.path}: {error}. The trials are whole: "
+            "the same command makes it from them."
+        ) from error
     return rows
 
 
@@ -140,6 +149,7 @@ def _check(
     variants: Mapping[str, entry.Variant],
     seeds: int,
     factors: Sequence[float],
+    together: int,
 ) -> None:
     """Refuses what cannot be compared, before anything is trained.
 
@@ -156,10 +166,12 @@ def _check(
             )
     if seeds < 1:
         raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")
-    if not factors or min(factors) <= 0:
+    if not factors or not all(0 < factor < math.inf for factor in factors):
         raise errors.RunError(
             f"--learning_rates must be factors above 0, got {list(factors)}."
         )
+    if together < 0:
+        raise errors.RunError(f"--together must be at least 0, got {together}.")
     if not config.resident:
         raise errors.RunError("a comparison needs config.resident to be True.")
 
@@ -212,7 +224,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             variants,
             _WORKDIR.value,
             seeds=_SEEDS.value,
-            factors=[float(factor) for factor in _FACTORS.value],
+            factors=_numbers(_FACTORS.value),
             knobs=_KNOBS.value,
             together=_TOGETHER.value,
             baseline=_BASELINE.value,
@@ -224,6 +236,18 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     table = tables.markdown(rows, baseline=_BASELINE.value)
     consoles.say(console, table)
     consoles.say(console, f"results in {_WORKDIR.value}")
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """Numbers of a flag.
+
+    Raises:
+        RunError: If one is none.
+    """
+    try:
+        return [float(text) for text in texts]
+    except ValueError as error:
+        raise errors.RunError(f"--learning_rates must be numbers: {error}.") from error
 
 
 if __name__ == "__main__":

@@ -1,13 +1,32 @@
 """One row of a comparison: its search and its trials, those done and those to do."""
 
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
+import numpy as np
 
-from experiments import data, search, small_files, tables, trials, workdir
+from experiments import (
+    data,
+    errors,
+    identity,
+    search,
+    small_files,
+    tables,
+    trials,
+    workdir,
+)
+
+_MEASURED = ("accuracy", "loss")
+
+
+def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The method and options in the file of a row; new options have their defaults."""
+    method = found.get("method")
+    stored = {"method": method, "methods": {method: found.get("options", {})}}
+    config = identity.config_of(stored)
+    return {"method": method, "options": config.methods[method].to_dict()}
 
 
 class Variant(NamedTuple):
@@ -91,8 +110,8 @@ class Entry:
             self._trainers.clear()  # they hold the data and compiled programs
 
     def _row(self, seeds: int) -> dict[str, Any]:
-        identity = {"method": self._method, "options": self._options}
-        workdir.Workdir(self._folder, identity)
+        own = {"method": self._method, "options": self._options}
+        workdir.Workdir(self._folder, own, upgrade=_upgraded)
         choice: search.Choice | None
         choice = search.Choice(search.Setting(self._rates[0]), at_edge=False)
         if self._searches:
@@ -145,7 +164,7 @@ class Entry:
         for trial in wanted:
             file = self._file(trial, options, split)
             if file.exists():
-                found[trial] = json.loads(file.read_text("utf-8"))
+                found[trial] = _read(file)
                 self._advance(self._config.num_epochs)
             else:
                 missing.append(trial)
@@ -155,9 +174,8 @@ class Entry:
             for trial, outcome in trainer.train(
                 missing, split=split, advance=self._advance
             ):
-                found[trial] = {**outcome, **memory}
-                text = json.dumps(found[trial], indent=2) + "\n"
-                small_files.write(self._file(trial, options, split), text)
+                found[trial] = {**_finite(outcome), **memory}
+                small_files.write_json(self._file(trial, options, split), found[trial])
         return {trial: found[trial] for trial in wanted}
 
     def _trainer(self, options: search.Options) -> trials.Trainer:
@@ -175,3 +193,32 @@ class Entry:
         parts = [f"{split}-seed{trial.seed}-{trial.learning_rate:.6g}"]
         parts += [f"{name}={value}" for name, value in options]
         return self._folder / ("-".join(parts) + ".json")
+
+
+def _finite(outcome: dict[str, Any]) -> dict[str, Any]:
+    """An outcome; a failure where what was measured is no finite number."""
+    for name in _MEASURED:
+        value = outcome.get(name)
+        if "failure" not in outcome and not (value is not None and np.isfinite(value)):
+            return {"failure": f"the {name} is {value}"}
+    return outcome
+
+
+def _read(file: pathlib.Path) -> dict[str, Any]:
+    """An outcome that stands in a folder.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    cure = "Remove the file: then the trial is trained again."
+    found = small_files.read(file, cure=cure, bytes_per_weight=float)
+    if "failure" in found:
+        return {**found, "failure": str(found["failure"])}
+    kinds = dict.fromkeys((*_MEASURED, "seconds_per_epoch"), float)
+    found = small_files.read(file, cure=cure, **kinds)
+    flips = found.get("flips_per_epoch", [0.0])
+    if not isinstance(flips, list) or not all(type(one) is float for one in flips):
+        raise errors.RunError(
+            f"cannot read {file}: 'flips_per_epoch' is no list of numbers. {cure}"
+        )
+    return found

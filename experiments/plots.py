@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib import ticker
 
 from experiments import charts
+from experiments.records import points
 
 COLOURS = {
     "train": charts.COLOURS["blue"],
@@ -34,7 +35,7 @@ def draw_all(
     """
     folder.mkdir(exist_ok=True)
     _curves(folder / "curves.png", records)
-    if any("flips_per_epoch" in record for record in records):
+    if points(records, "flips_per_epoch")[0]:
         _flips(folder / "flips.png", records)
     if latents:
         _latents(folder / "latents.png", latents)
@@ -43,27 +44,23 @@ def draw_all(
 def _curves(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for split, colour in COLOURS.items():
-        chosen = [record for record in records if record["split"] == split]
-        if not chosen:
-            continue
-        epochs = [record["epoch"] for record in chosen]
+        losses = points(records, "loss", split=split)
+        accuracies = points(records, "accuracy", 100, split=split)
         style = {"color": colour, "label": split, "marker": "o", "markersize": 3}
-        left.plot(epochs, [record.get("loss", np.nan) for record in chosen], **style)
-        right.plot(
-            epochs, [100 * record.get("accuracy", np.nan) for record in chosen], **style
-        )
+        for axis, found in ((left, losses), (right, accuracies)):
+            if found[0]:
+                axis.plot(*found, **style)
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)", title="Loss")
     right.set(xlabel="epoch", ylabel="accuracy (%)", title="Accuracy")
-    right.legend(title="training: soft weights,\nothers: deployed weights")
+    if right.lines:
+        right.legend(title="training: soft weights,\nothers: deployed weights")
     _finish(figure, path)
 
 
 def _flips(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
-    chosen = [record for record in records if "flips_per_epoch" in record]
-    epochs = [record["epoch"] for record in chosen]
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    flips = [100 * record["flips_per_epoch"] for record in chosen]
-    left.plot(epochs, flips, color="#0072B2", marker="o", markersize=3)
+    flips = points(records, "flips_per_epoch", 100)
+    left.plot(*flips, color="#0072B2", marker="o", markersize=3)
     left.set(
         xlabel="epoch",
         ylabel="weights of another sign (%)",
@@ -71,9 +68,9 @@ def _flips(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
         ylim=(0, None),
     )
     for name, colour in (("saturated", "#0072B2"), ("zero_gradient", "#D55E00")):
-        share = [100 * record[name] for record in chosen]
         label = name.replace("_", " ")
-        right.plot(epochs, share, color=colour, label=label, marker="o", markersize=3)
+        share = points(records, name, 100)
+        right.plot(*share, color=colour, label=label, marker="o", markersize=3)
     right.set(xlabel="epoch", ylabel="weights (%)", title="Saturation", ylim=(0, 101))
     right.legend()
     _finish(figure, path)
@@ -93,7 +90,8 @@ def _latents(path: pathlib.Path, latents: Mapping[str, np.ndarray]) -> None:
         axis.set_visible(False)
     for axis, (name, kernel) in zip(axes.flat, latents.items(), strict=False):
         values = np.asarray(kernel, np.float64).ravel()
-        scale = np.sqrt(np.mean(values**2)) or 1.0
+        values = values[np.isfinite(values)]
+        scale = (np.sqrt(np.mean(values**2)) if values.size else 0.0) or 1.0
         axis.set_visible(True)
         axis.hist(values / scale, bins=np.linspace(-4, 4, 81), color="#0072B2")
         axis.set_title(name, fontsize=8)

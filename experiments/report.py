@@ -130,24 +130,20 @@ def _single(run: records.Record) -> str:
             "rows: epochs, 0 is before training",
             functools.partial(
                 charts.ridges,
-                rows=_spread(
-                    [
-                        (str(r["epoch"]), r["latents"])
-                        for r in run.layers
-                        if r["layer"] == layer
-                    ]
-                ),
+                rows=_spread([(str(e), rows) for e, rows in run.histograms(layer)]),
                 edges=layers.EDGES,
                 xlabel=_UNIT,
             ),
         )
         for layer in run.layer_names
+        if run.histograms(layer)
     ]
-    times = [(run.config["method"], *run.milliseconds)]
+    times = [(str(run.config.get("method", "?")), *run.milliseconds)]
     return "\n".join(
         [
             f"<h1>{tables.text(run.label)}</h1>",
             f"<p>{tables.text(tables.about(run))}</p>",
+            tables.notes(run),
             tables.key_figures(run),
             _section("Learning", _LEARNING_NOTE, learning),
             _section("Weights", _WEIGHTS_NOTE if run.layers else _REAL_NOTE, weights),
@@ -193,7 +189,7 @@ def _several(runs: Sequence[records.Record]) -> str:
     for layer in names:
         curves = []
         for run in runs:
-            found = [r["latents"] for r in run.layers if r["layer"] == layer]
+            found = [counts for _, counts in run.histograms(layer)]
             total = sum(found[-1]) or 1 if found else 1
             shares = [100 * count / total for count in found[-1]] if found else []
             curves.append((centres if found else [], shares))
@@ -203,6 +199,7 @@ def _several(runs: Sequence[records.Record]) -> str:
     return "\n".join(
         [
             f"<h1>{len(runs)} runs</h1>",
+            *(tables.notes(run) for run in runs),
             tables.ranking(runs),
             _section("Learning", _LEARNING_NOTE, learning),
             _section("Weights", _WEIGHTS_NOTE, weights) if names else "",
@@ -228,7 +225,7 @@ def _lines(
             f"{_cut(label)}  {written(y[-1])}" if written else _cut(label), x, y, style
         )
         for style, (label, x, y) in enumerate(curves)
-        if len(y)
+        if y
     ]
     return functools.partial(charts.lines, curves=found, **options) if found else None
 

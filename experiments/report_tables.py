@@ -3,21 +3,29 @@
 import html
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.records import Record
+from experiments.records import Record, is_number
 
 
 def about(run: Record) -> str:
     """A line on what was trained."""
-    config = run.config
-    line = f"{config['method']} on {config['dataset']}, network {config['model']}, "
-    line += f"seed {config['seed']}"
+    known = {
+        name: _value(run.config.get(name, "?"))
+        for name in ("method", "dataset", "model", "seed", "num_epochs")
+    }
+    line = f"{known['method']} on {known['dataset']}, network {known['model']}, "
+    line += f"seed {known['seed']}"
     if run.result is None:
         line += f"; under way: epoch {run.metrics[-1]['epoch']}"
-        line += f" of {config['num_epochs']}"
+        line += f" of {known['num_epochs']}"
     return line
+
+
+def notes(run: Record) -> str:
+    """What of the run could not be shown."""
+    return "".join(f"<p>{text(note)}</p>" for note in run.notes)
 
 
 def key_figures(run: Record) -> str:
@@ -26,12 +34,13 @@ def key_figures(run: Record) -> str:
     figures = []
     if result:
         figures += [
-            ("test accuracy", f"{100 * result['test_accuracy']:.2f} %"),
-            ("test loss", f"{result['test_loss']:.4f}"),
-            ("epochs", f"{result['epochs']:,}"),
+            ("test accuracy", _shown(result, "test_accuracy", "{:.2f} %", 100)),
+            ("test loss", _shown(result, "test_loss", "{:.4f}")),
+            ("epochs", _shown(result, "epochs", "{:,}")),
         ]
     if "test_bits_per_byte" in result:
-        figures.append(("test bits per byte", f"{result['test_bits_per_byte']:.3f}"))
+        bits = _shown(result, "test_bits_per_byte", "{:.3f}")
+        figures.append(("test bits per byte", bits))
     if run.milliseconds[1]:
         figures.append(("time per step", f"{_typical_milliseconds(run)} ms"))
     if run.sizes:
@@ -42,7 +51,7 @@ def key_figures(run: Record) -> str:
             ("bytes in float32", f"{run.sizes['float32_bytes']:,}"),
         ]
     if result:
-        devices = f"{result['num_devices']} × {result['device']}"
+        devices = f"{result.get('num_devices', '?')} × {result.get('device', '?')}"
         figures.append(("devices", devices))
     cells = [f"<div><dt>{text(a)}</dt><dd>{text(b)}</dd></div>" for a, b in figures]
     return f'<dl class="figures">{"".join(cells)}</dl>'
@@ -58,14 +67,16 @@ def ranking(runs: Sequence[Record]) -> str:
         rows.append(
             [
                 run.label,
-                f"{100 * result['test_accuracy']:.2f}" if result else "under way",
-                f"{result['test_loss']:.4f}" if result else "",
+                _shown(result, "test_accuracy", "{:.2f}", 100)
+                if result
+                else "under way",
+                _shown(result, "test_loss", "{:.4f}") if result else "",
                 f"{run.metrics[-1]['epoch']:,}",
                 _typical_milliseconds(run),
                 f"{run.sizes['one_bit_parameters']:,}" if run.sizes else "",
                 f"{run.sizes['bytes']:,}" if run.sizes else "",
-                run.config["method"],
-                run.config["seed"],
+                _value(run.config.get("method", "?")),
+                _value(run.config.get("seed", "?")),
             ]
         )
     return _table(head, rows, words=1)
@@ -88,7 +99,7 @@ def sizes(run: Record) -> str:
         [
             row["path"],
             " × ".join(map(str, row["shape"])),
-            "1" if row["one_bit"] else f"{8 * row['bytes'] / row['parameters']:g}",
+            "1" if row["one_bit"] else _bits(row),
             *(f"{row[name]:,}" for name in names),
         ]
         for row in run.sizes["rows"]
@@ -103,8 +114,8 @@ def sizes(run: Record) -> str:
     both = (a + b for a, b in zip(totals[0][3:], totals[1][3:], strict=True))
     totals.append(["total", "", "", *both])
     totals = [[f"{c:,}" if isinstance(c, int) else c for c in row] for row in totals]
-    notes = "".join(f"<p>{text(note)}</p>" for note in run.sizes["notes"])
-    return _table(head, rows, totals, words=2) + notes
+    remarks = "".join(f"<p>{text(note)}</p>" for note in run.sizes["notes"])
+    return _table(head, rows, totals, words=2) + remarks
 
 
 def config(run: Record) -> str:
@@ -141,12 +152,24 @@ def number(value: float) -> str:
         >>> number(0.012345), number(12345.6)
         ('0.0123', '12,346')
     """
-    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e12 else f"{value:.3g}"
 
 
 def text(value: Any) -> str:
-    """Anything as HTML that shows it as it is."""
-    return html.escape(str(value))
+    """Anything as HTML that shows it as it is; what is no letter of UTF-8 is "?"."""
+    return html.escape(str(value).encode("utf-8", "replace").decode())
+
+
+def _shown(found: Mapping[str, Any], name: str, form: str, scale: float = 1) -> str:
+    """A number of a file as text; a dash where there is none."""
+    value = found.get(name)
+    return form.format(scale * value) if is_number(value) else "–"
+
+
+def _bits(row: Mapping[str, Any]) -> str:
+    """Bits of a real parameter, as it is deployed."""
+    size = row["parameters"]
+    return f"{8 * row['bytes'] / size:g}" if size else "–"
 
 
 def _value(value: Any) -> str:

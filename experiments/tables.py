@@ -56,9 +56,9 @@ def row(
     seconds = [outcome["seconds_per_epoch"] for outcome in outcomes.values()]
     found["seconds_per_epoch"] = min(seconds)
     curves = [outcome.get("flips_per_epoch") for outcome in outcomes.values()]
-    if curves[0]:
-        flips = np.mean(np.array(curves), axis=0)
-        found["flips_first"], found["flips_last"] = float(flips[0]), float(flips[-1])
+    if all(curves):
+        first, last = (np.mean([curve[at] for curve in curves]) for at in (0, -1))
+        found["flips_first"], found["flips_last"] = float(first), float(last)
     return found
 
 
@@ -84,9 +84,9 @@ def compare_rows(
         if "mean" in one and full:
             one["relative_time"] = one["seconds_per_epoch"] / full
         if "mean" in one and "mean" in base and one["method"] != baseline:
-            one["difference"], one["interval"] = paired(
-                one["accuracies"], base["accuracies"]
-            )
+            seeds = one["accuracies"], base["accuracies"]
+            if seeds[0].keys() & seeds[1].keys():
+                one["difference"], one["interval"] = paired(*seeds)
         done.append(one)
     return sorted(done, key=lambda one: -one.get("mean", -1.0))
 
@@ -95,6 +95,8 @@ def paired(
     first: Mapping[str, float], second: Mapping[str, float]
 ) -> tuple[float, float | None]:
     """Mean difference over common seeds, and half of its 95 % interval.
+
+    There must be a common seed; with one there is no interval.
 
     Example:
         >>> paired({"1": 0.5, "2": 0.75}, {"1": 0.25, "2": 0.5})
@@ -119,7 +121,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
     for one in rows:
         start = f"| {one['method']} | "
         if "failure" in one:
-            lines.append(f"{start}failed: {one['failure']} | | | | | |")
+            lines.append(f"{start}failed: {_cell(one['failure'])} | | | | | |")
             continue
         spread = "" if one["std"] is None else f" ± {100 * one['std']:.2f}"
         cells = [
@@ -134,6 +136,11 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
         ]
         lines.append(start + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text that ends no cell and no line of a table."""
+    return " ".join(text.replace("|", "\\|").split())
 
 
 def _setting(one: Mapping[str, Any]) -> str:
