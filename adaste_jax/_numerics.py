@@ -64,9 +64,8 @@ def _mean_magnitude_jvp(axes, primals, tangents):
 
 def from_unit(mean: jax.Array, unit: jax.Array) -> jax.Array:
     """`mean * unit`, and the largest number there is where only rounding is beyond."""
-    largest = jnp.asarray(jnp.finfo(mean.dtype).max, mean.dtype)
-    rounded = jnp.minimum(mean, largest / unit)
-    return jnp.where(jnp.isinf(mean), mean, rounded) * unit
+    largest = jnp.asarray(jnp.finfo(mean.dtype).max, mean.dtype) / unit
+    return jnp.where(jnp.isinf(mean), mean, jnp.clip(mean, -largest, largest)) * unit
 
 
 def power_unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:

@@ -29,27 +29,20 @@ def distinct(tree: Any) -> list[str]:
     in `{"a/b": ..., "a": {"b": ...}}`. Then those keys are escaped as in a JSON pointer
     (RFC 6901): the leaf under "a/b" has the path "a~1b".
 
-    Raises:
-        ValueError: If two leaves still have one path: a tree of other containers whose
-            keys are written alike.
+    If that does not help, as in a container of one's own whose keys are written alike,
+    every path ends with the number of its leaf.
     """
     found = paths(tree)
-    if len(set(found)) == len(found):
-        return found
-    escaped = ["/".join(keys) for keys in escaped_keys(tree)]
     shared = collections.Counter(found)
+    escaped = ["/".join(keys) for keys in escaped_keys(tree)]
     mixed = [
         pointer if shared[path] > 1 else path
         for path, pointer in zip(found, escaped, strict=True)
     ]
-    for candidates in (mixed, escaped):
+    for candidates in (found, mixed, escaped):
         if len(set(candidates)) == len(candidates):
             return candidates
-    twice = [path for path, count in collections.Counter(escaped).items() if count > 1]
-    raise ValueError(
-        f"two leaves of the tree have one path, {twice[0]!r}: their keys are different "
-        "and are written alike. Rename one of them."
-    )
+    return [f"{path}[{number}]" for number, path in enumerate(found)]
 
 
 def escaped_keys(tree: Any) -> list[list[str]]:

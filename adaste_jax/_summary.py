@@ -199,7 +199,7 @@ def summary(
     rows = tuple(
         _row(path, leaf, bit, round(number / batch))
         for path, leaf, bit, number in zip(
-            _paths.paths(params), leaves, one_bit, counts.of_leaves, strict=True
+            _paths.distinct(params), leaves, one_bit, counts.of_leaves, strict=True
         )
     )
     return Summary(rows, round(counts.of_activations / batch), counts.notes)

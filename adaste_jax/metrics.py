@@ -1,10 +1,12 @@
 """What to watch while binary weights train: flips, saturation, dead gradients.
 
-Every function takes parameter trees, looks at the leaves that `where` selects (default:
-`kernels()`), gives a float32 scalar between 0 and 1, and may be called inside `jit`.
-`by_path` gives one for each leaf.
+Every share takes parameter trees, looks at the leaves that `where` selects (default:
+`kernels()`), gives a float32 scalar, and may be called inside `jit`. It is between 0 and
+1, 0 where there are no entries, and NaN where one of them is NaN. `by_path` gives a share
+of each leaf; `nonfinite` counts what is NaN or infinite in any tree.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -44,7 +46,10 @@ def flip_rate(
     """
     return _share(
         [
-            _numerics.sign(old) != _numerics.sign(new)
+            (
+                _numerics.sign(old) != _numerics.sign(new),
+                jnp.isnan(old) | jnp.isnan(new),
+            )
             for old, new in zip(
                 _selected(before, where), _selected(after, where), strict=True
             )
@@ -69,7 +74,10 @@ def saturated_share(weights: Any, *, where: _paths.Where | None = None) -> jax.A
     """
     return _share(
         [
-            jnp.abs(leaf) >= (1 - 1e-6) * jnp.max(jnp.abs(leaf))
+            (
+                jnp.abs(leaf) >= (1 - 1e-6) * jnp.max(jnp.abs(leaf), initial=0),
+                jnp.isnan(leaf),
+            )
             for leaf in _selected(weights, where)
         ]
     )
@@ -88,11 +96,13 @@ def zero_share(grads: Any, *, where: _paths.Where | None = None) -> jax.Array:
     Raises:
         ValueError: If nothing is selected.
     """
-    return _share([leaf == 0 for leaf in _selected(grads, where)])
+    return _share([(leaf == 0, jnp.isnan(leaf)) for leaf in _selected(grads, where)])
 
 
 def pack_signs(params: Any, *, where: _paths.Where | None = None) -> list[jax.Array]:
     """Signs of the selected latents, one bit each, to compare with later.
+
+    A bit cannot be NaN: one of a NaN is 0.
 
     Args:
         params: Latents.
@@ -106,6 +116,8 @@ def pack_signs(params: Any, *, where: _paths.Where | None = None) -> list[jax.Ar
     """
     return [
         jnp.packbits(_numerics.sign(leaf).ravel() > 0)
+        if leaf.size
+        else jnp.zeros((0,), jnp.uint8)  # jnp.packbits divides by the number of bytes
         for leaf in _selected(params, where)
     ]
 
@@ -126,12 +138,15 @@ def flip_rate_since(
     Raises:
         ValueError: If nothing is selected.
     """
-    size = sum(leaf.size for leaf in _selected(params, where))
+    leaves = _selected(params, where)
+    size = sum(leaf.size for leaf in leaves)
     flips = [
         jnp.sum(jax.lax.population_count(old ^ new), dtype=jnp.float32)
         for old, new in zip(signs, pack_signs(params, where=where), strict=True)
     ]
-    return sum(flips, jnp.zeros(())) / size
+    # Counts nothing, and is NaN if a latent is.
+    lost = [_count(jnp.zeros(leaf.shape, bool), jnp.isnan(leaf)) for leaf in leaves]
+    return sum([*flips, *lost], jnp.zeros(())) / max(size, 1)
 
 
 def by_path(
@@ -146,6 +161,8 @@ def by_path(
 
     Returns:
         What the metric gives, under the paths of the leaves, in the order of the tree.
+        Where two leaves share a path because of a slash in a key, that key is escaped:
+        "a~1b/kernel" is the kernel under "a/b".
 
     Raises:
         ValueError: If nothing is selected, or the trees differ in structure.
@@ -173,7 +190,7 @@ def by_path(
     return {
         path: metric(*parts, where=True)
         for path, parts, selected in zip(
-            _paths.paths(trees[0]), leaves, chosen, strict=True
+            _paths.distinct(trees[0]), leaves, chosen, strict=True
         )
         if selected
     }
@@ -223,7 +240,7 @@ def _nonfinite(leaf: Any) -> Any:
 
 @jax.jit
 def _count_nonfinite(array: jax.Array) -> jax.Array:
-    return _count(~jnp.isfinite(array))
+    return _count(~jnp.isfinite(array), jnp.zeros(array.shape, bool))
 
 
 def _selected(tree: Any, where: _paths.Where | None) -> list[jax.Array]:
@@ -232,19 +249,26 @@ def _selected(tree: Any, where: _paths.Where | None) -> list[jax.Array]:
     return [leaf for leaf, chosen in zip(leaves, mask, strict=True) if chosen]
 
 
-def _share(indicators: list[jax.Array]) -> jax.Array:
-    size = sum(leaf.size for leaf in indicators)
-    return sum(map(_count, indicators), jnp.zeros(())) / size
+def _share(leaves: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """Which entries count, and which are NaN, for each leaf."""
+    size = sum(counts.size for counts, _ in leaves)
+    return sum(itertools.starmap(_count, leaves), jnp.zeros(())) / max(size, 1)
 
 
-def _count(indicator: jax.Array) -> jax.Array:
-    """How many entries are true.
+def _count(indicator: jax.Array, nan: jax.Array) -> jax.Array:
+    """How many entries of `indicator` are true, and NaN if one of `nan` is.
 
     On one device by way of packed bits, since XLA does not vectorise a sum of
     comparisons on the CPU: 1 ms for 8 million entries, and 13 ms with `jnp.sum` (jax
-    0.10.2, two cores). Of an array that is split, the bits would have to be gathered.
+    0.10.2, two cores). Both are packed and summed up in one pass, so NaN costs nothing
+    more. Of an array that is split, the bits would have to be gathered.
     """
+    if not indicator.size:
+        return jnp.zeros(())
     if jax.device_count() > 1:
-        return jnp.sum(indicator, dtype=jnp.float32)
-    bits = jnp.packbits(jnp.atleast_1d(indicator), axis=-1)
-    return jnp.sum(jax.lax.population_count(bits), dtype=jnp.float32)
+        return jnp.sum(jnp.where(nan, jnp.nan, indicator.astype(jnp.float32)))
+    bits, lost = (
+        jnp.packbits(jnp.atleast_1d(mask), axis=-1) for mask in (indicator, nan)
+    )
+    ones = jax.lax.population_count(bits).astype(jnp.float32)
+    return jnp.sum(jnp.where(lost > 0, jnp.nan, ones))

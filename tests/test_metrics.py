@@ -103,3 +103,63 @@ def test_nonfinite_keeps_two_leaves_of_one_path_apart():
     nan = jnp.array(jnp.nan)
     tree = {"a": {"b": nan, "c": nan}, "a/b": nan}
     assert metrics.nonfinite(tree) == {"a/b": 1, "a/c": 1, "a~1b": 1}
+
+
+def _shares(before, after):
+    """Every share, of trees that have what it looks for in `after`."""
+    signs = metrics.pack_signs(before)
+    return {
+        "flip_rate": metrics.flip_rate(before, after),
+        "flip_rate_since": metrics.flip_rate_since(signs, after),
+        "saturated_share": metrics.saturated_share(after),
+        "zero_share": metrics.zero_share(after),
+    }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_nan_makes_every_share_nan(dtype):
+    """In a large leaf too, where XLA's largest entry may miss it."""
+    for shape, place in (((13,), 8), ((64, 48), (63, 1)), ((), ())):
+        before = {
+            "a": {"kernel": jnp.ones(shape, dtype)},
+            "b": {"kernel": jnp.ones(3, dtype)},
+        }
+        lost = before["a"]["kernel"].at[place].set(jnp.nan)
+        after = {**before, "a": {"kernel": lost}}
+        for name, share in jax.jit(_shares)(before, after).items():
+            assert np.isnan(share), name
+        assert np.isnan(metrics.flip_rate(after, before))
+        by_leaf = metrics.by_path(metrics.zero_share, after)
+        assert np.isnan(by_leaf["a/kernel"])
+        assert by_leaf["b/kernel"] == 0
+
+
+def test_infinite_latents_have_a_sign():
+    tree = {"kernel": jnp.array([jnp.inf, -jnp.inf, 1.0, 0.0])}
+    negated = {"kernel": -tree["kernel"]}
+    shares = _shares(tree, negated)
+    assert {name: float(share) for name, share in shares.items()} == {
+        "flip_rate": 0.75,
+        "flip_rate_since": 0.75,
+        "saturated_share": 0.5,
+        "zero_share": 0.25,
+    }
+
+
+def test_leaves_without_entries_count_for_nothing():
+    empty = {"kernel": jnp.zeros((0, 4))}
+    for share in _shares(empty, empty).values():
+        assert share == 0
+    assert metrics.by_path(metrics.saturated_share, empty) == {"kernel": 0}
+    both = {"a": empty, "b": {"kernel": jnp.array([0.0, 1.0])}}
+    negated = jax.tree.map(lambda leaf: -leaf - 1, both)
+    assert metrics.flip_rate(both, negated) == 1
+    assert metrics.zero_share(both) == 0.5
+    assert [bits.nbytes for bits in metrics.pack_signs(both)] == [0, 1]
+
+
+def test_by_path_keeps_two_leaves_of_one_path_apart():
+    before = {"x/y": {"kernel": jnp.ones(2)}, "x": {"y": {"kernel": jnp.ones(2)}}}
+    after = {**before, "x/y": {"kernel": -jnp.ones(2)}}
+    found = metrics.by_path(metrics.flip_rate, before, after)
+    assert found == {"x/y/kernel": 0, "x~1y/kernel": 1}

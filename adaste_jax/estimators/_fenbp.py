@@ -6,7 +6,7 @@ Zach, "AdaSTE", CVPR 2022, https://arxiv.org/abs/2112.02880.
 """
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,9 @@ from adaste_jax.estimators import _base
 
 Squash = Callable[[jax.Array], jax.Array]
 """An elementwise, differentiable function, for example `jnp.tanh`."""
+
+SQUASHES: Mapping[str, Squash] = {"hard_tanh": jax.nn.hard_tanh, "tanh": jnp.tanh}
+"""Those that may be given by name."""
 
 
 def fenbp(

@@ -112,7 +112,7 @@ def scale_by_glorot() -> optax.GradientTransformation:
     """
 
     def scaled(update, latent):
-        if latent.ndim < 2:
+        if latent.ndim < 2 or not latent.size:
             return update
         area = math.prod(latent.shape[:-2])
         fans = area * (latent.shape[-2] + latent.shape[-1])

@@ -5,6 +5,7 @@ Rethinking Binarized Neural Network Optimization", NeurIPS 2019,
 https://arxiv.org/abs/1906.02107.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -45,7 +46,8 @@ def bop(
         tau: Threshold, at least 0; a number or a schedule.
 
     Returns:
-        A transformation whose updates are -2, 0 and 2; its `update` needs `params`.
+        A transformation whose updates are -2, 0 and 2, and NaN where m is not finite;
+        its `update` needs `params`.
 
     Raises:
         ValueError: If a number is out of range, if `init` gets parameters other than
@@ -78,9 +80,7 @@ def bop(
             updates,
         )
         flips = jax.tree.map(
-            lambda w, m: jnp.where(w.astype(m.dtype) * m > threshold, -2 * w, 0 * w),
-            params,
-            momentum,
+            functools.partial(_flip, threshold=threshold), params, momentum
         )
         return flips, BopState(optax.safe_increment(state.step), momentum)
 
@@ -103,6 +103,14 @@ def binary_signs(params: Any) -> Any:
         {'kernel': Array([-1.,  1.,  1.], dtype=float32)}
     """
     return jax.tree.map(_numerics.sign, params)
+
+
+def _flip(weight, momentum, *, threshold):
+    """-2 w or 0. NaN where the average is not finite: the weight could not move again."""
+    push = weight.astype(momentum.dtype) * momentum
+    flip = jnp.where(push > threshold, -2 * weight, 0 * weight)
+    lost = (push - push).astype(weight.dtype)  # 0, or NaN
+    return jnp.where(push - push == 0, flip, lost)
 
 
 def _check_binary(params: Any) -> None:

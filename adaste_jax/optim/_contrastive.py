@@ -3,7 +3,6 @@
 The mathematics and the papers are in `adaste_jax.estimators`.
 """
 
-import jax.numpy as jnp
 import optax
 
 from adaste_jax import estimators
@@ -40,7 +39,7 @@ def scale_by_hardtanh_adaste() -> optax.GradientTransformation:
 
 
 def scale_by_fenbp(
-    beta: optax.ScalarOrSchedule, *, squash: _fenbp.Squash = jnp.tanh
+    beta: optax.ScalarOrSchedule, *, squash: _fenbp.Squash | str = "tanh"
 ) -> optax.GradientTransformation:
     """Turns updates at the weights into updates at the latents.
 
@@ -49,13 +48,17 @@ def scale_by_fenbp(
 
     Args:
         beta: As in `estimators.fenbp`; a number, or a schedule of the step count.
-        squash: As in `estimators.fenbp`.
+        squash: s of `estimators.fenbp`: "tanh", "hard_tanh" or a function. Within
+            `optax.inject_hyperparams`, which calls every function as a schedule, give
+            a name, or pass it `static_args=("squash",)`.
 
     Returns:
         A transformation whose `update` needs `params`.
 
     Raises:
-        ValueError: If `beta` is negative, or `update` gets no `params`.
+        TypeError: If `squash` is neither a name nor a function.
+        ValueError: If `beta` is negative, `squash` is an unknown name, or `update` gets
+            no `params`.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -65,6 +68,19 @@ def scale_by_fenbp(
         >>> tx.update(grad, tx.init(latent), latent)[0]
         Array([0.25], dtype=float32)
     """
+    if isinstance(squash, str):
+        if squash not in _fenbp.SQUASHES:
+            raise ValueError(
+                f"`squash` must be one of {tuple(_fenbp.SQUASHES)} or a function, got "
+                f"{squash!r}."
+            )
+        squash = _fenbp.SQUASHES[squash]
+    if not callable(squash):
+        raise TypeError(
+            f"`squash` must be a function or one of {tuple(_fenbp.SQUASHES)}, got "
+            f"{squash!r}. Within `optax.inject_hyperparams` pass it "
+            '`static_args=("squash",)`.'
+        )
     if not callable(beta):
         _checks.check_scalar("beta", beta, low=0.0, high=float("inf"))
     return _base.leafwise(

@@ -32,20 +32,21 @@ def labels(
         >>> labels(params, {"latent": adaste_jax.kernels()})
         {'bias': 'real', 'kernel': 'latent'}
     """
-    owner: dict[str, str] = {}
-    paths = _paths.paths(params)
+    paths = _paths.distinct(params)
+    names = [default] * len(paths)
+    claimed_by: dict[int, str] = {}
     for label, where in rules.items():
         try:
             mask = _paths.select(params, where)
         except ValueError as error:
             error.add_note(f"in the rule for the label {label!r}")
             raise
-        for path, claimed in zip(paths, jax.tree.leaves(mask), strict=True):
-            if claimed and path in owner:
+        for leaf, claimed in enumerate(jax.tree.leaves(mask)):
+            if claimed and leaf in claimed_by:
                 raise ValueError(
-                    f"the leaf {path!r} is claimed by {owner[path]!r} and by {label!r}."
+                    f"the leaf {paths[leaf]!r} is claimed by {claimed_by[leaf]!r} and "
+                    f"by {label!r}."
                 )
             if claimed:
-                owner[path] = label
-    names = [owner.get(path, default) for path in paths]
+                claimed_by[leaf] = names[leaf] = label
     return jax.tree.unflatten(jax.tree.structure(params), names)

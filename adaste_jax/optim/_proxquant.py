@@ -57,7 +57,9 @@ def prox(latent: jax.Array, strength: ArrayLike, *, form: Form = "l1") -> jax.Ar
         kept = jnp.maximum(jnp.abs(excess) - strength, jnp.zeros((), latent.dtype))
         return sign * (1 + _numerics.sign(excess) * kept)
     target = sign if form == "squared" else _ternary_levels(latent)
-    return (latent + strength * target) / (1 + strength)
+    unit = _numerics.power_unit(latent, ())  # of each entry, lest the sum overflow
+    moved = (latent / unit + strength * (target / unit)) / (1 + strength)
+    return _numerics.from_unit(moved, unit)
 
 
 def apply_prox(
@@ -162,12 +164,18 @@ def proxquant_strength(
 
 
 def _ternary_levels(latent):
-    """q(t) of `prox`."""
-    zero, one = jnp.zeros((), latent.dtype), jnp.ones((), latent.dtype)
-    threshold = 0.7 * jnp.mean(jnp.abs(latent))
+    """q(t) of `prox`, in at least float32; NaN everywhere if a latent is."""
+    latents = latent.astype(_checks.compute_dtype(latent))
+    zero, one = jnp.zeros((), latents.dtype), jnp.ones((), latents.dtype)
+    axes = tuple(range(latents.ndim))
+    mean = _numerics.mean_magnitude(latents, axes).reshape(())
+    unit = _numerics.power_unit(latents, axes).reshape(())
+    threshold = 0.7 * mean
 
     def level(chosen):
-        count = jnp.maximum(jnp.sum(chosen.astype(latent.dtype)), one)
-        return jnp.where(chosen, jnp.sum(jnp.where(chosen, latent, zero)) / count, zero)
+        count = jnp.maximum(jnp.sum(chosen.astype(latents.dtype)), one)
+        total = jnp.sum(jnp.where(chosen, latents, zero) / unit)
+        return jnp.where(chosen, _numerics.from_unit(total / count, unit), zero)
 
-    return level(latent > threshold) + level(latent < -threshold)
+    levels = level(latents > threshold) + level(latents < -threshold)
+    return jnp.where(jnp.isnan(mean), mean, levels).astype(latent.dtype)

@@ -8,6 +8,7 @@ https://openreview.net/forum?id=cIXETwTkhK.
 import jax.numpy as jnp
 import optax
 
+from adaste_jax import _numerics
 from adaste_jax.optim import _base
 
 
@@ -52,5 +53,6 @@ def vispa(
 
 def _to_norm_one(update, latent):
     end = latent + update
-    norm = jnp.linalg.norm(end, axis=-1, keepdims=True)
-    return end / jnp.where(norm > 0, norm, jnp.ones((), norm.dtype)) - latent
+    scaled = end / _numerics.power_unit(end, (-1,))
+    norm = jnp.linalg.norm(scaled, axis=-1, keepdims=True)
+    return scaled / jnp.where(norm == 0, jnp.ones((), norm.dtype), norm) - latent
