@@ -18,7 +18,8 @@ from adaste_jax.train._compile import make_train_step
 from adaste_jax.train._evaluate import Deploy, make_eval_step, make_statistics_step
 from adaste_jax.train._gather import Gather, packed_gather
 from adaste_jax.train._gradient import Forward, Statistics
-from adaste_jax.train._measure import Loss, Metric, Metrics, accuracy
+from adaste_jax.train._labels import Loss
+from adaste_jax.train._measure import Metric, Metrics, accuracy
 from adaste_jax.train._mesh import (
     DATA_AXIS,
     FSDP_AXIS,

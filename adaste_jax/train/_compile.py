@@ -14,6 +14,7 @@ from adaste_jax.train import (
     _evaluate,
     _gather,
     _gradient,
+    _labels,
     _measure,
     _mesh,
     _place,
@@ -32,7 +33,7 @@ def make_train_step(
     estimator: Callable[..., jax.Array] | None,
     hyperparameters: Mapping[str, optax.Schedule] | None = None,
     where: _paths.Where | None = None,
-    loss: _measure.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
     metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
     deployed_pass: bool = False,
@@ -244,7 +245,7 @@ def make_train_step(
                 if not checked:
                     compiled.eval_shape(*arguments)  # traces, once for all
                 if classes:
-                    _measure.check_labels(labels, classes[0])
+                    _labels.check_labels(labels, classes[0])
             checked = True
             new_state, report = compiled(*arguments)
         new_state, report = _place.handed_back((new_state, report), given)

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from adaste_jax import _paths, _tree
-from adaste_jax.train import _gradient, _measure, _mesh, _place, _prepare
+from adaste_jax.train import _gradient, _labels, _measure, _mesh, _place, _prepare
 
 Deploy = Callable[[jax.Array], jax.Array]
 """From the latents of one leaf to the weights that are shipped."""
@@ -21,7 +21,7 @@ def make_eval_step(
     where: _paths.Where | None = None,
     deployed: bool = True,
     deploy: Deploy | None = None,
-    loss: _measure.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
     metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
     mesh: Mesh | None = None,

@@ -11,11 +11,8 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-Loss = Callable[[jax.Array, Any], jax.Array]
-"""From outputs [batch, ...] and labels to losses, one per label. Labels are an array
-[batch, ...], or a dict of such arrays of which `label` is the one to predict."""
+from adaste_jax.train import _labels
 
 Metric = Callable[[jax.Array, Any], jax.Array]
 """From outputs and labels, as a `Loss` gets them, to one number per label."""
@@ -31,12 +28,12 @@ RESERVED = frozenset(
 
 
 class Measured(NamedTuple):
-    """Losses and metrics, all of one shape: a number per label.
+    """Losses and metrics, a number per label.
 
     Attributes:
         losses: Of at least float32.
-        values: Metrics by name; boolean, or of at least float32.
-        known: Which labels are a class, or anything where labels are no classes.
+        values: Metrics by name, [batch, ...].
+        known: Which labels are a class, [batch, ...]; all where labels are no classes.
         classes: How many classes integer labels have; None where labels are not that.
     """
 
@@ -46,7 +43,9 @@ class Measured(NamedTuple):
     classes: int | None
 
 
-def measure(loss: Loss, metrics: Metrics | None, outputs: Any, labels: Any) -> Measured:
+def measure(
+    loss: _labels.Loss, metrics: Metrics | None, outputs: Any, labels: Any
+) -> Measured:
     """Losses and metrics of outputs and labels.
 
     Args:
@@ -60,21 +59,20 @@ def measure(loss: Loss, metrics: Metrics | None, outputs: Any, labels: Any) -> M
             against each other, or if a metric has another shape or a reserved name.
     """
     losses = loss(outputs, labels)
-    truth = _truth(labels)
-    _check_losses(losses, outputs, truth)
+    truth = _labels.truth_of(labels)
+    _labels.check_losses(losses, outputs, truth)
     outputs = jax.lax.stop_gradient(outputs)  # metrics are not trained on
-    classes = _classes(outputs, truth)
+    classes = _labels.classes_of(outputs, truth)
     values: dict[str, jax.Array] = {}
     known = jnp.ones(losses.shape, bool)
     if classes is not None:
-        known = _like(losses, _is_one_of(classes, truth), "label")
+        known = _labels.are_one_of(classes, truth)
         values["accuracy"] = _is_largest(outputs, truth)
-    elif _is_distribution(loss, losses, outputs, labels):
+    elif _labels.are_distributions(loss, losses, outputs, labels):
         # A row of zeros is the one-hot form of a label that is unknown.
-        known = _like(losses, jnp.any(truth != 0, axis=-1), "label")
+        known = jnp.any(truth != 0, axis=-1)
         values["accuracy"] = _is_largest(outputs, jnp.argmax(truth, axis=-1))
     values |= _of_caller(metrics, outputs, labels)
-    values = {name: _like(losses, value, name) for name, value in values.items()}
     return Measured(wide(losses), values, known, classes)
 
 
@@ -102,18 +100,20 @@ def sums(measured: Measured, mask: jax.Array | None) -> dict[str, jax.Array]:
         measured: Of a batch.
         mask: [batch] or of more axes of the labels: which count; None is all.
     """
-    counts = measured.known
+    losses = measured.losses
+    counts = _like(losses, measured.known, "label")
     if mask is not None:
-        counts &= _like(measured.losses, mask.astype(bool), "mask")
+        counts &= _like(losses, mask.astype(bool), "mask")
 
-    def total(value: jax.Array) -> jax.Array:
+    def total(name: str, value: jax.Array) -> jax.Array:
+        value = _like(losses, value, name)
         if value.dtype == bool:
             return jnp.sum(value & counts)
         return jnp.sum(jnp.where(counts, value, 0.0))
 
-    found = {"loss": total(measured.losses), "count": jnp.sum(counts)}
+    found = {"loss": total("loss", losses), "count": jnp.sum(counts)}
     for name, value in measured.values.items():
-        found["correct" if name == "accuracy" else name] = total(value)
+        found["correct" if name == "accuracy" else name] = total(name, value)
     return found
 
 
@@ -142,15 +142,15 @@ def accuracy(outputs: jax.Array, labels: Any) -> jax.Array:
         >>> train.accuracy(outputs, jnp.array([1, 1])).tolist()
         [True, False]
     """
-    truth = _truth(labels)
-    if _classes(outputs, truth) is not None:
+    truth = _labels.truth_of(labels)
+    if _labels.classes_of(outputs, truth) is not None:
         return _is_largest(outputs, truth)
-    if _has_shape_of_classes(outputs, truth):
+    if _labels.have_shape_of_classes(outputs, truth):
         return _is_largest(outputs, jnp.argmax(truth, axis=-1))
     raise ValueError(
         "accuracy is of at least two classes: integer labels [batch, ...] or labels "
         "of the shape of the outputs [batch, ..., classes]; got labels "
-        f"{_described(truth)} and outputs {_described(outputs)}."
+        f"{_labels.described(truth)} and outputs {_labels.described(outputs)}."
     )
 
 
@@ -184,97 +184,11 @@ def check_names(names: Any, taken: Any) -> None:
         )
 
 
-def check_labels(labels: Any, classes: int) -> None:
-    """Refuses labels on the host that are no classes.
-
-    Raises:
-        ValueError: Naming the one that is most wrong.
-    """
-    if not labels.size:
-        return
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ValueError(
-            f"a label of the batch is {wrong}; the network has {classes} outputs, so "
-            f"labels are 0 to {classes - 1}. Leave out examples without a label. If "
-            "these integers are no classes, make them floats, or let `prepare` give a "
-            "dict of labels that has no key 'label'."
-        )
-
-
 def wide(value: jax.Array) -> jax.Array:
     """In float32, and in float64 where it is that."""
     if jnp.issubdtype(value.dtype, jnp.floating) and value.dtype.itemsize >= 4:
         return value
     return value.astype(jnp.float32)
-
-
-def _truth(labels: Any) -> Any:
-    return labels.get("label") if isinstance(labels, Mapping) else labels
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "shape") and hasattr(value, "dtype")
-
-
-def _described(value: Any) -> str:
-    if _is_array(value):
-        return f"{value.dtype}{list(value.shape)}"
-    return type(value).__name__
-
-
-def _classes(outputs: Any, truth: Any) -> int | None:
-    """How many classes integer labels have; None where they are no classes."""
-    if not (_is_array(outputs) and _is_array(truth)) or not outputs.shape:
-        return None
-    if not jnp.issubdtype(truth.dtype, jnp.integer):
-        return None
-    several = outputs.shape[-1] >= 2 and outputs.ndim >= 2
-    return outputs.shape[-1] if several and truth.shape == outputs.shape[:-1] else None
-
-
-def _has_shape_of_classes(outputs: Any, truth: Any) -> bool:
-    if not (_is_array(outputs) and _is_array(truth)):
-        return False
-    return truth.shape == outputs.shape and truth.ndim >= 2 and truth.shape[-1] >= 2
-
-
-def _is_distribution(loss: Loss, losses: Any, outputs: Any, labels: Any) -> bool:
-    """Whether labels of the shape of the outputs say how likely each class is.
-
-    They may be targets of a regression, or many labels of yes and no, and then the
-    largest of them means nothing. A loss of classes gives one number for all outputs
-    of an example, and does not change when the same is added to all of them. That is
-    tried on an example.
-    """
-    truth = _truth(labels)
-    if not _has_shape_of_classes(outputs, truth) or losses.shape != truth.shape[:-1]:
-        return False
-    rng = np.random.default_rng(0)
-
-    def example(leaf: Any) -> jax.Array:
-        shape = (1, *leaf.shape[1:])
-        if leaf is truth:
-            return jnp.zeros(shape, leaf.dtype).at[..., 0].set(1)
-        if jnp.issubdtype(leaf.dtype, jnp.floating):
-            return jnp.asarray(rng.uniform(size=shape), leaf.dtype)
-        return jnp.zeros(shape, leaf.dtype)
-
-    with jax.ensure_compile_time_eval():
-        logits = jnp.asarray(rng.normal(size=(1, *outputs.shape[1:])), jnp.float32)
-        tried = jax.tree.map(example, labels)
-        try:
-            one, two = loss(logits, tried), loss(logits + 2.0, tried)
-        except Exception:
-            return False  # it cannot be tried alone, say for an axis of devices
-        return bool(jnp.allclose(one, two, rtol=1e-3, atol=1e-3))
-
-
-def _is_one_of(classes: int, truth: jax.Array) -> jax.Array:
-    if classes > jnp.iinfo(truth.dtype).max:
-        return truth >= 0
-    return (truth >= 0) & (truth < classes)
 
 
 def _is_largest(outputs: jax.Array, truth: jax.Array) -> jax.Array:
@@ -286,52 +200,42 @@ def _is_largest(outputs: jax.Array, truth: jax.Array) -> jax.Array:
 def _of_caller(
     metrics: Metrics | None, outputs: Any, labels: Any
 ) -> dict[str, jax.Array]:
+    """Metrics of the caller.
+
+    Raises:
+        ValueError: If one has a reserved name, or is a mean already.
+    """
     if metrics is None:
         return {}
     if isinstance(metrics, Mapping):
-        return {name: metric(outputs, labels) for name, metric in metrics.items()}
-    found: Any = metrics(outputs, labels)
-    if not isinstance(found, Mapping):
+        found = {name: metric(outputs, labels) for name, metric in metrics.items()}
+    else:
+        given: Any = metrics(outputs, labels)
         name = getattr(metrics, "__name__", "")
-        found = {name if name.isidentifier() else "metric": found}
-    check_names(found, RESERVED)
-    return dict(found)
+        name = name if name.isidentifier() else "metric"
+        found = dict(given) if isinstance(given, Mapping) else {name: given}
+        check_names(found, RESERVED)
+    found = {name: jnp.asarray(value) for name, value in found.items()}
+    for name, value in found.items():
+        if not value.ndim:
+            raise ValueError(
+                f"the metric {name!r} gave one number. It must give one per label, "
+                "[batch, ...]; the step takes the mean."
+            )
+    return found
 
 
-def _check_losses(losses: Any, outputs: Any, truth: Any) -> None:
-    """Refuses losses that are not one per label.
+def _like(losses: jax.Array, value: jax.Array, name: str) -> jax.Array:
+    """One number per loss: repeated, or the mean, over axes that are only in one.
 
     Raises:
-        ValueError: Saying what came.
+        ValueError: If losses and values are not of the same labels.
     """
-    if not jnp.ndim(losses):
-        raise ValueError(
-            "`loss` gave one number. It must give one loss per label, [batch, ...]: "
-            "whether a number is a mean or a sum cannot be seen, and a sum would be "
-            "averaged over microbatches and devices. For a summed loss multiply the "
-            "losses by the batch size."
-        )
-    if not (_is_array(outputs) and _is_array(truth)):
-        return
-    shapes = outputs.shape, truth.shape
-    try:
-        both = np.broadcast_shapes(*shapes)
-    except ValueError:
-        return
-    if losses.shape == both and both not in shapes:
-        raise ValueError(
-            f"outputs {_described(outputs)} and labels {_described(truth)} were "
-            f"broadcast against each other, to losses {list(both)}: give both the same "
-            "shape, in `prepare` or in `loss`."
-        )
-
-
-def _like(losses: jax.Array, value: Any, name: str) -> jax.Array:
-    """One number per loss: repeated, or the mean, over axes that are only in one."""
-    value = jnp.asarray(value)
+    if value.ndim > losses.ndim and value.size == losses.size:
+        value = value.reshape(losses.shape)  # losses of a text in one row
     if value.ndim > losses.ndim:
         value = jnp.mean(wide(value), axis=tuple(range(losses.ndim, value.ndim)))
-    if value.shape != losses.shape[: value.ndim] or not value.ndim:
+    if value.shape != losses.shape[: value.ndim]:
         raise ValueError(
             f"{name!r} must be one number per label, {list(losses.shape)} as the loss; "
             f"got {list(value.shape)}."

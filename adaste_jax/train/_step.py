@@ -12,6 +12,7 @@ from adaste_jax import _paths, _tree, metrics
 from adaste_jax.train import (
     _evaluate,
     _gradient,
+    _labels,
     _measure,
     _prepare,
     _state,
@@ -28,7 +29,7 @@ def train_step(
     estimator: Callable[..., jax.Array] | None,
     hyperparameters: Mapping[str, optax.Schedule] | None = None,
     where: _paths.Where | None = None,
-    loss: _measure.Loss = optax.softmax_cross_entropy_with_integer_labels,
+    loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
     metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
     deployed_pass: bool = False,

@@ -1,0 +1,130 @@
+"""What labels are: classes, or something that only the loss knows."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Loss = Callable[[jax.Array, Any], jax.Array]
+"""From outputs [batch, ...] and labels to losses, one per label. Labels are an array
+[batch, ...], or a dict of such arrays of which `label` is the one to predict."""
+
+
+def truth_of(labels: Any) -> Any:
+    """The labels to predict; None of a dict that has none."""
+    return labels.get("label") if isinstance(labels, Mapping) else labels
+
+
+def classes_of(outputs: Any, truth: Any) -> int | None:
+    """How many classes integer labels have; None where they are no classes."""
+    if not (_is_array(outputs) and _is_array(truth)) or not outputs.shape:
+        return None
+    if not jnp.issubdtype(truth.dtype, jnp.integer):
+        return None
+    several = outputs.shape[-1] >= 2 and outputs.ndim >= 2
+    return outputs.shape[-1] if several and truth.shape == outputs.shape[:-1] else None
+
+
+def are_one_of(classes: int, truth: jax.Array) -> jax.Array:
+    """Which integer labels are 0 to `classes` - 1."""
+    if classes > jnp.iinfo(truth.dtype).max:
+        return truth >= 0
+    return (truth >= 0) & (truth < classes)
+
+
+def have_shape_of_classes(outputs: Any, truth: Any) -> bool:
+    """Whether labels have the shape of outputs of at least two classes."""
+    if not (_is_array(outputs) and _is_array(truth)):
+        return False
+    return truth.shape == outputs.shape and truth.ndim >= 2 and truth.shape[-1] >= 2
+
+
+def are_distributions(loss: Loss, losses: Any, outputs: Any, labels: Any) -> bool:
+    """Whether labels of the shape of the outputs say how likely each class is.
+
+    They may be targets of a regression, or many labels of yes and no, and then the
+    largest of them means nothing. A loss of classes gives one number for all outputs
+    of an example, and does not change when the same is added to all of them. That is
+    tried on an example.
+    """
+    truth = truth_of(labels)
+    if not have_shape_of_classes(outputs, truth) or losses.shape != truth.shape[:-1]:
+        return False
+    rng = np.random.default_rng(0)
+
+    def example(leaf: Any) -> jax.Array:
+        shape = (1, *leaf.shape[1:])
+        if leaf is truth:
+            return jnp.zeros(shape, leaf.dtype).at[..., 0].set(1)
+        if jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.asarray(rng.uniform(size=shape), leaf.dtype)
+        return jnp.zeros(shape, leaf.dtype)
+
+    with jax.ensure_compile_time_eval():
+        logits = jnp.asarray(rng.normal(size=(1, *outputs.shape[1:])), jnp.float32)
+        tried = jax.tree.map(example, labels)
+        try:
+            one, two = loss(logits, tried), loss(logits + 2.0, tried)
+        except Exception:
+            return False  # it cannot be tried alone, say for an axis of devices
+        return bool(jnp.allclose(one, two, rtol=1e-3, atol=1e-3))
+
+
+def check_labels(labels: Any, classes: int) -> None:
+    """Refuses labels on the host that are no classes.
+
+    Raises:
+        ValueError: Naming the one that is most wrong.
+    """
+    if not labels.size:
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"a label of the batch is {wrong}; the network has {classes} outputs, so "
+            f"labels are 0 to {classes - 1}. Leave out examples without a label. If "
+            "these integers are no classes, make them floats, or let `prepare` give a "
+            "dict of labels that has no key 'label'."
+        )
+
+
+def check_losses(losses: Any, outputs: Any, truth: Any) -> None:
+    """Refuses losses that are not one per label.
+
+    Raises:
+        ValueError: Saying what came.
+    """
+    if not jnp.ndim(losses):
+        raise ValueError(
+            "`loss` gave one number. It must give one loss per label, [batch, ...]: "
+            "whether a number is a mean or a sum cannot be seen, and a sum would be "
+            "averaged over microbatches and devices. For a summed loss multiply the "
+            "losses by the batch size."
+        )
+    if not (_is_array(outputs) and _is_array(truth)):
+        return
+    shapes = outputs.shape, truth.shape
+    try:
+        both = np.broadcast_shapes(*shapes)
+    except ValueError:
+        return
+    if losses.shape == both and both not in shapes:
+        raise ValueError(
+            f"outputs {described(outputs)} and labels {described(truth)} were "
+            f"broadcast against each other, to losses {list(both)}: give both the same "
+            "shape, in `prepare` or in `loss`."
+        )
+
+
+def described(value: Any) -> str:
+    """Dtype and shape, for a message."""
+    if _is_array(value):
+        return f"{value.dtype}{list(value.shape)}"
+    return type(value).__name__
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "shape") and hasattr(value, "dtype")
