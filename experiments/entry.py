@@ -26,6 +26,8 @@ def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
     method = found.get("method")
     stored = {"method": method, "methods": {method: found.get("options", {})}}
     config = identity.config_of(stored)
+    if method not in config.methods:
+        raise ValueError(f"it names no method, but {method!r}")
     return {"method": method, "options": config.methods[method].to_dict()}
 
 
