@@ -75,7 +75,7 @@ def page(runs: Sequence[records.Record]) -> str:
         )
     body = _single(runs[0]) if len(runs) == 1 else _several(_distinct(runs))
     title = tables.text(", ".join(run.label for run in runs))
-    whole = (
+    return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n"
@@ -83,7 +83,6 @@ def page(runs: Sequence[records.Record]) -> str:
         f"<style>\n{STYLE.read_text('utf-8')}</style>\n</head>\n<body>\n"
         f"{body}\n</body>\n</html>\n"
     )
-    return consoles.shown(whole, "utf-8")  # a folder's name may hold other bytes
 
 
 def _distinct(runs: Sequence[records.Record]) -> list[records.Record]:

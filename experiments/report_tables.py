@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import console as consoles
 from experiments.records import Record, is_number
 
 
@@ -156,8 +157,8 @@ def number(value: float) -> str:
 
 
 def text(value: Any) -> str:
-    """Anything as HTML that shows it as it is; what is no letter of UTF-8 is "?"."""
-    return html.escape(str(value).encode("utf-8", "replace").decode())
+    """Anything as HTML that shows it as it is; what is no letter is an escape."""
+    return html.escape(consoles.shown(str(value), "utf-8"))
 
 
 def _shown(found: Mapping[str, Any], name: str, form: str, scale: float = 1) -> str:
