@@ -71,7 +71,7 @@ def _flips(path: pathlib.Path, records: Sequence[Mapping[str, Any]]) -> None:
         ylim=(0, None),
     )
     for name, colour in (("saturated", "#0072B2"), ("zero_gradient", "#D55E00")):
-        share = [100 * record[name] for record in chosen]
+        share = [100 * record.get(name, np.nan) for record in chosen]
         label = name.replace("_", " ")
         right.plot(epochs, share, color=colour, label=label, marker="o", markersize=3)
     right.set(xlabel="epoch", ylabel="weights (%)", title="Saturation", ylim=(0, 101))
