@@ -75,6 +75,11 @@ class Run:
                 f"{config.dataset} is text, and config.augment and config.image_size "
                 'are for images: leave them "none" and 0.'
             )
+        if splits.num_classes < 2:
+            raise errors.RunError(
+                f"{config.dataset} has {splits.num_classes} class, and there is "
+                "nothing to tell apart: give a data set of two classes or more."
+            )
         num_examples = len(self.splits.train)
         if num_examples < config.batch_size:
             raise errors.RunError(

@@ -38,7 +38,9 @@ def within(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
 def automatic_sharding(place: NamedSharding) -> NamedSharding:
     """The same place, on a mesh that leaves its axes to the compiler."""
     mesh = place.mesh
-    return NamedSharding(automatic(mesh), place.spec) if is_explicit(mesh) else place
+    if not (isinstance(mesh, Mesh) and is_explicit(mesh)):
+        return place
+    return NamedSharding(automatic(mesh), place.spec)
 
 
 def handed_back(tree: Any, mesh: Mesh) -> Any:
