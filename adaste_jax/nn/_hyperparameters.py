@@ -7,6 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 
+HYPERPARAMETERS = "hyperparameters"
+"""Linen's collection of variables that hold the hyperparameters of estimators, and the
+name of the type of NNX's by which `nnx.bridge` knows them."""
+
+
 def check_names(new: Collection[str], existing: Collection[str]) -> None:
     """Refuses names that no layer has.
 

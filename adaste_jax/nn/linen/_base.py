@@ -1,6 +1,8 @@
 """What the layers share: their fields, and a parameter on its way to the product."""
 
 import dataclasses
+import importlib
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -9,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from adaste_jax.nn import _scale
-from adaste_jax.nn.linen._hyperparameters import HYPERPARAMETERS
+from adaste_jax.nn._hyperparameters import HYPERPARAMETERS
 
 
 class Estimating(nn.Module, kw_only=True):
@@ -25,6 +27,10 @@ class Estimating(nn.Module, kw_only=True):
     def _values(self, dtype: Any) -> dict[str, jax.Array]:
         """The hyperparameters, in the dtype that latents of `dtype` are computed in."""
         dtype = jnp.promote_types(dtype, jnp.float32)
+        if "flax.nnx" in sys.modules:
+            # `nnx.bridge` must know their type before it meets them. Importing NNX for
+            # that would more than double the time that importing Linen takes.
+            importlib.import_module("adaste_jax.nn.nnx")
         return {
             key: self.variable(HYPERPARAMETERS, key, jnp.asarray, number, dtype).value
             for key, number in self.hyperparameters.items()

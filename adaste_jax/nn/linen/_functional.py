@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from adaste_jax.nn.linen._hyperparameters import HYPERPARAMETERS
+from adaste_jax.nn._hyperparameters import HYPERPARAMETERS
 
 
 def functional(

@@ -7,9 +7,7 @@ import jax
 from jax.typing import ArrayLike
 
 from adaste_jax.nn import _hyperparameters
-
-HYPERPARAMETERS = "hyperparameters"
-"""The collection of variables that holds the hyperparameters of estimators."""
+from adaste_jax.nn._hyperparameters import HYPERPARAMETERS
 
 
 def set_hyperparameters(
@@ -40,11 +38,17 @@ def set_hyperparameters(
     """
     collection = variables.get(HYPERPARAMETERS, {})
     leaves = jax.tree_util.tree_leaves_with_path(collection)
-    _hyperparameters.check_names(values, {path[-1].key for path, _ in leaves})
+    _hyperparameters.check_names(values, {_name(path) for path, _ in leaves})
 
     def new(path: tuple[Any, ...], old: jax.Array) -> jax.Array:
-        name = path[-1].key
+        name = _name(path)
         return _hyperparameters.like(values[name], old) if name in values else old
 
     changed = jax.tree_util.tree_map_with_path(new, collection)
     return {**variables, HYPERPARAMETERS: changed} if values else dict(variables)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    """The last key; in a box of metadata the number itself lies a step below."""
+    keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return keys[-1]

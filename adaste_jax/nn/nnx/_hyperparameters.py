@@ -14,7 +14,16 @@ _Module = TypeVar("_Module", bound=nnx.Module)
 
 
 class Hyperparameter(nnx.Variable):
-    """A number that an estimator is given, as `mu`: traced, and not trained."""
+    """A number that an estimator is given, as `mu`: traced, and not trained.
+
+    `nnx.bridge` makes it of the collection "hyperparameters" of a Linen layer, and the
+    reverse, so layers of one kind within a model of the other are annealed too.
+    """
+
+
+nnx.register_variable_name(
+    _hyperparameters.HYPERPARAMETERS, Hyperparameter, overwrite=True
+)
 
 
 def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Dict:
@@ -32,7 +41,8 @@ def read(hyperparameters: nnx.Dict) -> dict[str, jax.Array]:
     """Their values, as keyword arguments of an estimator."""
     return {
         name: variable[...]
-        for name, variable in hyperparameters.items()
+        # Not `.items()`: `nnx.tabulate` replaces the methods of `nnx.Dict`.
+        for name, variable in vars(hyperparameters).items()
         if isinstance(variable, Hyperparameter)  # `nnx.capture` adds what is none
     }
 
