@@ -4,8 +4,9 @@ Only shapes are computed with, so a file of a few kilobytes cannot make this pro
 allocate gigabytes.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -41,7 +42,7 @@ def check(described: Mapping[str, Any], params: Any, model_state: Any) -> None:
             f"the file describes a network of {layers} layers and holds {len(leaves)} "
             "tensors: it was changed, or not written by experiments.export."
         )
-    try:
+    with _building():
         inputs = deployed.network_input(described)
         expected = jax.eval_shape(
             lambda: module.init(jax.random.key(0), inputs, train=False)
@@ -53,8 +54,22 @@ def check(described: Mapping[str, Any], params: Any, model_state: Any) -> None:
                 ),
                 expected,
             )
+    _check_shapes(there, expected)
+    with _building():
         call, image = deployed.network(described), deployed.raw_input(described)
         logits = jax.eval_shape(call, params, model_state, image)
+    if logits.shape[-1] != architecture["num_classes"]:
+        raise errors.RunError(
+            f"the network gives {logits.shape[-1]} logits, and "
+            f"'architecture.num_classes' is {architecture['num_classes']}."
+        )
+
+
+@contextlib.contextmanager
+def _building() -> Iterator[None]:
+    """Says of any error that the description is not that of a network."""
+    try:
+        yield
     # Whatever a foreign description breaks in there, the way out is the same.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -62,12 +77,6 @@ def check(described: Mapping[str, Any], params: Any, model_state: Any) -> None:
             "the network that the file describes cannot be built of its tensors "
             f"({reason}): it was changed, or not written by experiments.export."
         ) from error
-    _check_shapes(there, expected)
-    if logits.shape[-1] != architecture["num_classes"]:
-        raise errors.RunError(
-            f"the network gives {logits.shape[-1]} logits, and "
-            f"'architecture.num_classes' is {architecture['num_classes']}."
-        )
 
 
 def batch_size(described: Mapping[str, Any], params: Any, model_state: Any) -> int:

@@ -52,7 +52,8 @@ def key_figures(run: Record) -> str:
             ("bytes in float32", f"{run.sizes['float32_bytes']:,}"),
         ]
     if result:
-        devices = f"{result.get('num_devices', '?')} × {result.get('device', '?')}"
+        number_of, kind = (result.get(name) for name in ("num_devices", "device"))
+        devices = " × ".join("?" if d is None else str(d) for d in (number_of, kind))
         figures.append(("devices", devices))
     cells = [f"<div><dt>{text(a)}</dt><dd>{text(b)}</dd></div>" for a, b in figures]
     return f'<dl class="figures">{"".join(cells)}</dl>'

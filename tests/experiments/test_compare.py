@@ -1,6 +1,7 @@
 """Comparisons on the digits: the same training for all, resumed, failures as rows."""
 
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -187,6 +188,9 @@ def test_a_method_that_fails_is_a_row_that_says_so(tmp_path, broken_methods):
         ((), {}, "at least one method"),
         (("ste",), {"seeds": 0}, "--seeds must be at least 1, got 0"),
         (("ste",), {"factors": (0.0,)}, "factors above 0"),
+        (("ste",), {"factors": (1.0, math.nan)}, "factors above 0"),
+        (("ste",), {"factors": (math.inf,)}, "factors above 0"),
+        (("ste",), {"together": -1}, "--together must be at least 0, got -1"),
         (("ste",), {"config": {"validation": 0.0}}, "config.validation=0.1"),
         (("ste",), {"config": {"resident": False}}, "config.resident"),
     ],
@@ -196,6 +200,68 @@ def test_what_cannot_be_compared_is_refused(tmp_path, variants, options, message
         options = {**options, "config": small_config(**options["config"])}
     with pytest.raises(errors.RunError, match=message):
         run(tmp_path / "run", variants, **options)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda found: "{", "cannot read"),
+        (lambda found: "[]", "expected a JSON object"),
+        (
+            lambda found: json.dumps(found | {"loss": None}),
+            "'loss' to be of type float",
+        ),
+        (lambda found: json.dumps(found | {"accuracy": "1"}), "'accuracy'"),
+        (lambda found: json.dumps(found | {"accuracy": float("nan")}), "'accuracy'"),
+        (lambda found: json.dumps({"accuracy": 1.0, "loss": 1.0}), "bytes_per_weight"),
+        (lambda found: json.dumps(found | {"flips_per_epoch": 3}), "flips_per_epoch"),
+    ],
+)
+def test_a_damaged_trial_is_a_row_that_names_the_file(finished, damage, message):
+    """The other methods are whole, and the file says how to mend it."""
+    path, rows = finished
+    file = next((path / "trials" / "ste").glob("test-seed1-*.json"))
+    whole = file.read_text()
+    file.write_text(damage(json.loads(whole)))
+    try:
+        found = by_name(run(path, ("ste", "adaste", "full_precision")))
+    finally:
+        file.write_text(whole)
+    assert message in found["ste"]["failure"]
+    assert str(file) in found["ste"]["failure"]
+    assert "Remove the file" in found["ste"]["failure"]
+    assert found["adaste"]["mean"] == by_name(rows)["adaste"]["mean"]
+    assert run(path, ("ste", "adaste", "full_precision")) == rows
+
+
+def test_a_trial_without_a_finite_loss_has_failed(tmp_path, monkeypatch):
+    def train(self, wanted, **arguments):
+        for trial in wanted:
+            yield trial, {"accuracy": 0.1, "loss": math.nan, "seconds_per_epoch": 1.0}
+
+    monkeypatch.setattr(trials.Trainer, "train", train)
+    [row] = run(tmp_path / "run", ("ste",), factors=(1.0,))
+    assert row["failure"] == "seed 1: the loss is nan"
+    for file in (tmp_path / "run").rglob("*.json"):
+        assert "NaN" not in file.read_text()
+
+
+def test_rows_without_a_common_seed_have_no_difference():
+    common = {
+        "options": {},
+        "at_edge": False,
+        "learning_rate": 1.0,
+        "bytes_per_weight": 12.0,
+    }
+    outcome = {"accuracy": 0.5, "seconds_per_epoch": 1.0}
+    rows = [
+        tables.row("ste", {1: outcome}, **common),
+        tables.row("ede", {2: outcome}, **common),
+    ]
+    done = by_name(tables.compare_rows(rows))
+    assert "difference" not in done["ede"]
+    failed = {"method": "ede", "failure": "a | b\nc"}
+    assert r"failed: a \| b c |" in tables.markdown([failed])
 
 
 def test_other_data_or_options_need_another_workdir(finished):

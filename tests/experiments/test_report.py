@@ -4,15 +4,17 @@ The browser is Chromium, driven through its own driver; without them those tests
 skipped.
 """
 
+import html
 import http.server
 import json
 import re
 import shutil
 import threading
 
+import numpy as np
 import pytest
 
-from experiments import charts, errors, records, report
+from experiments import charts, errors, plots, records, report
 from tests.experiments import test_loop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -189,6 +191,143 @@ def contrast(first, second):
 
     low, high = sorted((luminance(first), luminance(second)))
     return (high + 0.05) / (low + 0.05)
+
+
+EXTREME = {
+    "nothing": None,
+    "text": "7",
+    "yes": True,
+    "nested": {"a": [1]},
+    "list": [1.0],
+    "large": 1.7e308,
+    "very low": -1.7e308,
+    "almost large": 9e99,
+    "tiny": 5e-324,
+    "negative": -3.0,
+    "whole": 10**18,
+    "no number": float("nan"),
+    "endless": float("-inf"),
+    "beyond": 10**500,
+}
+
+
+def lines_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def copy_of(finished, tmp_path):
+    path = tmp_path / "copy"
+    shutil.copytree(finished, path, ignore=shutil.ignore_patterns("checkpoints"))
+    return path
+
+
+@pytest.mark.parametrize("value", EXTREME.values(), ids=EXTREME)
+@pytest.mark.parametrize("which", ["some", "all"])
+def test_extreme_numbers_make_a_page(finished, tmp_path, value, which):
+    """In every place of the files of lines and of the result."""
+    path = copy_of(finished, tmp_path)
+    fixed = ("step", "epoch", "split", "layer")
+    for name in ("metrics.jsonl", "layers.jsonl"):
+        lines = lines_of(path / name)
+        for line in lines if which == "all" else lines[::3]:
+            line.update({key: value for key in line if key not in fixed})
+        (path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = json.loads((path / "result.json").read_text())
+    change(path / "result.json", **dict.fromkeys(result, value))
+    run = records.read(path)
+    others = [records.read(finished)] if which == "all" else []
+    text = report.page([run, *others])
+    assert "</html>" in text
+    assert not re.search(r">(nan|inf|-inf|None)\b", text)
+    odd = type(value) not in (int, float) or not abs(value) < 1e100
+    if odd and not isinstance(value, str):
+        assert any("no finite numbers" in note for note in run.notes)
+
+
+def test_lines_that_cannot_be_read_are_said_and_the_others_count(finished, tmp_path):
+    path = copy_of(finished, tmp_path)
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    broken = ["garbage", "[]", "{}", '{"epoch": true, "split": "train"}', "\x00\xff"]
+    odd = ['{"epoch": -1, "split": "train", "loss": 1.0}']
+    text = "\n".join([*lines[:3], *broken, *odd, *lines[3:]]) + "\n"
+    (path / "metrics.jsonl").write_text(text)
+    run = records.read(path)
+    assert run.curve("loss") == records.read(finished).curve("loss")
+    page = report.page([run])
+    assert "5 lines of metrics.jsonl cannot be read and are left out: 4, 5, 6" in page
+    assert "1 lines of impossible epochs" in page
+
+
+@pytest.mark.parametrize("name", ["config", "summary", "result"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 5000])
+def test_a_file_that_is_no_object_is_an_error(finished, tmp_path, name, text):
+    path = copy_of(finished, tmp_path)
+    (path / f"{name}.json").write_text(text)
+    with pytest.raises(errors.RunError, match=rf"{name}\.json"):
+        records.read(path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"rows": 3},
+        {"rows": [{}]},
+        {"rows": [7]},
+        {"notes": None},
+        {"bytes": "many"},
+        {"one_bit_parameters": -1},
+        {"activation_multiply_adds": None},
+    ],
+)
+def test_a_damaged_summary_is_left_out_and_said(finished, tmp_path, fields):
+    path = copy_of(finished, tmp_path)
+    change(path / "summary.json", **fields)
+    page = report.page([records.read(path)])
+    assert "summary.json is damaged" in page
+    assert "The run has left no summary.json" in page
+
+
+def test_a_config_and_a_result_without_fields_make_a_page(finished, tmp_path):
+    path = copy_of(finished, tmp_path)
+    for name in ("config", "result"):
+        (path / f"{name}.json").write_text("{}")
+    assert "? on ?, network ?" in report.page([records.read(path)])
+    (path / "config.json").write_text('{"method": ["a"], "methods": 7, "seed": {}}')
+    (path / "result.json").write_text('{"versions": [1], "device": null}')
+    assert "</html>" in report.page([records.read(path), records.read(finished)])
+
+
+@pytest.mark.parametrize(
+    "layer", ["$x$", r"$\frac{", "_hidden", "a\x01b", "\ud800", "<i>&amp;", "x\ny"]
+)
+def test_names_of_layers_are_shown_as_they_are(finished, tmp_path, layer):
+    """Neither formulas, nor left out, nor an end of the page."""
+    path = copy_of(finished, tmp_path)
+    lines = [line | {"layer": layer} for line in lines_of(path / "layers.jsonl")]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (path / "layers.jsonl").write_text(text)
+    report.main([f"--workdir={path}"])
+    page = (path / "report.html").read_text("utf-8")
+    legend = re.findall(r"<text[^>]*> ?([^<]+)  [\d.,e+-]+</text>", page)
+    shown = "".join(
+        c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in layer
+    )
+    assert html.escape(shown, quote=False) in legend
+
+
+def test_plots_leave_out_what_is_no_number(tmp_path):
+    lines = [
+        {"epoch": 1, "split": "train", "loss": None, "accuracy": 0.5},
+        {"epoch": 2, "split": "train", "loss": 1.0, "flips_per_epoch": None},
+        {"epoch": 3, "split": "test"},
+    ]
+    latents = {"a": np.array([np.nan, 1.0]), "b": np.full(2, np.inf), "c": np.zeros(2)}
+    plots.draw_all(tmp_path / "plots", lines, latents)
+    assert {file.name for file in (tmp_path / "plots").iterdir()} == {
+        "curves.png",
+        "latents.png",
+    }
+    plots.draw_all(tmp_path / "none", [], {})
 
 
 @pytest.fixture(scope="module")

@@ -73,19 +73,25 @@ def _text_changed(rng, whole):
     return hostile.container(_bytes_moved(rng, text), whole[8 + length :])
 
 
+def mutations(count):
+    """Changed files, each with what changed it; the same ones every time."""
+    whole = hostile.assemble(*hostile.parts())
+    rng = np.random.default_rng(0)
+    changes = [_bytes_changed, _bytes_moved, _header_changed, _text_changed]
+    for number in range(count):
+        change = changes[number % len(changes)]
+        yield change(rng, whole), change
+
+
 def test_damaged_files_end_in_an_error_or_in_the_same_network(tmp_path):
     path = tmp_path / "model.safetensors"
     whole = hostile.assemble(*hostile.parts())
     path.write_bytes(whole)
     expected = export.load(path)
-    rng = np.random.default_rng(0)
-    changes = [_bytes_changed, _bytes_moved, _header_changed, _text_changed]
     errors = 0
     tracemalloc.start()
     try:
-        for number in range(FILES):
-            change = changes[number % len(changes)]
-            data = change(rng, whole)
+        for data, change in mutations(FILES):
             path.write_bytes(data)
             tracemalloc.reset_peak()
             before, _ = tracemalloc.get_traced_memory()
