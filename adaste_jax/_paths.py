@@ -34,7 +34,7 @@ def distinct(tree: Any) -> list[str]:
     """
     found = paths(tree)
     shared = collections.Counter(found)
-    escaped = ["/".join(keys) for keys in escaped_keys(tree)]
+    escaped = ["/".join(map(escape, parts)) for parts in keys(tree)]
     mixed = [
         pointer if shared[path] > 1 else path
         for path, pointer in zip(found, escaped, strict=True)
@@ -45,20 +45,22 @@ def distinct(tree: Any) -> list[str]:
     return [f"{path}[{number}]" for number, path in enumerate(found)]
 
 
-def escaped_keys(tree: Any) -> list[list[str]]:
-    """The keys on the way to each leaf, escaped as in a JSON pointer (RFC 6901).
-
-    "~" is written "~0" and "/" is written "~1", so a slash only separates keys.
-    """
+def keys(tree: Any) -> list[list[str]]:
+    """The keys on the way to each leaf, in the order of `jax.tree.leaves`."""
     return [
-        [escape(jax.tree_util.keystr((key,), simple=True)) for key in path]
+        [jax.tree_util.keystr((key,), simple=True) for key in path]
         for path, _ in jax.tree_util.tree_leaves_with_path(tree)
     ]
 
 
 def escape(key: str) -> str:
-    """A key as it is written in a JSON pointer."""
+    """A key as in a JSON pointer: "~" becomes "~0" and "/" becomes "~1"."""
     return key.replace("~", "~0").replace("/", "~1")
+
+
+def unescape(key: str) -> str:
+    """Undoes `escape`."""
+    return key.replace("~1", "/").replace("~0", "~")
 
 
 def _join(path: tuple[Any, ...]) -> str:

@@ -1,9 +1,9 @@
 """What to watch while binary weights train: flips, saturation, dead gradients.
 
 Every share takes parameter trees, looks at the leaves that `where` selects (default:
-`kernels()`), gives a float32 scalar, and may be called inside `jit`. It is between 0 and
-1, 0 where there are no entries, and NaN where one of them is NaN. `by_path` gives a share
-of each leaf; `nonfinite` counts what is NaN or infinite in any tree.
+`kernels()`), gives a float32 scalar, and may be called inside `jit`. It is between 0
+and 1, 0 where there are no entries, and NaN where one of them is NaN. `by_path` gives a
+share of each leaf; `nonfinite` counts what is NaN or infinite in any tree.
 """
 
 import itertools

@@ -4,6 +4,7 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import platform
@@ -74,6 +75,7 @@ class Workdir:
         self._release = lambda: None
         if not writes:
             return
+        config = json.loads(small_files.dumps(config))
         try:
             self._open(config, upgrade)
         except OSError as error:

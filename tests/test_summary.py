@@ -337,3 +337,22 @@ def test_table_and_dictionary():
     assert read["one_bit_parameters"] == 10_000
     assert read["rows"][1]["path"] == "kernel"
     assert read["rows"][1]["multiply_adds"] == 20_000
+
+
+def test_leaves_without_entries_cost_nothing_and_paths_are_told_apart():
+    params = {
+        "x/y": {"kernel": struct(0, 4)},
+        "x": {"y": {"kernel": struct(5, 4)}},
+    }
+
+    def forward(params, x):
+        none = x[:, :0] @ params["x/y"]["kernel"]
+        return none + x @ params["x"]["y"]["kernel"]
+
+    table = adaste_jax.summary(forward, params, struct(3, 5))
+    rows = {row.path: row for row in table.rows}
+    assert set(rows) == {"x/y/kernel", "x~1y/kernel"}
+    empty = rows["x~1y/kernel"]
+    assert (empty.parameters, empty.bytes, empty.multiply_adds) == (0, 0, 0)
+    assert table.one_bit_multiply_adds == 20
+    assert "x~1y/kernel" in str(table)

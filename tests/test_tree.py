@@ -1,5 +1,6 @@
 """Choosing leaves, and mapping latents to weights over trees of every kind."""
 
+import collections
 import dataclasses
 import functools
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import adaste_jax
-from adaste_jax import estimators
+from adaste_jax import _paths, estimators
 
 
 @functools.partial(
@@ -267,3 +268,32 @@ def test_binarize_can_be_jitted_and_leaves_dtypes_alone():
 def test_an_estimator_that_is_no_function_is_refused():
     with pytest.raises(TypeError, match=r"must be a function, such as .*got 'ste'"):
         adaste_jax.binarize({"kernel": jnp.ones(2)}, "ste")
+
+
+def test_two_leaves_of_one_path_are_both_selected():
+    """A key may hold a slash; a pattern sees the path, and so both leaves."""
+    params = {
+        "x/y": {"kernel": jnp.array([0.5]), "bias": jnp.array([0.5])},
+        "x": {"y": {"kernel": jnp.array([-0.5])}, "z": {"kernel": jnp.array([0.5])}},
+    }
+    deployed = adaste_jax.deploy(params, where="x/y/kernel")
+    assert deployed["x/y"] == {"kernel": 1, "bias": 0.5}
+    assert deployed["x"] == {"y": {"kernel": -1}, "z": {"kernel": 0.5}}
+    mask = adaste_jax.kernels(exclude="^x/y/")(params)
+    assert mask["x/y"] == {"kernel": False, "bias": False}
+    assert mask["x"] == {"y": {"kernel": False}, "z": {"kernel": True}}
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        ({"a": {"b": 1}, "c/d": 2, "~": 3}, ["a/b", "c/d", "~"]),
+        ({"a/b": 1, "a": {"b": 2}, "c~": 3}, ["a/b", "a~1b", "c~"]),
+        # An escaped path that is itself a key: then all are escaped.
+        ({"a/b": 1, "a": {"b": 2}, "a~1b": 3}, ["a/b", "a~1b", "a~01b"]),
+        # Keys that are written alike: then all are numbered.
+        (collections.OrderedDict({1: 5, "1": 6}), ["1[0]", "1[1]"]),
+    ],
+)
+def test_distinct_paths_tell_all_leaves_apart(tree, expected):
+    assert _paths.distinct(tree) == expected

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from adaste_jax import metrics
 from adaste_jax.estimators import _base
 from adaste_jax.export import _pack
 
@@ -28,12 +29,35 @@ class Encoded(NamedTuple):
     dtype: np.dtype
 
 
-def encode(latent: jax.Array, deploy: Deploy | None) -> Encoded:
+def require_finite(**trees: Any) -> None:
+    """Refuses trees that hold NaN or infinity: a network that is lost.
+
+    Args:
+        **trees: By their names, which the paths in the message begin with.
+
+    Raises:
+        ValueError: If a leaf is not finite. It names the first ones and their counts.
+    """
+    found = metrics.nonfinite(trees)
+    if found:
+        shown = [f"{path!r} ({count})" for path, count in list(found.items())[:5]]
+        more = f" and {len(found) - 5} more leaves" if len(found) > 5 else ""
+        raise ValueError(
+            "the numbers to export must be finite, and there is NaN or infinity in "
+            f"{', '.join(shown)}{more}; in brackets, how many entries. Training has "
+            "diverged: take a checkpoint from before."
+        )
+
+
+def encode(
+    latent: jax.Array, deploy: Deploy | None, *, name: str = "the tensor"
+) -> Encoded:
     """Packs the weights of a tensor of latents.
 
     Args:
         latent: Latents.
         deploy: From latents to weights; None for their signs.
+        name: Of the leaf, for messages.
 
     Returns:
         The weights, without loss.
@@ -41,12 +65,26 @@ def encode(latent: jax.Array, deploy: Deploy | None) -> Encoded:
     Raises:
         TypeError: If latents or weights are not floating point.
         ValueError: If `deploy` gives more levels than -s, 0 and s, with one s for each
-            channel (the last axis).
+            channel (the last axis), or latents or weights are not finite.
     """
+    try:
+        return _encode(latent, deploy, name)
+    except (TypeError, ValueError) as error:
+        error.add_note(f"at the leaf {name!r}")
+        raise
+
+
+def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
     latent = _base.check_latent(latent)
     if deploy is None:
         return _packed("bits", latent, None)
     weights = np.asarray(_base.check_latent(deploy(latent)))
+    lost = np.count_nonzero(~np.isfinite(weights))
+    if lost:
+        raise ValueError(
+            f"`deploy` must give finite weights; of {name!r} it gave magnitudes that "
+            f"are NaN or infinite, {lost} of {weights.size}."
+        )
     size = np.abs(weights)
     scales = [size.max(initial=0)]
     if size.ndim > 1:  # a vector has no channels

@@ -1,13 +1,15 @@
 """One file for one trained network: a bit for each binary weight."""
 
+import collections
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -48,7 +50,8 @@ def save(
 
     Args:
         path: File to write. An existing file is replaced.
-        params: Latents, or weights +1 and -1: any tree whose keys have no slash.
+        params: Latents, or weights +1 and -1: any tree. Where a key has a slash, the
+            file is of version 2 of the format, which escapes it.
         where: Which leaves are binary, as in `adaste_jax.deploy`.
         deploy: From a tensor of latents to the weights that are shipped, for methods
             that ship other weights than signs, for example `estimators.scaled_sign` or
@@ -64,9 +67,9 @@ def save(
         ImportError: If safetensors is not installed.
         TypeError: If a selected leaf is not floating point, a leaf is of a dtype that
             the format does not have, or the metadata cannot be written as JSON.
-        ValueError: If nothing is selected, `deploy` gives weights of another kind, a
-            name is no good as a name of a tensor, or the header would be larger than
-            the format allows.
+        ValueError: If a leaf or a weight is not finite, nothing is selected, `deploy`
+            gives weights of another kind, a name is no good as a name of a tensor, or
+            the header would be larger than the format allows.
 
     Example:
         >>> import os, tempfile
@@ -87,19 +90,18 @@ def save(
             'writing one-bit files needs safetensors: pip install "adaste_jax[export]"'
         ) from error
 
+    _encode.require_finite(params=params, model_state=model_state)
     mask = jax.tree.leaves(_paths.select(params, where))
+    version = _version(params, model_state)
     entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
-    for (name, leaf), binary in zip(_named("params", params), mask, strict=True):
-        if name in entries:
-            raise ValueError(f"two leaves have one name, {name!r}.")
-        if binary:
-            entries |= _binary(name, leaf, deploy)
-        else:
-            entries[name] = _real(name, leaf)
-    for name, leaf in _named("model_state", model_state):
+    names = _names("params", params, version)
+    for name, leaf, binary in zip(names, jax.tree.leaves(params), mask, strict=True):
+        entries |= _binary(name, leaf, deploy) if binary else {name: _real(name, leaf)}
+    names = _names("model_state", model_state, version)
+    for name, leaf in zip(names, jax.tree.leaves(model_state), strict=True):
         entries[name] = _real(name, leaf)
     header = {
-        "format": _format.VERSION,
+        "format": version,
         "adaste_jax": importlib.metadata.version("adaste_jax"),
         "jax": jax.__version__,
         "metadata": dict(metadata or {}),
@@ -149,12 +151,13 @@ def load(
         ValueError: If the file does not fit `params_like` or `model_state_like`.
     """
     tensors, header = _format.read(path)
-    tree = _format.nest(tensors)
+    version = header["format"]
+    tree = _format.nest(tensors, version)
     params, model_state = tree.get("params", {}), tree.get("model_state", {})
     if params_like is not None:
-        params = _restore("params", params_like, tensors)
+        params = _restore("params", params_like, tensors, version)
     if model_state_like is not None:
-        model_state = _restore("model_state", model_state_like, tensors)
+        model_state = _restore("model_state", model_state_like, tensors, version)
     return Loaded(params, model_state, header["metadata"], header)
 
 
@@ -196,29 +199,26 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         os.close(folder)
 
 
-def _named(root: str, tree: Any) -> Iterator[tuple[str, Any]]:
-    """Leaves with their names: "params/body/kernel"."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        keys = [jax.tree_util.keystr((key,), simple=True) for key in path]
-        for key in keys:
-            if "/" in key:
-                raise ValueError(
-                    f"the key {key!r} has a slash, which separates keys in the file."
-                )
-        name = "/".join([root, *keys])
-        _format.check_name(name)
-        yield name, leaf
+def _version(*trees: Any) -> int:
+    """Of the format that can name every leaf: 1 wherever that will do."""
+    keys = itertools.chain.from_iterable(_paths.keys(trees))
+    return 2 if any("/" in key for key in keys) else 1
+
+
+def _names(root: str, tree: Any, version: int) -> list[str]:
+    """Of all leaves, as "params/body/kernel"; no two are alike."""
+    names = [_format.tensor_name(root, keys, version) for keys in _paths.keys(tree)]
+    for name, count in collections.Counter(names).items():
+        if count > 1:
+            raise ValueError(f"two leaves have one name, {name!r}.")
+    return names
 
 
 def _binary(
     name: str, leaf: Any, deploy: _encode.Deploy | None
 ) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
     """The tensor of packed weights, and that of their scale if they have one."""
-    try:
-        encoded = _encode.encode(leaf, deploy)
-    except (TypeError, ValueError) as error:
-        error.add_note(f"at the leaf {name!r}")
-        raise
+    encoded = _encode.encode(leaf, deploy, name=name)
     described = _description(
         encoded.encoding,
         encoded.dtype.name,
@@ -260,15 +260,15 @@ def _description(
     }
 
 
-def _restore(root: str, like: Any, tensors: dict[str, np.ndarray]) -> Any:
+def _restore(root: str, like: Any, tensors: dict[str, np.ndarray], version: int) -> Any:
     """The tensors under a root in the structure of another tree."""
-    names = [name for name, _ in _named(root, like)]
+    names = _names(root, like, version)
     found = {name for name in tensors if name.split("/")[0] == root}
     if set(names) != found:
         raise ValueError(
             f"the file and `{root}_like` differ in {sorted(found ^ set(names))}."
         )
-    for name, leaf in _named(root, like):
+    for name, leaf in zip(names, jax.tree.leaves(like), strict=True):
         if np.shape(leaf) != tensors[name].shape:
             raise ValueError(
                 f"{name!r} has the shape {tensors[name].shape} in the file and "

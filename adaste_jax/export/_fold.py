@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adaste_jax.export import _encode
+
 
 def fold_batch_norm(
     mean: ArrayLike,
@@ -37,18 +39,24 @@ def fold_batch_norm(
     Returns:
         a and b, each of shape [channels].
 
+    Raises:
+        ValueError: If an argument, or a or b, is not finite (traced ones cannot be
+            looked at).
+
     Example:
         >>> import jax.numpy as jnp
         >>> from adaste_jax import export
         >>> export.fold_batch_norm(jnp.array([1.0]), jnp.array([4.0]), epsilon=0.0)
         (Array([0.5], dtype=float32), Array([-0.5], dtype=float32))
     """
+    _require_finite(mean=mean, var=var, scale=scale, bias=bias)
     factor = jax.lax.rsqrt(jnp.asarray(var) + epsilon)
     if scale is not None:
         factor = factor * jnp.asarray(scale)
     shift = -factor * jnp.asarray(mean)
     if bias is not None:
         shift = shift + jnp.asarray(bias)
+    _require_finite(**{"folded scale": factor, "folded bias": shift})
     return factor, shift
 
 
@@ -69,12 +77,16 @@ def fold_threshold(scale: ArrayLike, shift: ArrayLike) -> tuple[jax.Array, jax.A
     Returns:
         Thresholds t and directions d, +1 or -1, each of shape [channels].
 
+    Raises:
+        ValueError: If a or b is not finite (traced ones cannot be looked at).
+
     Example:
         >>> import jax.numpy as jnp
         >>> from adaste_jax import export
         >>> export.fold_threshold(jnp.array([2.0, -1.0]), jnp.array([-3.0, 0.5]))
         (Array([1.5, 0.5], dtype=float32), Array([ 1., -1.], dtype=float32))
     """
+    _require_finite(scale=scale, shift=shift)
     scale, shift = jnp.asarray(scale), jnp.asarray(shift)
     one = jnp.ones((), scale.dtype)
     infinity = jnp.asarray(jnp.inf, scale.dtype)
@@ -105,7 +117,7 @@ def fold_linen(model: Any, variables: Any, *args: Any, **kwargs: Any) -> dict[st
 
     Raises:
         ValueError: If there is no `BatchNorm`, or one that uses batch statistics in
-            this call, or one with several feature axes.
+            this call, one with several feature axes, or one that is not finite.
 
     Example:
         >>> import jax
@@ -139,13 +151,17 @@ def fold_linen(model: Any, variables: Any, *args: Any, **kwargs: Any) -> dict[st
     params = traverse_util.flatten_dict(variables.get("params", {}))
     stats = traverse_util.flatten_dict(variables["batch_stats"])
     for path, epsilon in epsilons.items():
-        factor, shift = fold_batch_norm(
-            stats.pop((*path, "mean")),
-            stats.pop((*path, "var")),
-            scale=params.get((*path, "scale")),
-            bias=params.get((*path, "bias")),
-            epsilon=epsilon,
-        )
+        try:
+            factor, shift = fold_batch_norm(
+                stats.pop((*path, "mean")),
+                stats.pop((*path, "var")),
+                scale=params.get((*path, "scale")),
+                bias=params.get((*path, "bias")),
+                epsilon=epsilon,
+            )
+        except ValueError as error:
+            where = "/".join(path)
+            raise ValueError(f"the BatchNorm at {where!r}: {error}") from error
         params |= {(*path, "scale"): factor, (*path, "bias"): shift}
     folded = {name: tree for name, tree in variables.items() if name != "batch_stats"}
     folded["params"] = traverse_util.unflatten_dict(params)
@@ -190,6 +206,15 @@ def apply_folded(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
 
     with nn.intercept_methods(folded):
         return model.apply(variables, *args, **kwargs)
+
+
+def _require_finite(**arrays: Any) -> None:
+    known = {
+        name: array
+        for name, array in arrays.items()
+        if not isinstance(array, jax.core.Tracer)
+    }
+    _encode.require_finite(**known)
 
 
 def _check_foldable(

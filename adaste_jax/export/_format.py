@@ -11,14 +11,18 @@ import math
 import os
 import reprlib
 import struct
+from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import ml_dtypes
 import numpy as np
 
+from adaste_jax import _paths
 from adaste_jax.export import _encode, _pack
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""2 escapes slashes in keys. It is written where a key has one, and 1 elsewhere."""
+
 HEADER_LIMIT = 4 * 2**20
 """Largest header, in bytes: room for about ten thousand tensors."""
 
@@ -95,9 +99,33 @@ def scale_name(name: str) -> str:
     return f"scales/{name}"
 
 
-def check_name(name: str) -> None:
+def tensor_name(root: str, keys: Sequence[str], version: int) -> str:
+    """The name of the leaf under `keys`, as "params/body/kernel".
+
+    Raises:
+        FormatError: If it is no name, or a key has a slash, which version 1 has not.
+    """
+    if version == 1:
+        for key in keys:
+            if "/" in key:
+                _fail(f"the key {key!r} has a slash, which a file of version 1 has not")
+    else:
+        keys = [_paths.escape(key) for key in keys]
+    name = "/".join([root, *keys])
+    check_name(name, version)
+    return name
+
+
+def check_name(name: str, version: int) -> None:
     """Refuses names that are empty, long, deep, or look like a path out of a folder."""
     parts = name.split("/")
+    if version > 1:
+        unescaped = [_paths.unescape(part) for part in parts]
+        if [_paths.escape(key) for key in unescaped] != parts:
+            _fail(f"{reprlib.repr(name)} has a '~' that is neither '~0' nor '~1'")
+        within = {piece for key in unescaped for piece in key.split("/")}
+        if within & {".", ".."}:
+            _fail(f"{reprlib.repr(name)} has a key with '.' or '..' between slashes")
     if (
         len(name) > _NAME_LIMIT
         or len(parts) > _DEPTH_LIMIT
@@ -113,11 +141,12 @@ def seal(text: str) -> str:
     return f"{_sha256(_utf8(text))} {text}"
 
 
-def nest(flat: dict[str, np.ndarray]) -> dict[str, Any]:
+def nest(flat: dict[str, np.ndarray], version: int) -> dict[str, Any]:
     """Nested dictionaries from names with slashes, none of which lies below another."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
-        *folders, leaf = name.split("/")
+        keys = name.split("/")
+        *folders, leaf = keys if version == 1 else map(_paths.unescape, keys)
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
@@ -144,9 +173,9 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], list[Tensor
         _fail("the header does not have its checksum")
     header = _json(_utf8(text))
     version = header.get("format")
-    if version != VERSION or type(version) is not int:
+    if type(version) is not int or version not in VERSIONS:
         _fail(
-            f"format version {reprlib.repr(version)}, where {VERSION} is read: "
+            f"format version {reprlib.repr(version)}, where one of {VERSIONS} is read: "
             "use the version of adaste_jax that wrote the file"
         )
     described = header.get("tensors")
@@ -154,16 +183,21 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], list[Tensor
         _fail("the header and the container do not name the same tensors")
     if not isinstance(header.get("metadata"), dict):
         _fail("the header has no metadata")
-    return header, _layout(container, described, data_size=size - 8 - length)
+    data_size = size - 8 - length
+    return header, _layout(container, described, data_size=data_size, version=version)
 
 
 def _layout(
-    container: dict[str, Any], described: dict[str, Any], data_size: int
+    container: dict[str, Any],
+    described: dict[str, Any],
+    *,
+    data_size: int,
+    version: int,
 ) -> list[Tensor]:
     """Tensors in the order of their bytes, which must fill the data without a gap."""
     spans = []
     for name, entry in container.items():
-        check_name(name)
+        check_name(name, version)
         root, *parts = name.split("/")
         above = ["/".join([root, *parts[:depth]]) for depth in range(len(parts))]
         if root not in ROOTS or any(folder in container for folder in above):

@@ -44,7 +44,9 @@ def pack(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
 
     Raises:
         TypeError: If `weights` are not real numbers.
-        ValueError: If `axis` is out of range, or its axes are not neighbours.
+        ValueError: If `axis` is out of range, its axes are not neighbours, or a weight
+            is NaN, which has no sign. (Under `jit` that cannot be seen: it packs as
+            -1.)
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,7 +101,8 @@ def pack_ternary(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
     """Packs -1, 0 and +1, five a byte: 1.6 bits a weight.
 
     Args:
-        weights: Weights; of other values the sign is taken. Any shape.
+        weights: Weights; of other values the sign is taken, and NaN is refused. Any
+            shape.
         axis: As in `pack`.
 
     Returns:
@@ -243,6 +246,14 @@ def _check_real(weights: ArrayLike) -> jax.Array:
         raise TypeError(
             f"weights must be floating point or signed integers, got {array.dtype} of "
             f"shape {array.shape}."
+        )
+    if isinstance(array, jax.core.Tracer) or array.dtype.kind == "i":
+        return array
+    lost = int(jnp.sum(jnp.isnan(array)))
+    if lost:
+        raise ValueError(
+            f"NaN has no sign, and {lost} of {array.size} weights are NaN (shape "
+            f"{array.shape}). Training has diverged: take a checkpoint from before."
         )
     return array
 

@@ -46,7 +46,8 @@ def packed_forward(
 
     Raises:
         TypeError: If a selected leaf is not floating point.
-        ValueError: If nothing is selected, or `deploy` gives weights of another kind.
+        ValueError: If nothing is selected, `deploy` gives weights of another kind, or a
+            leaf or a weight is not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -56,11 +57,14 @@ def packed_forward(
         >>> f(jnp.array([[1.0, 3.0]]))
         Array([[-2.,  2.]], dtype=float32)
     """
+    _encode.require_finite(params=params, model_state=model_state)
     mask = jax.tree.leaves(_paths.select(params, where))
     leaves, structure = jax.tree.flatten(params)
     stored = [
-        _encode.encode(leaf, deploy) if binary else np.asarray(leaf)
-        for leaf, binary in zip(leaves, mask, strict=True)
+        _encode.encode(leaf, deploy, name=name) if binary else np.asarray(leaf)
+        for name, leaf, binary in zip(
+            _paths.distinct(params), leaves, mask, strict=True
+        )
     ]
     state = jax.tree.map(np.asarray, model_state)
 

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-
 HYPERPARAMETERS = "hyperparameters"
 """Linen's collection of variables that hold the hyperparameters of estimators, and the
 name of the type of NNX's by which `nnx.bridge` knows them."""

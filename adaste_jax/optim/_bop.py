@@ -106,7 +106,7 @@ def binary_signs(params: Any) -> Any:
 
 
 def _flip(weight, momentum, *, threshold):
-    """-2 w or 0. NaN where the average is not finite: the weight could not move again."""
+    """-2 w or 0; NaN where the average is not finite and could never move w again."""
     push = weight.astype(momentum.dtype) * momentum
     flip = jnp.where(push > threshold, -2 * weight, 0 * weight)
     lost = (push - push).astype(weight.dtype)  # 0, or NaN

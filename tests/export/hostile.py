@@ -18,22 +18,26 @@ def description(data: bytes, **fields: Any) -> dict[str, Any]:
     return {"axes": [], "sha256": sha256, **fields}
 
 
-def parts() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The two headers of a file with one binary and one real tensor."""
+def parts(*, version: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The two headers of a file with one binary and one real tensor.
+
+    In version 2 the real one has a slash and a tilde in its key.
+    """
+    real_name = "params/bias" if version == 1 else "params/mlp~1~0/bias"
     bits, real = DATA[:2], DATA[2:]
     kernel = description(bits, encoding="bits", dtype="float32", shape=[3, 5])
     kernel["axes"] = [0, 1]
     bias = description(real, encoding="real", dtype="float32", shape=[2])
     outer = {
         "params/kernel": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]},
-        "params/bias": {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]},
+        real_name: {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]},
     }
     inner = {
-        "format": 1,
+        "format": version,
         "adaste_jax": "0",
         "jax": "0",
         "metadata": {"note": "x"},
-        "tensors": {"params/kernel": kernel, "params/bias": bias},
+        "tensors": {"params/kernel": kernel, real_name: bias},
     }
     return outer, inner
 

@@ -243,7 +243,7 @@ def test_the_same_network_gives_the_same_file(path):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"a/b": {"kernel": ONES}}, "has a slash"),
+        ({"a/../b": {"kernel": ONES}}, "'..' between slashes"),
         ({"..": {"kernel": ONES}}, "no name of a tensor"),
         ({"": {"kernel": ONES}}, "no name of a tensor"),
         ({"kernel": collections.OrderedDict({1: ONES, "1": ONES})}, "have one name"),
@@ -299,8 +299,9 @@ def _header(**changes):
     return hostile.assemble(outer, inner | changes)
 
 
-def _renamed(name):
+def _renamed(name, **header):
     outer, inner = hostile.parts()
+    inner |= header
     for names in (outer, inner["tensors"]):
         names[name] = names.pop("params/kernel")
     return hostile.assemble(outer, inner)
@@ -396,7 +397,15 @@ BROKEN = {
     "checksum of the header": WHOLE.replace(b"float32", b"float64", 1),
     "checksum of the data": WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
     "checksum of no text": _inner(sha256=7),
-    "version 2": _header(format=2),
+    "version 3": _header(format=3),
+    "version 2.0": _header(format=2.0),
+    "version 0": _header(format=0),
+    "an escape of nothing": _renamed("params/a~2kernel", format=2),
+    "half an escape": _renamed("params/kernel~", format=2),
+    "a key above the folder": _renamed("params/a~1..~1..~1etc", format=2),
+    "a key that is a dot": _renamed("params/.~1kernel", format=2),
+    "an escape of two dots": _renamed("params/../kernel", format=2),
+    "an escaped root": _renamed("params~1kernel", format=2),
     "version true": _header(format=True),
     "version of text": _header(format="1" * 5000),
     "no metadata": _header(metadata=None),

@@ -1,5 +1,6 @@
 """Thousands of damaged files: a clear error or the same network, and little memory."""
 
+import copy
 import struct
 import tracemalloc
 
@@ -35,8 +36,9 @@ def _bytes_moved(rng, whole):
 
 def _header_changed(rng, whole):
     """JSON that says something else, under a checksum that is right again."""
-    outer, inner = hostile.parts()
-    values = [0, -1, 1, 7, 2**31, 2**62, 2**70, 1.5, True, None, "", "bits", "float64"]
+    outer, inner = hostile.parts(version=1 + int(rng.integers(2)))
+    values = ["~", "~1", "params/~0~1", "params/..~1x", 2, 3]
+    values += [0, -1, 1, 7, 2**31, 2**62, 2**70, 1.5, True, None, "", "bits", "float64"]
     values += [
         "trits",
         [],
@@ -62,7 +64,7 @@ def _header_changed(rng, whole):
         if isinstance(tree, dict) and rng.random() < 0.2:
             tree[str(values[rng.integers(len(values))])] = tree.pop(key)
         else:
-            tree[key] = values[rng.integers(len(values))]
+            tree[key] = copy.deepcopy(values[rng.integers(len(values))])
     return hostile.assemble(outer, inner)
 
 
@@ -73,25 +75,35 @@ def _text_changed(rng, whole):
     return hostile.container(_bytes_moved(rng, text), whole[8 + length :])
 
 
+def wholes():
+    """A good file of each version."""
+    return [hostile.assemble(*hostile.parts(version=version)) for version in (1, 2)]
+
+
 def mutations(count):
-    """Changed files, each with what changed it; the same ones every time."""
-    whole = hostile.assemble(*hostile.parts())
+    """Changed files, what changed each, and the number of the good one.
+
+    They are the same every time.
+    """
+    files = wholes()
     rng = np.random.default_rng(0)
     changes = [_bytes_changed, _bytes_moved, _header_changed, _text_changed]
     for number in range(count):
         change = changes[number % len(changes)]
-        yield change(rng, whole), change
+        which = number // len(changes) % len(files)
+        yield change(rng, files[which]), change, which
 
 
 def test_damaged_files_end_in_an_error_or_in_the_same_network(tmp_path):
     path = tmp_path / "model.safetensors"
-    whole = hostile.assemble(*hostile.parts())
-    path.write_bytes(whole)
-    expected = export.load(path)
+    expected = []
+    for whole in wholes():
+        path.write_bytes(whole)
+        expected.append(export.load(path))
     errors = 0
     tracemalloc.start()
     try:
-        for data, change in mutations(FILES):
+        for data, change, which in mutations(FILES):
             path.write_bytes(data)
             tracemalloc.reset_peak()
             before, _ = tracemalloc.get_traced_memory()
@@ -101,7 +113,7 @@ def test_damaged_files_end_in_an_error_or_in_the_same_network(tmp_path):
                 errors += 1
             else:
                 if change is not _header_changed:  # those are sealed anew, so valid
-                    _assert_same(loaded, expected)
+                    _assert_same(loaded, expected[which])
             _, peak = tracemalloc.get_traced_memory()
             assert peak - before < ALLOWED, data
     finally:

@@ -33,6 +33,8 @@ class LinenNetwork(nn.Module):
 
 
 class NnxNetwork(nnx.Module):
+    """The same, of NNX."""
+
     def __init__(self, *, rngs):
         self.body = layers.BinaryLinear(3, 5, rngs=rngs, **TANH)
         self.head = layers.BinaryLinear(5, 2, use_scale=True, rngs=rngs, **TANH)
