@@ -164,7 +164,7 @@ def text(value: Any) -> str:
 
 def _shown(found: Mapping[str, Any], name: str, form: str, scale: float = 1) -> str:
     """A number of a file as text; a dash where there is none."""
-    value = found.get(name)
+    value: Any = found.get(name)
     return form.format(scale * value) if is_number(value) else "–"
 
 

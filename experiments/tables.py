@@ -55,7 +55,7 @@ def row(
     found["std"] = float(values.std(ddof=1)) if len(values) > 1 else None
     seconds = [outcome["seconds_per_epoch"] for outcome in outcomes.values()]
     found["seconds_per_epoch"] = min(seconds)
-    curves = [outcome.get("flips_per_epoch") for outcome in outcomes.values()]
+    curves = [outcome.get("flips_per_epoch", ()) for outcome in outcomes.values()]
     if all(curves):
         first, last = (np.mean([curve[at] for curve in curves]) for at in (0, -1))
         found["flips_first"], found["flips_last"] = float(first), float(last)

@@ -1,8 +1,10 @@
 """From a trained network to a file, and from the file to the same predictions."""
 
+import dataclasses
 import functools
 import hashlib
 import json
+import os
 import subprocess
 import sys
 
@@ -14,7 +16,16 @@ import rich.console
 
 import adaste_jax
 from adaste_jax import export
-from experiments import checkpoints, errors, predict, restore, workdir
+from experiments import (
+    checkpoints,
+    deployed,
+    description,
+    errors,
+    identity,
+    predict,
+    restore,
+    workdir,
+)
 from experiments import export as command
 from experiments.configs import base
 from experiments.run import Run
@@ -239,3 +250,98 @@ def test_a_damaged_config_and_a_folder_that_cannot_be_are_said(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.RunError, match=r"cannot write .*model"):
         command._make_folder(tmp_path / "file" / "model.safetensors")
+
+
+def spoiled(state, value):
+    """The state with one number of one leaf changed."""
+    kernel = state.params["Dense_1"]["kernel"].at[3, 2].set(value)
+    params = state.params | {"Dense_1": {"kernel": kernel}}
+    return dataclasses.replace(state, params=params)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_before_a_byte(tmp_path, value):
+    run = make_run("mlp")
+    out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
+    out.write_bytes(b"the old one")
+    state = run.init()
+    with pytest.raises(errors.RunError, match=r"params/Dense_1/kernel holds NaN"):
+        command.export_state(run, spoiled(state, value), out, program=program)
+    stats = jax.tree.map(lambda leaf: leaf * value, state.model_state)
+    with pytest.raises(errors.RunError, match=r"model_state/batch_stats/.* holds NaN"):
+        command.export_state(run, dataclasses.replace(state, model_state=stats), out)
+    assert out.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("what", ["save", "to_stablehlo"])
+def test_an_error_of_the_library_names_the_file_and_the_leaf(
+    tmp_path, monkeypatch, what
+):
+    def refuse(*arguments, **options):
+        error = ValueError("not finite")
+        error.add_note("at the leaf 'params/x'")
+        raise error
+
+    monkeypatch.setattr(export, what, refuse)
+    run = make_run("mlp")
+    out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
+    file = out if what == "save" else program
+    with pytest.raises(errors.RunError, match=rf"cannot write {file}: .*'params/x'"):
+        command.export_state(run, run.init(), out, program=program, num_test=10)
+
+
+def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    run = make_run("mlp")
+    out = tmp_path / "m.safetensors"
+    out.write_bytes(b"the old one")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(errors.RunError, match="No space left"):
+        command.export_state(run, run.init(), out)
+    assert out.read_bytes() == b"the old one"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_file_records_its_own_method_and_no_private_path(tmp_path):
+    """As JSON: what `identity.config_of` reads again, and little else."""
+    run = make_run("mlp", data_dir="/private/data", cache_dir="/private/cache")
+    out = tmp_path / "m.safetensors"
+    command.export_state(run, run.init(), out, num_test=10)
+    assert b"private" not in out.read_bytes()
+    assert b"python" not in out.read_bytes()
+    header = export.load(out).header
+    config = header["metadata"]["config"]
+    assert set(config["methods"]) == {"ste"}
+    again = identity.config_of(config)
+    assert again.methods.ste.learning_rate == run.config.methods.ste.learning_rate
+    assert list(again.model_options.features) == [48, 24]
+    del header["tensors"]
+    assert len(json.dumps(header)) < 2000
+
+
+def test_other_runs_are_recorded_by_name_alone():
+    config = base.get_config()
+    config.init_from = "/home/someone/runs/float/checkpoints/400"
+    config.teacher = "/home/someone/runs/large"
+    found = command._recorded(config)
+    assert found["init_from"] == "float/checkpoints/400"
+    assert found["teacher"] == "large"
+    assert command._recorded(base.get_config())["teacher"] == ""
+
+
+def test_names_of_classes_travel_in_the_file(tmp_path):
+    run = make_run("mlp")
+    names = tuple("abcdefghij")
+
+    class Named:
+        class_names = names
+
+        def __getattr__(self, name):
+            return getattr(run.splits, name)
+
+    found = deployed.describe(run.config, Named(), folded=False)
+    assert found["architecture"]["class_names"] == list(names)
+    description.check(found)

@@ -371,3 +371,25 @@ def test_a_program_must_be_as_the_json_beside_it_says(tmp_path):
     beside.write_text(json.dumps(found))
     with pytest.raises(errors.RunError, match=r"architecture\.num_classes"):
         predict.load(path)
+
+
+def test_whatever_metadata_say_the_answer_is_a_run_error():
+    """Random changes of a description, two at a time."""
+    loaded = export.load(GOLDEN)
+    values = [0, -1, 2.5, 10**400, True, None, "", "vit", [], [1], [12.0], {}, [[1]]]
+    values += ["\ud800", float("nan"), {"depth": 3}, [8, 8, 1], [2**70] * 3]
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        described = copy.deepcopy(loaded.metadata)
+        for _ in range(2):
+            parts = [described.get("architecture"), described.get("input"), described]
+            part = parts[rng.integers(3)]
+            if isinstance(part, dict) and part:
+                name = list(part)[rng.integers(len(part))]
+                part[name] = values[rng.integers(len(values))]
+        try:
+            fits.check(described, loaded.params, loaded.model_state)
+        except errors.RunError:
+            refused += 1
+    assert refused > 200

@@ -147,6 +147,34 @@ def test_it_refuses_what_the_page_says(read, tmp_path, data):
         read(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "version", "right"),
+    [
+        ("params/a~b", 1, True),
+        ("params/a~b", 2, False),
+        ("params/a~0b", 2, True),
+        ("params/a~1~0~1b/w", 2, True),
+        ("params/a~", 2, False),
+        ("params/..~1b", 2, False),
+        ("params/a~1.", 2, False),
+        ("params/a~1..~1b", 2, False),
+        ("params/a~01..", 2, True),
+        ("params/a", 3, False),
+    ],
+)
+def test_it_reads_the_keys_of_version_2(read, tmp_path, name, version, right):
+    outer, inner = hostile.parts()
+    outer[name] = outer.pop("params/kernel")
+    inner["tensors"][name] = inner["tensors"].pop("params/kernel")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(hostile.assemble(outer, {**inner, "format": version}))
+    if right:
+        assert name in read(path)[0]
+    else:
+        with pytest.raises(ValueError):  # noqa: PT011  the message is the name
+            read(path)
+
+
 def test_it_is_one_page_and_needs_numpy_only(saved):
     path, params = saved
     code = reader_code()
