@@ -267,33 +267,10 @@ class Run:
 
     def start_tally(self, state: train.TrainState) -> tally.Tally:
         """An empty tally of the metrics that the train step reports."""
-        return train.replicate(
-            tally.Tally.start(state.params, self.where, self._reported)
-        )
-
-    @functools.cached_property
-    def _reported(self) -> list[str]:
-        """Names of the metrics that the train step reports."""
-        step = train.train_step(
-            self.forward,
-            **self.step_arguments(self.method)
-            # A teacher, which may be gone when the run is read again, adds none.
-            | {
-                "loss": losses.cross_entropy(self.config.label_smoothing),
-                "prepare": functools.partial(self._prepare, kind=self.config.augment),
-            },
-        )
-        batch = {"index": jax.ShapeDtypeStruct((1,), jnp.int32)}
-        if not self.config.resident:
-            example = jax.tree.map(np.asarray, self.splits.train[0])
-            batch = {
-                "image": jax.ShapeDtypeStruct(
-                    self._abstract_inputs().shape, example["image"].dtype
-                ),
-                "label": jax.ShapeDtypeStruct((1, *example["label"].shape), jnp.int32),
-            }
-        state = jax.eval_shape(self.init)
-        return list(jax.eval_shape(step, state, batch, self.feed.resident)[1])
+        names = ["loss", "accuracy", *self.method.hyperparameters]
+        if self.where is not None:
+            names += ["flip_rate", "saturated", "zero_gradient"]
+        return train.replicate(tally.Tally.start(state.params, self.where, names))
 
     def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
         """Mean loss and metrics of the deployed network.
