@@ -27,7 +27,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import (
-    checks,
     command_line,
     entry,
     errors,
@@ -164,7 +163,6 @@ def _check(
             raise errors.RunError(
                 f"there is no method {variant.method!r}. Choose from "
                 f"{', '.join(sorted(methods.METHODS))}, or all."
-                f"{checks.meant(variant.method, methods.METHODS)}"
             )
     if seeds < 1:
         raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")

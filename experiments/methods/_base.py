@@ -125,6 +125,11 @@ def create(
             f"there is no method {name!r}. Choose one of {', '.join(sorted(METHODS))}."
         )
     values = options[name].to_dict()
+    if not values["learning_rate"] > 0:
+        raise errors.RunError(
+            f"config.methods.{name}: learning_rate must be > 0, got "
+            f"{values['learning_rate']}."
+        )
     if learning_rate is not None:
         values["learning_rate"] = learning_rate
     try:

@@ -249,13 +249,10 @@ def test_methods_train(tmp_path, method):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        (
-            {"method": "adastee"},
-            r"method must be .*'adastee'. Did you mean 'adaste'",
-        ),
-        ({"model": "mpl"}, "model must be one of .*mlp.*got 'mpl'"),
-        ({"augment": "blur"}, "augment must be one of flip, none, .*got 'blur'"),
-        ({"num_epochs": 0}, "num_epochs must be a whole number >= 1, got 0"),
+        ({"method": "adastee"}, "no method 'adastee'.*adaste, "),
+        ({"model": "mpl"}, "no network 'mpl'.*mlp"),
+        ({"augment": "blur"}, "no augmentation 'blur'"),
+        ({"num_epochs": 0}, "num_epochs must be at least 1, got 0"),
         ({"validation": 1.5}, "validation"),
         ({"batch_size": 66}, "multiple of the 8 devices"),
         ({"batch_size": 4000}, "only 400 training examples"),
@@ -266,10 +263,7 @@ def test_methods_train(tmp_path, method):
         ),
         ({"methods": {"adaste": {"alpha": 1.5}}}, "alpha must lie in"),
         ({"methods": {"adaste": {"mu_init": -1.0}}}, "mu_init and mu_end must be > 0"),
-        (
-            {"methods": {"adaste": {"learning_rate": 0.0}}},
-            "learning_rate must be a num",
-        ),
+        ({"methods": {"adaste": {"learning_rate": 0.0}}}, "learning_rate must be > 0"),
     ],
 )
 def test_a_config_that_cannot_be_run_is_refused_before_anything_is_written(
