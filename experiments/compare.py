@@ -16,6 +16,7 @@ same command goes on where it was interrupted, and methods and seeds may be adde
 
 import functools
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import (
+    checks,
     command_line,
     entry,
     errors,
+    fields,
     methods,
     run,
     search,
@@ -144,15 +147,15 @@ def _check(
     for variant in variants.values():
         if variant.method not in methods.METHODS:
             raise errors.RunError(
-                f"there is no method {variant.method!r}. Choose from "
-                f"{', '.join(sorted(methods.METHODS))}, or all."
+                fields.unknown("method", variant.method, {*methods.METHODS, "all"})
             )
     if seeds < 1:
         raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")
-    if not factors or min(factors) <= 0:
+    if not factors or not all(0 < factor < math.inf for factor in factors):
         raise errors.RunError(
             f"--learning_rates must be factors above 0, got {list(factors)}."
         )
+    checks.check_common(config)
     if not config.resident:
         raise errors.RunError("a comparison needs config.resident to be True.")
 
@@ -173,7 +176,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 flags.mark_flag_as_required("config")
 _METHODS = flags.DEFINE_list("methods", ["all"], "Names of methods, or all.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Networks that are tested for each method.")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 5, "Networks that are tested for each method.", lower_bound=1
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
 _FACTORS = flags.DEFINE_list(
     "learning_rates",
@@ -182,7 +187,7 @@ _FACTORS = flags.DEFINE_list(
 )
 _KNOBS = flags.DEFINE_bool("knobs", True, "Choose the option of search.KNOBS too.")
 _TOGETHER = flags.DEFINE_integer(
-    "together", 0, "Trials in one compiled program; 0 chooses."
+    "together", 0, "Trials in one compiled program; 0 chooses.", lower_bound=0
 )
 _BASELINE = flags.DEFINE_string("baseline", "ste", "Method to take differences to.")
 
@@ -205,7 +210,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             variants,
             _WORKDIR.value,
             seeds=_SEEDS.value,
-            factors=[float(factor) for factor in _FACTORS.value],
+            factors=[_factor(text) for text in _FACTORS.value],
             knobs=_KNOBS.value,
             together=_TOGETHER.value,
             baseline=_BASELINE.value,
@@ -217,6 +222,14 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     table = tables.markdown(rows, baseline=_BASELINE.value)
     console.print(table, highlight=False, soft_wrap=True, markup=False)
     console.print(f"results in {_WORKDIR.value}", highlight=False)
+
+
+def _factor(text: str) -> float:
+    """A number, or NaN, which `_check` refuses."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from absl import logging
 
 import adaste_jax
 from adaste_jax import export
-from experiments import deployed, errors, restore
+from experiments import command_line, deployed, errors, restore
 from experiments.run import Run
 
 _TITLES = {
@@ -269,7 +269,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
     parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
     parser.add_argument(
-        "--num_test", type=int, default=0, help="test examples to compare; 0 is all"
+        "--num_test",
+        type=command_line.whole(),
+        default=0,
+        help="test examples to compare; 0 is all",
     )
     arguments = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)

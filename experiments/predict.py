@@ -21,7 +21,7 @@ import numpy as np
 import rich.console
 
 from adaste_jax import export
-from experiments import data_source, deployed, errors
+from experiments import command_line, data_source, deployed, errors
 
 
 def load(
@@ -127,9 +127,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", default="", help="default: as in training")
     parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--data_dir", default="", help="of TFDS; or $TFDS_DATA_DIR")
-    parser.add_argument("--batch_size", type=int, default=500, help="images at once")
     parser.add_argument(
-        "--num_test", type=int, default=0, help="test images to evaluate; 0 is all"
+        "--batch_size", type=command_line.whole(1), default=500, help="images at once"
+    )
+    parser.add_argument(
+        "--num_test",
+        type=command_line.whole(),
+        default=0,
+        help="test images to evaluate; 0 is all",
     )
     arguments = vars(parser.parse_args(argv))
     console = rich.console.Console()
