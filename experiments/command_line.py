@@ -1,5 +1,6 @@
 """Starts a program; what is wrong with its flags is said without a traceback."""
 
+import argparse
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from absl import app, flags
 
 from experiments import console as consoles
-from experiments import errors
+from experiments import errors, fields
 
 HELP = "Pass --helpshort or --helpfull to see help on flags."
 
@@ -20,6 +21,32 @@ def run(main: Callable[[list[str]], Any]) -> None:
     """
     consoles.program()
     app.run(main, flags_parser=_parse)
+
+
+def whole(least: int = 0) -> Callable[[str], int]:
+    """The type of a flag of `argparse` that takes whole numbers from `least` on.
+
+    Flags of absl have `lower_bound` for the same.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument("--num_test", type=whole(), default=0)
+        >>> parser.parse_args(["--num_test=20"]).num_test
+        20
+    """
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if not least <= number <= fields.MOST_WHOLE:
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number >= {least}, got {text!r}"
+            )
+        return number
+
+    return parse
 
 
 def _parse(argv: list[str]) -> list[str]:

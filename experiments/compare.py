@@ -27,9 +27,11 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments import (
+    checks,
     command_line,
     entry,
     errors,
+    fields,
     identity,
     methods,
     run,
@@ -161,8 +163,7 @@ def _check(
     for variant in variants.values():
         if variant.method not in methods.METHODS:
             raise errors.RunError(
-                f"there is no method {variant.method!r}. Choose from "
-                f"{', '.join(sorted(methods.METHODS))}, or all."
+                fields.unknown("method", variant.method, {*methods.METHODS, "all"})
             )
     if seeds < 1:
         raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")
@@ -172,6 +173,7 @@ def _check(
         )
     if together < 0:
         raise errors.RunError(f"--together must be at least 0, got {together}.")
+    checks.check_common(config)
     if not config.resident:
         raise errors.RunError("a comparison needs config.resident to be True.")
 
@@ -192,7 +194,9 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 flags.mark_flag_as_required("config")
 _METHODS = flags.DEFINE_list("methods", ["all"], "Names of methods, or all.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Networks that are tested for each method.")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 5, "Networks that are tested for each method.", lower_bound=1
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
 _FACTORS = flags.DEFINE_list(
     "learning_rates",
@@ -201,7 +205,7 @@ _FACTORS = flags.DEFINE_list(
 )
 _KNOBS = flags.DEFINE_bool("knobs", True, "Choose the option of search.KNOBS too.")
 _TOGETHER = flags.DEFINE_integer(
-    "together", 0, "Trials in one compiled program; 0 chooses."
+    "together", 0, "Trials in one compiled program; 0 chooses.", lower_bound=0
 )
 _BASELINE = flags.DEFINE_string("baseline", "ste", "Method to take differences to.")
 

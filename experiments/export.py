@@ -28,8 +28,8 @@ from absl import logging
 
 import adaste_jax
 from adaste_jax import export
+from experiments import command_line, deployed, description, errors, identity, restore
 from experiments import console as consoles
-from experiments import deployed, description, errors, identity, restore
 from experiments.run import Run
 
 _TITLES = {
@@ -316,7 +316,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
     parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
     parser.add_argument(
-        "--num_test", type=int, default=0, help="test examples to compare; 0 is all"
+        "--num_test",
+        type=command_line.whole(),
+        default=0,
+        help="test examples to compare; 0 is all",
     )
     console = consoles.program()
     arguments = parser.parse_args(argv)

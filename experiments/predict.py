@@ -20,8 +20,8 @@ import jax
 import numpy as np
 
 from adaste_jax import export
-from experiments import console as consoles
 from experiments import (
+    command_line,
     data_source,
     deployed,
     description,
@@ -30,6 +30,7 @@ from experiments import (
     image_folder,
     small_files,
 )
+from experiments import console as consoles
 
 _JSON_LIMIT = 2**22
 
@@ -264,9 +265,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--split", default="test", help="of the data set")
     parser.add_argument("--data_dir", default="", help="of TFDS; or $TFDS_DATA_DIR")
-    parser.add_argument("--batch_size", type=int, default=500, help="images at once")
     parser.add_argument(
-        "--num_test", type=int, default=0, help="test images to evaluate; 0 is all"
+        "--batch_size", type=command_line.whole(1), default=500, help="images at once"
+    )
+    parser.add_argument(
+        "--num_test",
+        type=command_line.whole(),
+        default=0,
+        help="test images to evaluate; 0 is all",
     )
     console = consoles.program()
     arguments = vars(parser.parse_args(argv))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
-from experiments import methods
+from experiments import fields, methods
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -78,4 +78,5 @@ def check_variant(variant: str, known: Sequence[str] = ("full", "smoke")) -> Non
     """
     if variant not in known:
         names = " or ".join([", ".join(known[:-1]), known[-1]])
-        raise ValueError(f"variant must be {names}, got {variant!r}.")
+        meant = fields.guess(variant, known)
+        raise ValueError(f"variant must be {names}, got {variant!r}{meant}.")

@@ -22,22 +22,28 @@ from experiments.methods._base import (
     InitialLatents,
     Length,
     Method,
+    check,
     create,
     defaults,
     enter,
+    options_of,
 )
+from experiments.methods._options import OPTIONS
 from experiments.methods._parts import ANNEALING, annealing, cosine, warmed_up
 
 __all__ = [
     "ANNEALING",
     "METHODS",
+    "OPTIONS",
     "InitialLatents",
     "Length",
     "Method",
     "annealing",
+    "check",
     "cosine",
     "create",
     "defaults",
     "enter",
+    "options_of",
     "warmed_up",
 ]

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 
-from experiments import errors
+from experiments import errors, fields
+from experiments.methods._options import OPTIONS
 
 InitialLatents = Callable[[jax.Array, jax.Array], jax.Array]
 """From a key and the latents that the layer has drawn to those to start from."""
@@ -120,19 +122,82 @@ def create(
     Raises:
         RunError: If there is no method of this name, or an option is out of range.
     """
-    if name not in METHODS:
-        raise errors.RunError(
-            f"there is no method {name!r}. Choose one of {', '.join(sorted(METHODS))}."
-        )
-    values = options[name].to_dict()
-    if not values["learning_rate"] > 0:
-        raise errors.RunError(
-            f"config.methods.{name}: learning_rate must be > 0, got "
-            f"{values['learning_rate']}."
-        )
+    values = options_of(name, options)
     if learning_rate is not None:
         values["learning_rate"] = learning_rate
     try:
         return METHODS[name].build(types.SimpleNamespace(**values), length)
+    except ValueError as error:
+        raise errors.RunError(f"config.methods.{name}: {error}") from error
+
+
+def options_of(name: str, options: ml_collections.ConfigDict) -> dict[str, Any]:
+    """The options of one method, all of them; those of other methods are not looked at.
+
+    Args:
+        name: One of `METHODS`.
+        options: As for `create`. What is absent has its default.
+
+    Returns:
+        A value for each option of the method.
+
+    Raises:
+        RunError: If there is no method of this name, or an option is unknown or out of
+            range.
+    """
+    fields.check({"method": name}, {"method": fields.Choice(METHODS, "method")})
+    defaults = METHODS[name].options
+    given = fields.mapping(options, "config.methods").get(name, {})
+    given = fields.mapping(given, f"config.methods.{name}")
+    for option in given:
+        if option not in defaults:
+            raise errors.RunError(
+                f"config.methods.{name}: {fields.unknown('option', option, defaults)}"
+            )
+    kinds = {
+        option: OPTIONS.get(option) or _like(default)
+        for option, default in defaults.items()
+    }
+    fields.check(given, kinds, prefix=f"config.methods.{name}.")
+    return {**defaults, **given}
+
+
+def _like(default: Any) -> fields.Kind:
+    """The kind of an option that is in no table: what its default is."""
+    if isinstance(default, bool):
+        return fields.Flag()
+    if isinstance(default, str):
+        return fields.Text()
+    return fields.Number(whole=isinstance(default, int))
+
+
+def check(name: str, options: ml_collections.ConfigDict, length: Length) -> None:
+    """Refuses a method that cannot be built or applied, without any data.
+
+    Args:
+        name: As for `create`.
+        options: As for `create`.
+        length: Of any run.
+
+    Raises:
+        RunError: As `create`, and if the estimator refuses an option.
+    """
+    method = create(name, options, length)
+    if method.estimator is None:
+        return
+
+    def weights(key: jax.Array) -> jax.Array:
+        latent = jnp.ones((2, 3))
+        if method.initial_latents is not None:
+            latent = method.initial_latents(key, latent)
+        values: dict[str, Any] = {
+            option: schedule(0) for option, schedule in method.hyperparameters.items()
+        }
+        if method.random_weights:
+            values["key"] = key
+        return method.estimator(latent, **values)  # type: ignore[misc]
+
+    try:
+        jax.eval_shape(weights, jax.random.key(0))
     except ValueError as error:
         raise errors.RunError(f"config.methods.{name}: {error}") from error

@@ -6,16 +6,17 @@ embeddings, positions and layer norms besides, which stay real. Images are [batc
 height, width, channels], text is [batch, length].
 """
 
-import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import ml_collections
 from flax import linen as nn
 
-from experiments import errors
+from experiments import errors, fields
 from experiments.models.language_model import LanguageModel
 from experiments.models.mlp import MLP
-from experiments.models.resnet import ResNet18
+from experiments.models.resnet import STEMS, ResNet18
 from experiments.models.vgg import VGG16, VGGSmall
 from experiments.models.vit import ViT
 
@@ -27,6 +28,57 @@ MODELS: dict[str, type[nn.Module]] = {
     "vgg_small": VGGSmall,
     "vit": ViT,
 }
+
+
+DTYPES = ("float32", "bfloat16")
+"""Of the activations."""
+
+TEXT = ("language_model",)
+"""Networks that read text; the others read images."""
+
+
+class _Dtype:
+    """None, or a dtype of `DTYPES` by its name or itself."""
+
+    def refusal(self, value: Any) -> str | None:
+        """See `fields.Kind`."""
+        try:
+            right = value is None or jnp.dtype(value).name in DTYPES
+        except TypeError:
+            right = False
+        listed = ", ".join(DTYPES)
+        return None if right else f" must be one of {listed}, got {value!r}."
+
+
+# The limits are far above what a network for the data sets here needs: they stop a file
+# of a stranger from asking for more memory than there is.
+_WIDTH = fields.whole(1, 2**16)
+_COUNT = fields.whole(1, 1024)
+_ALL = {"use_logit_norm": fields.Flag(), "dtype": _Dtype()}
+_MOMENTUM = {"norm_momentum": fields.Number(0, 1, below=True)}
+_STAGES = fields.Several(fields.whole(0, 1024))
+
+OPTIONS: dict[str, dict[str, fields.Kind]] = {
+    "language_model": {"width": _WIDTH, "depth": _COUNT, "heads": _COUNT, **_ALL},
+    "mlp": {"features": fields.Several(_WIDTH), **_MOMENTUM, **_ALL},
+    "resnet18": {
+        "width": _WIDTH,
+        "blocks": _STAGES,
+        "stem": fields.Choice(STEMS, "stem"),
+        **_MOMENTUM,
+        **_ALL,
+    },
+    "vgg16": {"width": _WIDTH, "convolutions": _STAGES, **_MOMENTUM, **_ALL},
+    "vgg_small": {"width": _WIDTH, "dense": _WIDTH, **_MOMENTUM, **_ALL},
+    "vit": {
+        "patch": _COUNT,
+        "width": _WIDTH,
+        "depth": _COUNT,
+        "heads": _COUNT,
+        **_ALL,
+    },
+}
+"""The options of each network, and what each may be."""
 
 
 def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
@@ -41,29 +93,50 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
         The module; `init` it with a float batch, a `language_model` with integers.
 
     Raises:
-        RunError: If the name or an option is unknown.
+        RunError: If the name or an option is unknown, or an option is out of range.
 
     Example:
         >>> create("mlp", 10, features=(64,)).features
         (64,)
     """
-    if name not in MODELS:
-        raise errors.RunError(
-            f"there is no network {name!r}; there are {', '.join(sorted(MODELS))}."
-        )
-    known = {
-        field.name: field.default
-        for field in dataclasses.fields(MODELS[name])
-        if field.name not in ("num_classes", "parent", "name")
-    }
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        listing = ", ".join(f"{option}={value!r}" for option, value in known.items())
-        raise errors.RunError(
-            f"the network {name!r} has no option {', '.join(map(repr, unknown))}; its "
-            f"options and their defaults are {listing}."
-        )
+    check(name, options, prefix="")
     return MODELS[name](num_classes=num_classes, **options)
+
+
+def check(name: Any, options: Mapping[str, Any], *, prefix: str = "config.") -> None:
+    """Refuses a network that cannot be built, before anything is built.
+
+    Args:
+        name: Must be a key of `MODELS`.
+        options: Must be some of the options of this network, each in its range.
+        prefix: Goes before `model` and `model_options` in the message.
+
+    Raises:
+        RunError: Naming the field, what it must be, and its value.
+    """
+    fields.check(
+        {"model": name}, {"model": fields.Choice(MODELS, "network")}, prefix=prefix
+    )
+    kinds = OPTIONS[name]
+    unknown = sorted(set(options) - set(kinds))
+    if unknown:
+        defaults = (f"{one}={getattr(MODELS[name], one)!r}" for one in kinds)
+        place = f"{prefix}model_options: " if prefix else ""
+        raise errors.RunError(
+            f"{place}the network {name!r} has no option "
+            f"{', '.join(map(repr, unknown))}{fields.guess(unknown[0], kinds)}; its "
+            f"options and their defaults are {', '.join(defaults)}."
+        )
+    fields.check(options, kinds, prefix=f"{prefix}model_options.")
+    if "heads" in kinds:
+        width, heads = (
+            options.get(one, getattr(MODELS[name], one)) for one in ("width", "heads")
+        )
+        if width % heads:
+            raise errors.RunError(
+                f"{prefix}model_options.width must be a multiple of heads, got {width} "
+                f"and {heads}."
+            )
 
 
 def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -73,13 +146,17 @@ def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 __all__ = [
+    "DTYPES",
     "MLP",
     "MODELS",
+    "OPTIONS",
+    "TEXT",
     "VGG16",
     "LanguageModel",
     "ResNet18",
     "VGGSmall",
     "ViT",
+    "check",
     "create",
     "options_of",
 ]

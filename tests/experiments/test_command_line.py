@@ -22,7 +22,7 @@ ROOT = pathlib.Path(__file__).parents[2]
         ),
         (
             ["--config=experiments/configs/quickstart.py:smok"],
-            "--config: variant must be full or smoke, got 'smok'.\n",
+            "variant must be full or smoke, got 'smok' (did you mean 'smoke'?).\n",
         ),
         (
             ["--config=experiments/configs/quickstart.py", "--config.seed=one"],

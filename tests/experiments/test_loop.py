@@ -252,7 +252,7 @@ def test_methods_train(tmp_path, method):
         ({"method": "adastee"}, "no method 'adastee'.*adaste, "),
         ({"model": "mpl"}, "no network 'mpl'.*mlp"),
         ({"augment": "blur"}, "no augmentation 'blur'"),
-        ({"num_epochs": 0}, "num_epochs must be at least 1, got 0"),
+        ({"num_epochs": 0}, "num_epochs must be a whole number >= 1, got 0"),
         ({"validation": 1.5}, "validation"),
         ({"batch_size": 66}, "multiple of the 8 devices"),
         ({"batch_size": 4000}, "only 400 training examples"),
@@ -261,9 +261,15 @@ def test_methods_train(tmp_path, method):
             {"binary_exclude": ("^Dense_7/",)},
             "binary_exclude: .*Dense_7/.*Dense_0/kernel",
         ),
-        ({"methods": {"adaste": {"alpha": 1.5}}}, "alpha must lie in"),
-        ({"methods": {"adaste": {"mu_init": -1.0}}}, "mu_init and mu_end must be > 0"),
-        ({"methods": {"adaste": {"learning_rate": 0.0}}}, "learning_rate must be > 0"),
+        ({"methods": {"adaste": {"alpha": 1.5}}}, "alpha must be a number in"),
+        (
+            {"methods": {"adaste": {"mu_init": -1.0}}},
+            "adaste.mu_init must be a number > 0",
+        ),
+        (
+            {"methods": {"adaste": {"learning_rate": 0.0}}},
+            "learning_rate must be a number > 0",
+        ),
     ],
 )
 def test_a_config_that_cannot_be_run_is_refused_before_anything_is_written(

@@ -288,9 +288,18 @@ def test_float32_is_left_out_of_the_options_of_a_network():
     ("fields", "message"),
     [
         ({"warmup_epochs": 2.0}, r"warmup_epochs must lie in \[0, num_epochs\), got 2"),
-        ({"label_smoothing": 1.0}, r"label_smoothing must lie in \[0, 1\), got 1.0"),
-        ({"distill_weight": 1.5}, r"distill_weight must lie in \[0, 1\], got 1.5"),
-        ({"distill_temperature": 0.0}, "distill_temperature must be > 0, got 0.0"),
+        (
+            {"label_smoothing": 1.0},
+            r"label_smoothing must be a number in \[0, 1\), got 1.0",
+        ),
+        (
+            {"distill_weight": 1.5},
+            r"distill_weight must be a number in \[0, 1\], got 1.5",
+        ),
+        (
+            {"distill_temperature": 0.0},
+            "distill_temperature must be a number > 0, got 0.0",
+        ),
         ({"dtype": "float16"}, "dtype must be one of float32, bfloat16, got 'float16'"),
         ({"init_from": "/nowhere"}, "config.init_from: /nowhere holds no config.json"),
     ],
