@@ -68,7 +68,7 @@ KINDS = {
 def test_a_value_that_no_run_can_have_is_refused_by_name(name, value):
     config = untyped()
     config[name] = value
-    with pytest.raises(errors.RunError, match=rf"config\.{name} must be .*, got "):
+    with pytest.raises(errors.RunError, match=rf"config\.{name}( must |: there is no )"):
         checks.check(config)
 
 
@@ -103,10 +103,10 @@ def test_options_of_the_method_are_numbers_and_those_of_others_do_not_count(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"method": "adastee"}, "Did you mean 'adaste'"),
-        ({"model": "resnet_18"}, "Did you mean 'resnet18'"),
-        ({"dataset": "digit"}, "no data set 'digit'. Did you mean 'digits'"),
-        ({"augment": "pad_crop_flipp"}, "Did you mean 'pad_crop_flip'"),
+        ({"method": "adastee"}, "did you mean 'adaste'"),
+        ({"model": "resnet_18"}, "did you mean 'resnet18'"),
+        ({"dataset": "digit"}, "no data set 'digit' .did you mean 'digits'"),
+        ({"augment": "pad_crop_flipp"}, "did you mean 'pad_crop_flip'"),
         ({"model_options": {"featurs": (3,)}}, "no option 'featurs'"),
         ({"methods": {"adaste": {"mu_init": -1.0}}}, "mu_init"),
     ],
