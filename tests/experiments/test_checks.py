@@ -68,7 +68,9 @@ KINDS = {
 def test_a_value_that_no_run_can_have_is_refused_by_name(name, value):
     config = untyped()
     config[name] = value
-    with pytest.raises(errors.RunError, match=rf"config\.{name}( must |: there is no )"):
+    with pytest.raises(
+        errors.RunError, match=rf"config\.{name}( must |: there is no )"
+    ):
         checks.check(config)
 
 

@@ -1,15 +1,18 @@
-"""Every config trains in its smoke variant, and compiles its step once."""
+"""Every config can be built; one for each network trains and compiles its step once."""
 
 import importlib
 import json
 import os
 import pathlib
 
+import jax
 import pytest
 import rich.console
 
+from adaste_jax import train
 from adaste_jax.nn import linen
 from experiments import checks, loop
+from experiments.run import Run
 from tests.experiments import tiny_sets
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
@@ -21,6 +24,23 @@ NAMES = sorted(
 # Those of `protocols`, and one whose fast variant is trained too.
 RELEASED = [name for name in NAMES if name.endswith(("resnet18", "vgg16"))]
 FAST = ["cifar100_vgg16"]
+# A config for each network; the others differ in data and protocol.
+TRAINED = [
+    ("quickstart", "smoke"),
+    ("cifar10_vgg_small", "smoke"),
+    ("cifar10_resnet18", "smoke"),
+    ("cifar100_vgg16", "fast_smoke"),
+    ("language_model", "smoke"),
+    ("vit_fashion_mnist", "smoke"),
+]
+BUILT = [
+    (name, variant)
+    for name, variant in [
+        *((name, "smoke") for name in NAMES),
+        *((name, "fast_smoke") for name in FAST),
+    ]
+    if (name, variant) not in TRAINED
+]
 
 
 def get_config(name, variant):
@@ -64,10 +84,7 @@ def data_dir(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"),
-    [*((name, "smoke") for name in NAMES), *((name, "fast_smoke") for name in FAST)],
-)
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
 def test_smoke_variant_trains_and_compiles_its_step_once(
     name, variant, data_dir, tmp_path, monkeypatch
 ):
@@ -99,6 +116,29 @@ def test_smoke_variant_trains_and_compiles_its_step_once(
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
     # One trace; the released protocol has a second forward pass in its step.
     assert len(passes) == (2 if config.method == "adaste_released" else 1)
+
+
+def test_every_network_is_trained():
+    trained = {get_config(*each).model for each in TRAINED}
+    assert trained == {get_config(name, "smoke").model for name in NAMES}
+
+
+@pytest.mark.parametrize(("name", "variant"), BUILT)
+def test_the_step_of_every_other_config_can_be_traced(
+    name, variant, data_dir, tmp_path
+):
+    config = get_config(name, variant)
+    config.data_dir = data_dir(config)
+    if config.data_dir:
+        config.cache_dir = str(tmp_path / "cache")
+    run = Run(config.lock())
+    step = train.train_step(run.forward, **run.step_arguments(run.method))
+    state = jax.eval_shape(run.init)
+    batch, _ = next(run.feed.batches(0))
+    after, report = jax.eval_shape(step, state, batch, run.resident)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {"loss", "accuracy"} <= report.keys()
+    assert run.num_steps >= 2
 
 
 @pytest.mark.parametrize("name", NAMES)
