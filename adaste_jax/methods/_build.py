@@ -1,0 +1,157 @@
+"""Methods out of functions of one leaf."""
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaste_jax import _paths, _tree, optim
+from adaste_jax.methods import _schedules
+from adaste_jax.methods._method import Length, Method, Rate, check
+
+Map = Callable[..., jax.Array]
+"""From the latents of one leaf to its weights."""
+
+Start = Callable[[jax.Array, jax.Array], jax.Array]
+"""From a key and the parameters of one leaf to the latents to start from."""
+
+
+def build(
+    length: Length,
+    learning_rate: Rate,
+    estimator: Map,
+    *,
+    tx: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
+    schedules: Mapping[str, optax.Schedule] = types.MappingProxyType({}),
+    deploy: Map | None = None,
+    starts: tuple[Start | None, Start | None] = (None, None),
+    random: bool = False,
+    **declared: Any,
+) -> Method:
+    """A method whose latents are the leaves that `where` selects.
+
+    Args:
+        length: Of the run, and what else is said of it.
+        learning_rate: Of the latents.
+        estimator: From latents to weights. It gets the values of `schedules`, and a
+            `key` where weights are random.
+        tx: From the schedule of the learning rate to the transformation of the latents.
+            Real parameters have Adam.
+        schedules: Of hyperparameters of the estimator.
+        deploy: From latents to what is shipped; None is the sign.
+        starts: From the parameters that a network draws, and from those of a trained
+            one, to latents; None keeps them.
+        random: See `Method`.
+        **declared: What else a `Method` declares.
+
+    Returns:
+        The method.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    where = functools.partial(_paths.select, where=length.where)
+    real = _schedules.cosine(length, "real_learning_rate", length.real_learning_rate)
+    latent = _schedules.cosine(length, "learning_rate", learning_rate)
+    optimiser = optax.partition(
+        {"latent": tx(latent), "real": optax.adam(real)},
+        functools.partial(optim.labels, rules={"latent": where}),
+        mask_compatible_extra_args=True,
+    )
+
+    def init(key, params, trained=False):
+        leaves, structure = jax.tree.flatten(params)
+        chosen = jax.tree.leaves(where(params))
+        make = starts[trained]
+        if make is None:
+            return params
+        keys = jax.random.split(key, len(leaves))
+        made = [
+            make(key, leaf) if is_latent else leaf
+            for key, leaf, is_latent in zip(keys, leaves, chosen, strict=True)
+        ]
+        return jax.tree.unflatten(structure, made)
+
+    def values(step):
+        step = jnp.asarray(step, jnp.int32)
+        return {name: schedule(step) for name, schedule in schedules.items()}
+
+    def weights(params, step, key=None):
+        if random and key is None:
+            raise ValueError(
+                "this method draws its weights: call `weights(params, step, key)`, "
+                "with another key in every step."
+            )
+        bound = functools.partial(estimator, **values(step))
+        return _tree.binarize(params, bound, where=where, key=key if random else None)
+
+    def shipped(params):
+        if deploy is None:
+            return _tree.deploy(params, where=where)
+        return _tree.binarize(params, deploy, where=where)
+
+    # The estimator's own checks, now and not in the first step.
+    jax.eval_shape(weights, {"kernel": jnp.zeros((2, 2))}, 0, jax.random.key(0))
+
+    return Method(
+        init=init,
+        weights=weights,
+        tx=on_the_step(optimiser),
+        deploy=shipped,
+        where=where,
+        values=values,
+        random=random,
+        **declared,
+    )
+
+
+def on_the_step(
+    tx: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Schedules in `tx` are read at the extra argument `step`, where there is one.
+
+    Those of `adaste_jax.optim` look at it themselves; `optax.scale_by_schedule` knows
+    only the count in its state, which is set.
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def update(updates, state, params=None, *, step=None, **extra_args):
+        if step is not None:
+            extra_args["step"] = step
+            state = jax.tree.map(
+                lambda node: (
+                    node._replace(count=jnp.asarray(step, node.count.dtype))
+                    if isinstance(node, optax.ScaleByScheduleState)
+                    else node
+                ),
+                state,
+                is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState),
+            )
+        return tx.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def signs(size: float) -> Start:
+    """Plus and minus `size`, with the signs of what there is."""
+    _check_size(size)
+    return lambda key, leaf: size * optim.binary_signs(leaf)
+
+
+def random_signs(size: float) -> Start:
+    """Plus and minus `size`, with equal probability."""
+    _check_size(size)
+    return lambda key, leaf: size * jax.random.rademacher(key, leaf.shape, leaf.dtype)
+
+
+def uniform(key: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Latents uniform in [-1, 1]."""
+    return jax.random.uniform(key, leaf.shape, leaf.dtype, -1.0, 1.0)
+
+
+def _check_size(size: float) -> None:
+    check(size > 0, "initial_latent", size, "greater than 0")
