@@ -95,8 +95,8 @@ def build(
         return _tree.binarize(params, deploy, where=where)
 
     # The estimator's own checks, now and not in the first step.
-    jax.eval_shape(weights, {"kernel": jnp.zeros((2, 2))}, 0, jax.random.key(0))
-
+    keyed = {"key": jax.random.key(0)} if random else {}
+    jax.eval_shape(lambda t: estimator(t, **values(0), **keyed), jnp.zeros((2, 2)))
     return Method(
         init=init,
         weights=weights,
