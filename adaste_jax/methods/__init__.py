@@ -89,43 +89,28 @@ from adaste_jax.methods._ternary import (
     ternary_twn,
 )
 
+# fmt: off
 METHODS: dict[str, Callable[..., Method]] = {
-    "adaste": adaste,
-    "adaste_paper": adaste_paper,
-    "adaste_averaged": adaste_averaged,
-    "adaste_released": adaste_released,
-    "full_precision": full_precision,
-    "bop": bop,
-    "proxquant": proxquant,
-    "binary_connect_random": binary_connect_random,
-    "bernoulli_pwgf": bernoulli_pwgf,
-    "bernoulli_identity": bernoulli_identity,
-    "bayesbinn": bayesbinn,
-    "vispa": vispa,
-    "tanh": tanh,
-    "md_tanh_s": md_tanh_s,
-    "md_softmax_s": md_softmax_s,
-    "pmf": pmf,
-    "md_tanh": md_tanh,
-    "md_softmax": md_softmax,
-    "hardtanh_adaste": hardtanh_adaste,
+    "adaste": adaste, "adaste_paper": adaste_paper,
+    "adaste_averaged": adaste_averaged, "adaste_released": adaste_released,
+
+    "full_precision": full_precision, "bop": bop, "proxquant": proxquant,
+
+    "binary_connect_random": binary_connect_random, "bernoulli_pwgf": bernoulli_pwgf,
+    "bernoulli_identity": bernoulli_identity, "bayesbinn": bayesbinn, "vispa": vispa,
+
+    "tanh": tanh, "md_tanh_s": md_tanh_s, "md_softmax_s": md_softmax_s, "pmf": pmf,
+    "md_tanh": md_tanh, "md_softmax": md_softmax, "hardtanh_adaste": hardtanh_adaste,
     "fenbp": fenbp,
-    "ste": ste,
-    "ste_clipped": ste_clipped,
-    "binary_connect": binary_connect,
-    "approx_sign": approx_sign,
-    "swish_sign": swish_sign,
-    "fda": fda,
-    "reste": reste,
-    "ede": ede,
-    "rbnn": rbnn,
-    "irnet": irnet,
-    "scaled_sign": scaled_sign,
-    "ternary_absmean": ternary_absmean,
-    "ternary_twn": ternary_twn,
-    "ternary_fixed": ternary_fixed,
-    "ternary_tanh": ternary_tanh,
+
+    "ste": ste, "ste_clipped": ste_clipped, "binary_connect": binary_connect,
+    "approx_sign": approx_sign, "swish_sign": swish_sign, "fda": fda, "reste": reste,
+    "ede": ede, "rbnn": rbnn, "irnet": irnet, "scaled_sign": scaled_sign,
+
+    "ternary_absmean": ternary_absmean, "ternary_twn": ternary_twn,
+    "ternary_fixed": ternary_fixed, "ternary_tanh": ternary_tanh,
 }
+# fmt: on
 """All methods by name; each takes `steps` and keywords."""
 
 __all__ = [

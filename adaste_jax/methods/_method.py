@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypeAlias, TypedDict
 
 import jax
 import optax
@@ -12,7 +12,7 @@ from adaste_jax import _paths
 NEVER = 2**31 - 1
 """A step that no run reaches: `Method.binary_from` where training weights stay soft."""
 
-Rate = optax.ScalarOrSchedule
+Rate: TypeAlias = optax.ScalarOrSchedule
 """A learning rate: the number that a cosine falls to 0 from, or a schedule of the step.
 A schedule is taken as it is, but for the warm-up."""
 

@@ -57,8 +57,8 @@ def test_reports_have_what_the_weights_read():
     read = {name: found for name, found in names.items() if found}
     growing = ["tanh", "md_tanh_s", "md_softmax_s", "pmf", "ternary_tanh"]
     assert read == {
-        **dict.fromkeys(["adaste", "adaste_paper", "adaste_released"], ["mu"]),
-        **dict.fromkeys(growing, ["beta"]),
-        **dict.fromkeys(["ede", "rbnn", "irnet"], ["sharpness"]),
+        **{name: ["mu"] for name in ("adaste", "adaste_paper", "adaste_released")},
+        **{name: ["beta"] for name in growing},
+        **{name: ["sharpness"] for name in ("ede", "rbnn", "irnet")},
         "reste": ["exponent"],
     }
