@@ -24,7 +24,8 @@ Besides their own options all take these keywords:
 On these pages t is the latent, w the weight, g the gradient at w, h what the latent
 gets and d the direction of Adam. Unless something else is said, sign(t) is shipped.
 
-`METHODS` has all of them by name.
+`METHODS` has all of them by name. `from_estimator` makes one of an estimator of your
+own.
 
 Example:
     >>> import jax, jax.numpy as jnp
@@ -46,6 +47,7 @@ from adaste_jax.methods._adaste import (
     adaste_paper,
     adaste_released,
 )
+from adaste_jax.methods._build import from_estimator
 from adaste_jax.methods._method import NEVER, Method, Rate
 from adaste_jax.methods._optimisers import (
     bop,
@@ -132,6 +134,7 @@ __all__ = [
     "ede",
     "fda",
     "fenbp",
+    "from_estimator",
     "full_precision",
     "hardtanh_adaste",
     "irnet",

@@ -11,7 +11,7 @@ import optax
 
 from adaste_jax import _paths, _tree, optim
 from adaste_jax.methods import _schedules
-from adaste_jax.methods._method import Length, Method, Rate, check
+from adaste_jax.methods._method import NEVER, Length, Method, Rate, check
 
 Map = Callable[..., jax.Array]
 """From the latents of one leaf to its weights."""
@@ -26,27 +26,19 @@ def build(
     estimator: Map,
     *,
     tx: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
-    schedules: Mapping[str, optax.Schedule] = types.MappingProxyType({}),
-    deploy: Map | None = None,
-    starts: tuple[Start | None, Start | None] = (None, None),
-    random: bool = False,
-    **declared: Any,
+    binary_from: int = 0,
+    **options: Any,
 ) -> Method:
-    """A method whose latents are the leaves that `where` selects.
+    """A method of this package: a cosine for each kind of parameters, and one clock.
 
     Args:
         length: Of the run, and what else is said of it.
         learning_rate: Of the latents.
-        estimator: From latents to weights. It gets the values of `schedules`, and a
-            `key` where weights are random.
+        estimator: See `from_estimator`.
         tx: From the schedule of the learning rate to the transformation of the latents.
             Real parameters have Adam.
-        schedules: Of hyperparameters of the estimator.
-        deploy: From latents to what is shipped; None is the sign.
-        starts: From the parameters that a network draws, and from those of a trained
-            one, to latents; None keeps them.
-        random: See `Method`.
-        **declared: What else a `Method` declares.
+        binary_from: See `Method`.
+        **options: Of `from_estimator`.
 
     Returns:
         The method.
@@ -62,10 +54,64 @@ def build(
         functools.partial(optim.labels, rules={"latent": where}),
         mask_compatible_extra_args=True,
     )
+    return from_estimator(
+        estimator,
+        on_the_step(optimiser),
+        where=where,
+        binary_from=binary_from,
+        **options,
+    )
+
+
+def from_estimator(
+    estimator: Map,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    where: _paths.Where | None = None,
+    schedules: Mapping[str, optax.Schedule] = types.MappingProxyType({}),
+    deploy: Map | None = None,
+    starts: tuple[Start | None, Start | None] = (None, None),
+    random: bool = False,
+    binary_from: int = NEVER,
+    **declared: Any,
+) -> Method:
+    """A method of your own, out of functions of one leaf.
+
+    Args:
+        estimator: From latents to weights. It gets the values of `schedules`, and a
+            `key` if `random`.
+        tx: Optax transformation of all parameters.
+        where: Which leaves are latents, as in `binarize`.
+        schedules: Of hyperparameters of the estimator, by name; functions of the step.
+        deploy: From latents to what is shipped. Default: the sign.
+        starts: Two functions from a key and a leaf to the latents to start from, of
+            what a network draws and of what a trained one has; None keeps the leaf.
+        random: Whether the estimator takes a key.
+        binary_from: The step from which the weights are those that are shipped; 0 for
+            signs.
+        **declared: `additive` and `deployed_pass`, as in `Method`.
+
+    Returns:
+        The method.
+
+    Raises:
+        ValueError: If the estimator refuses a hyperparameter.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from adaste_jax import estimators, methods
+        >>> grow = optax.linear_schedule(1.0, 5.0, transition_steps=100)
+        >>> method = methods.from_estimator(
+        ...     estimators.tanh, optax.adam(1e-2), schedules={"beta": grow})
+        >>> weights = method.weights({"kernel": jnp.array([0.5])}, 100)
+        >>> round(float(weights["kernel"][0]), 3)
+        0.987
+    """
+    mask = functools.partial(_paths.select, where=where)
 
     def init(key, params, trained=False):
         leaves, structure = jax.tree.flatten(params)
-        chosen = jax.tree.leaves(where(params))
+        chosen = jax.tree.leaves(mask(params))
         make = starts[trained]
         if make is None:
             return params
@@ -97,16 +143,8 @@ def build(
     # The estimator's own checks, now and not in the first step.
     keyed = {"key": jax.random.key(0)} if random else {}
     jax.eval_shape(lambda t: estimator(t, **values(0), **keyed), jnp.zeros((2, 2)))
-    return Method(
-        init=init,
-        weights=weights,
-        tx=on_the_step(optimiser),
-        deploy=shipped,
-        where=where,
-        values=values,
-        random=random,
-        **declared,
-    )
+    functions = (init, weights, tx, shipped, mask, values)
+    return Method(*functions, binary_from, random=random, **declared)
 
 
 def on_the_step(

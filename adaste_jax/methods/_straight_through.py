@@ -1,7 +1,4 @@
-"""Signs in the forward pass, some of them scaled; the backward passes differ.
-
-Defaults are those of docs/results/compare_digits.md.
-"""
+"""Signs in the forward pass; defaults are those of docs/results/compare_digits.md."""
 
 import functools
 from typing import Any, Unpack
@@ -20,8 +17,8 @@ def ste(steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]) -> Method
 
         w = sign(t),   h = g
 
-    Bengio, Léonard and Courville, 2013, https://arxiv.org/abs/1308.3432; see
-    `estimators.ste_identity`. No hyperparameter but the learning rate.
+    No hyperparameter but the learning rate. Bengio, Léonard and Courville, 2013,
+    https://arxiv.org/abs/1308.3432; see `estimators.ste_identity`.
 
     Args:
         steps: Length of the run.

@@ -10,7 +10,7 @@ import optax
 from adaste_jax import methods
 
 # Short enough for a test, long enough for every schedule to move.
-STEPS = 24
+STEPS = 52
 OPTIONS = {"steps_per_epoch": 4, "num_examples": 96, "warmup_steps": 3}
 KEY = jax.random.key(5)
 

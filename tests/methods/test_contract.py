@@ -1,14 +1,16 @@
 """What every method must do, over all of `METHODS`."""
 
 import dataclasses
+import functools
 import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from adaste_jax import export, methods
+from adaste_jax import estimators, export, methods
 from adaste_jax.methods import _method
 from tests.methods import problem
 
@@ -272,6 +274,33 @@ def test_any_where_will_do(where):
     updates, _ = method.tx.update(grads, method.tx.init(start), start, step=0)
     assert set(np.unique(updates["first"]["kernel"])) <= {-2.0, 0.0}
     assert (updates["last"]["kernel"] < 0).all()
+
+
+def test_a_method_of_an_own_estimator():
+    doubled = lambda latent, scale: scale * estimators.ste_identity(latent)
+    method = methods.from_estimator(
+        doubled,
+        optax.sgd(1.0),
+        where="^first/kernel",
+        schedules={"scale": lambda step: 1.0 + step},
+        starts=(lambda key, leaf: leaf + 7.0, None),
+    )
+    params = problem.drawn()
+    first, last = params["first"]["kernel"], params["last"]["kernel"]
+    sign = np.where(first >= 0, 1.0, -1.0)
+    np.testing.assert_array_equal(
+        method.weights(params, 2)["first"]["kernel"], 3 * sign
+    )
+    np.testing.assert_array_equal(method.deploy(params)["first"]["kernel"], sign)
+    assert method.weights(params, 2)["last"]["kernel"] is last
+    start = method.init(problem.KEY, params)
+    np.testing.assert_array_equal(start["first"]["kernel"], first + 7)
+    _same(method.init(problem.KEY, params, trained=True), params)
+    assert method.binary_from == methods.NEVER
+    with pytest.raises(ValueError, match="`beta`"):
+        methods.from_estimator(
+            functools.partial(estimators.tanh, beta=-1.0), optax.sgd(1.0)
+        )
 
 
 def test_one_array_is_a_tree_too():
