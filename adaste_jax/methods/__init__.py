@@ -8,20 +8,21 @@ length. Take `adaste`, which is recommended, or `ste`, the baseline:
 
 Besides their own options all take these keywords:
 
-    where               Which leaves are latents, as in `binarize`; default: those
+    where               Which leaves are latents, as in `binarize`. Default: those
                         called `kernel`.
-    real_learning_rate  Of Adam for all other parameters; default 1e-3. Like
-                        `learning_rate` it falls to 0 on a cosine of the step; a
-                        schedule of the step in its place is taken as it is.
-    warmup_steps        In which a factor of both learning rates rises from 0 to 1;
-                        default 0.
-    steps_per_epoch     For schedules that move once per epoch, as published: those of
-                        `reste`, `ede`, `rbnn`, `irnet` and `adaste_released`. Default:
-                        they move in every step (`adaste_released`: in 700 epochs).
-    num_examples        Size of the training set, which `adaste_released` and
-                        `bayesbinn` scale gradients by; default 50,000, as in CIFAR-10.
+    real_learning_rate  Learning rate of Adam for all other parameters; default 1e-3.
+                        Like `learning_rate` it falls to 0 on a cosine of the step, or
+                        is a schedule of the step, which is taken as it is.
+    warmup_steps        Steps in which both learning rates are multiplied by a factor
+                        that rises from 0 to 1; default 0.
+    steps_per_epoch     Steps in an epoch, for schedules that move once per epoch, as
+                        published: those of `reste`, `ede`, `rbnn`, `irnet` and
+                        `adaste_released`. Default: they move in every step, and those
+                        of `adaste_released` 700 times in the run.
+    num_examples        Size of the training set, by which `adaste_released` and
+                        `bayesbinn` scale gradients; default 50,000, as in CIFAR-10.
 
-On these pages t is the latent, w the weight, g the gradient at w, h what the latent
+Below, t is the latent, w the weight, g the gradient at w, h what the latent
 gets and d the direction of Adam. Unless something else is said, sign(t) is shipped.
 
 `METHODS` has all of them by name. `from_estimator` makes one of an estimator of your

@@ -35,18 +35,18 @@ def adaste(
 
     The forward map is the paper's; that it is measured in units of the layer, scaled to
     a mean of 1, and passed straight through backward is this library's: the paper's
-    slope, measured, does not help (docs/results/adaptive_rule.md). Defaults are those
-    of docs/results/compare_digits.md; learning rates from 2e-3 (dense layers) to 1e-2
-    (convolutions) did best.
+    slope, measured, does not help (docs/results/adaptive_rule.md). Learning rates
+    around the default are measured in docs/results/compare_digits.md; in other runs
+    2e-3 (dense layers) to 1e-2 (convolutions) did best.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         alpha: Margin, in (0, 1). From mu = 1 / alpha on weights are signs.
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
@@ -80,14 +80,14 @@ def adaste_paper(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         rule: The slope: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
         cap: Largest slope toward zero, at least 0.
         alpha: Margin, in (0, 1).
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
@@ -121,11 +121,11 @@ def adaste_averaged(
 
     The average is this library's. Better than the same average without the slope, but
     not than `ste` with Adam; soft weights lose 4 points more
-    (docs/results/adaptive_rule.md, which has the defaults).
+    (docs/results/adaptive_rule.md).
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         momentum: Coefficient of the average, in [0, 1).
         rule: The slope: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
         cap: Largest slope toward zero, at least 0.
@@ -134,7 +134,7 @@ def adaste_averaged(
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(away >= 0, "away", away, "at least 0")
@@ -176,17 +176,17 @@ def adaste_released(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents; falls on a cosine of the epoch.
+        learning_rate: Learning rate of the latents; it falls on a cosine of the epoch.
         momentum: b, in [0, 1); 0 for CIFAR-100.
-        decay: Of the latents, at least 0.
-        multiplier: Of the number of examples.
+        decay: Weight decay of the latents, at least 0.
+        multiplier: The number of examples is multiplied by it.
         alpha: Margin, in (0, 1). From mu = 1 / alpha on weights are signs.
         mu_init: mu before the first epoch.
         mu_rate: mu is multiplied by it before each epoch; 1.009 for TinyImageNet.
         rule: The slope, as in `adaste_paper`; `"identity"` is the authors' STE mode.
         initial_latent: Latents start at plus and minus it, at random.
         deployed_pass: Whether a second forward pass, with signs, ends each step.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     check(0 < alpha < 1, "alpha", alpha, "in (0, 1)")
     check(0 < mu_init <= 1 / alpha, "mu_init", mu_init, f"in (0, {1 / alpha:g}]")

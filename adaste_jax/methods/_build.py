@@ -32,13 +32,13 @@ def build(
     """A method of this package: a cosine for each kind of parameters, and one clock.
 
     Args:
-        length: Of the run, and what else is said of it.
-        learning_rate: Of the latents.
-        estimator: See `from_estimator`.
-        tx: From the schedule of the learning rate to the transformation of the latents.
-            Real parameters have Adam.
-        binary_from: See `Method`.
-        **options: Of `from_estimator`.
+        length: Length of the run and the keywords of every method.
+        learning_rate: Learning rate of the latents.
+        estimator: Map from the latents of one leaf to its weights.
+        tx: Makes the transformation of the latents of the schedule of their learning
+            rate. Real parameters get Adam.
+        binary_from: The step from which the weights are those that are shipped.
+        **options: Further options of `from_estimator`.
 
     Returns:
         The method.
@@ -78,14 +78,14 @@ def from_estimator(
     """A method of your own, out of functions of one leaf.
 
     Args:
-        estimator: From latents to weights. It gets the values of `schedules`, and a
-            `key` if `random`.
+        estimator: Map from the latents of one leaf to its weights. It gets the values
+            of `schedules`, and a `key` if `random`.
         tx: Optax transformation of all parameters.
         where: Which leaves are latents, as in `binarize`.
-        schedules: Of hyperparameters of the estimator, by name; functions of the step.
-        deploy: From latents to what is shipped. Default: the sign.
-        starts: Two functions from a key and a leaf to the latents to start from, of
-            what a network draws and of what a trained one has; None keeps the leaf.
+        schedules: Functions of the step, by the hyperparameter that they set.
+        deploy: Map from the latents of one leaf to what is shipped; default: the sign.
+        starts: Two functions that make latents of a key and a leaf: the first of what
+            a network draws, the second of what a trained one has. None keeps the leaf.
         random: Whether the estimator takes a key.
         binary_from: The step from which the weights are those that are shipped; 0 for
             signs.

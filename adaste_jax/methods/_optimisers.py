@@ -17,13 +17,13 @@ def full_precision(
     """Real weights, w = t, trained by Adam: what one-bit weights are compared with.
 
     Nothing is latent. `learning_rate` is that of all parameters, so that `where` and
-    `real_learning_rate`, which every method takes, have nothing to say here. The
-    default is that of docs/results/compare_digits.md.
+    `real_learning_rate`, which every method takes, have nothing to say here. Learning
+    rates around the default are measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of all parameters.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of all parameters.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     rate = _schedules.cosine(length, "learning_rate", learning_rate)
@@ -49,14 +49,15 @@ def bop(
         m <- (1 - gamma) m + gamma g,   w <- -w if w m > tau
 
     The least memory of all methods. Helwegen et al., NeurIPS 2019,
-    https://arxiv.org/abs/1906.02107; see `optim.bop`. Defaults are those of
-    docs/results/compare_digits.md; published for 500 epochs are 1e-4 and 1e-8.
+    https://arxiv.org/abs/1906.02107; see `optim.bop`. Learning rates around the default
+    are measured in docs/results/compare_digits.md. Published for 500 epochs are 1e-4
+    and 1e-8.
 
     Args:
         steps: Length of the run.
-        learning_rate: gamma.
+        learning_rate: The rate gamma of the average.
         tau: Threshold, at least 0.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -77,13 +78,14 @@ def proxquant(
     Bai, Wang and Liberty, ICLR 2019, https://arxiv.org/abs/1810.00861; see
     `optim.proxquant`. The strength of the pull grows linearly, as published, but
     reaches its end in a run of any length. Published for a trained network to start
-    from. Defaults are those of docs/results/compare_digits.md.
+    from. Learning rates around the default are measured in
+    docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         pull: How far all proximal maps together may move a weight, at least 0.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     check(pull >= 0, "pull", pull, "at least 0")
     strength = optax.linear_schedule(0.0, 2 * pull / max(steps, 1), max(steps, 1))

@@ -23,13 +23,13 @@ def binary_connect_random(
 
     Signs are shipped; the paper tests the latents themselves. Courbariaux, Bengio and
     David, NeurIPS 2015, https://arxiv.org/abs/1511.00363; see
-    `estimators.bernoulli_hard` and `optim.binary_connect`. The default is that of
-    docs/results/compare_digits.md.
+    `estimators.bernoulli_hard` and `optim.binary_connect`. Learning rates around the
+    default are measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -49,13 +49,13 @@ def bernoulli_pwgf(
         w = +1 with probability p = sigmoid(t), else -1,   h = 2 p (1 - p) g
 
     Glorot latents leave p near 1/2, so learning rates are large. Cheng et al., 2019,
-    https://arxiv.org/abs/1910.02176; see `estimators.bernoulli_pwgf`. The default is
-    that of docs/results/compare_digits.md.
+    https://arxiv.org/abs/1910.02176; see `estimators.bernoulli_pwgf`. Learning rates
+    around the default are measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run), learning_rate, estimators.bernoulli_pwgf, **_DRAWN
@@ -70,13 +70,13 @@ def bernoulli_identity(
         w = +1 with probability p = sigmoid(t), else -1,   h = g
 
     Bengio, Léonard and Courville, 2013, https://arxiv.org/abs/1308.3432; see
-    `estimators.bernoulli_identity`. The default is that of
+    `estimators.bernoulli_identity`. Learning rates around the default are measured in
     docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run), learning_rate, estimators.bernoulli_identity, **_DRAWN
@@ -99,16 +99,17 @@ def bayesbinn(
 
     with a draw d and the factor s of `optim.bayesbinn`. N is `num_examples` times
     `multiplier`. Meng, Bachmann and Khan, ICML 2020, https://arxiv.org/abs/2002.10778.
-    Defaults are those published for CIFAR-10.
+    Defaults are those published for CIFAR-10, but for `multiplier`.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         temperature: T, greater than 0.
         momentum: Coefficient of the average of the gradient, in [0, 1).
-        multiplier: Of the number of examples; published is 10 for CIFAR.
+        multiplier: The number of examples is multiplied by it; published is 10
+            for CIFAR.
         initial_latent: Latents start at plus and minus it, at random.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(multiplier > 0, "multiplier", multiplier, "greater than 0")
@@ -142,15 +143,15 @@ def vispa(
 
     r is normal, one draw for a whole tensor. Orecchia et al., NeurIPS 2024,
     https://openreview.net/forum?id=cIXETwTkhK; see `estimators.vispa_sample` and
-    `optim.vispa`. Defaults are those of docs/results/compare_digits.md; the published
-    learning rate is 0.1, for 500 epochs.
+    `optim.vispa`. Learning rates around the default are measured in
+    docs/results/compare_digits.md. The published learning rate is 0.1, for 500 epochs.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         momentum: Coefficient of the average of the gradient, in [0, 1).
         rank: Factors z of each weight, at least 1.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(rank >= 1, "rank", rank, "at least 1")

@@ -32,15 +32,15 @@ def tanh(
 
         w = tanh(beta t),   h = beta (1 - w^2) g,   beta from 1 to `beta_end`
 
-    Source: see the module and `estimators.tanh`. Defaults are those of
-    docs/results/compare_digits.md.
+    Source: see the module and `estimators.tanh`. Learning rates around the default are
+    measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run), learning_rate, estimators.tanh, beta_end, anneal_fraction
@@ -59,15 +59,15 @@ def md_tanh_s(
 
         w = tanh(beta t),   h = g,   beta from 1 to `beta_end`
 
-    Source: see the module and `estimators.md_tanh_s`. Defaults are those of
-    docs/results/compare_digits.md.
+    Source: see the module and `estimators.md_tanh_s`. Learning rates around the default
+    are measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
@@ -91,15 +91,15 @@ def md_softmax_s(
         w = tanh(beta (b - a) / 2),   h = (-g, g),   beta from 1 to `beta_end`
 
     From opposite latents, where it starts, the same as `md_tanh_s` with twice the
-    memory. Source: see the module and `estimators.md_softmax_s`. Defaults are those of
-    docs/results/compare_digits.md.
+    memory. Source: see the module and `estimators.md_softmax_s`. Learning rates around
+    the default are measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
@@ -125,15 +125,16 @@ def pmf(
         w = tanh(beta (b - a) / 2),   h through the softmax,   beta from 1 to `beta_end`
 
     Ajanthan, Dokania, Hartley and Torr, ICCV 2019, https://arxiv.org/abs/1812.04353;
-    see `estimators.pmf`. Defaults are those of docs/results/compare_digits.md.
+    see `estimators.pmf`. Learning rates around the default are measured in
+    docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
         jacobian: As in `estimators.pmf`.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.pmf, jacobian=jacobian)
     return annealed(
@@ -158,15 +159,15 @@ def md_tanh(
 
         w = tanh(t),   w <- tanh(atanh(w) - lr beta d),   beta from 1 to `beta_end`
 
-    Source: see the module and `optim.md_tanh`. Defaults are those of
-    docs/results/compare_digits.md.
+    Source: see the module and `optim.md_tanh`. Learning rates around the default are
+    measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     beta = growth(length, beta_end, anneal_fraction)
@@ -191,15 +192,15 @@ def md_softmax(
 
         u <- u exp(-lr beta d) / sum,   w = u_+ - u_-,   beta from 1 to `beta_end`
 
-    Source: see the module and `optim.md_softmax`. Defaults are those of
-    docs/results/compare_digits.md.
+    Source: see the module and `optim.md_softmax`. Learning rates around the default are
+    measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     beta = growth(length, beta_end, anneal_fraction)
@@ -222,12 +223,13 @@ def hardtanh_adaste(
 
     and h = g for |t| < 1. Nothing drives weights to +1 and -1 in a short run, and what
     is lost is lost at the sign. A later variant by a co-author of AdaSTE; see
-    `estimators.hardtanh_adaste`. The default is that of docs/results/compare_digits.md.
+    `estimators.hardtanh_adaste`. Learning rates around the default are measured in
+    docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -246,14 +248,14 @@ def fenbp(
         w = tanh(t),   h = (tanh(t) - tanh(t - beta g)) / beta
 
     Trained with soft weights, shipped as signs. Zach, 2021,
-    https://arxiv.org/abs/2105.07231; see `estimators.fenbp`. Defaults are those of
-    docs/results/compare_digits.md.
+    https://arxiv.org/abs/2105.07231; see `estimators.fenbp`. Learning rates around the
+    default are measured in docs/results/compare_digits.md.
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta: Length of the contrastive step, at least 0.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),

@@ -1,4 +1,4 @@
-"""Signs in the forward pass; defaults are those of docs/results/compare_digits.md."""
+"""Signs in the forward pass. Measured, all of them: docs/results/compare_digits.md."""
 
 import functools
 from typing import Any, Unpack
@@ -22,8 +22,8 @@ def ste(steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]) -> Method
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(length_of(steps, run), learning_rate, estimators.ste_identity)
 
@@ -40,8 +40,8 @@ def ste_clipped(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -63,8 +63,8 @@ def binary_connect(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -87,8 +87,8 @@ def approx_sign(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return build(length_of(steps, run), learning_rate, estimators.approx_sign)
 
@@ -105,9 +105,9 @@ def swish_sign(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta: b, greater than 0; 5 is published.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.swish_sign, beta=beta)
     return build(length_of(steps, run), learning_rate, estimator)
@@ -125,9 +125,9 @@ def fda(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         order: The sum runs from 0 to it, at least 0.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.fda, order=order)
     return build(length_of(steps, run), learning_rate, estimator)
@@ -150,9 +150,9 @@ def reste(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         exponent_end: o at the end, at least 1.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     check(exponent_end >= 1, "exponent_end", exponent_end, "at least 1")
     length = length_of(steps, run)
@@ -178,10 +178,10 @@ def ede(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         sharpness_init: s in the first epoch, greater than 0.
         sharpness_end: s at the end; it grows geometrically (`optim.ede_sharpness`).
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _sharpened(
         length_of(steps, run),
@@ -208,10 +208,10 @@ def rbnn(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         sharpness_init: s in the first epoch, greater than 0.
         sharpness_end: s at the end; it grows geometrically (`optim.ede_sharpness`).
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _sharpened(
         length_of(steps, run),
@@ -240,10 +240,10 @@ def irnet(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         sharpness_init: s of `ede` in the first epoch, greater than 0.
         sharpness_end: s at the end; it grows geometrically (`optim.ede_sharpness`).
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _sharpened(
         length_of(steps, run),
@@ -272,9 +272,9 @@ def scaled_sign(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         scale_grad: The backward rule, as in `estimators.scaled_sign`.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.scaled_sign, scale_grad=scale_grad)
     return build(length_of(steps, run), learning_rate, weights, deploy=weights)

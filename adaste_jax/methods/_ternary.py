@@ -1,6 +1,6 @@
 """Weights of three values: not one bit. What is shipped is what is trained with.
 
-Defaults are those of docs/results/compare_digits.md.
+Learning rates around the default are measured in docs/results/compare_digits.md.
 """
 
 import functools
@@ -24,8 +24,8 @@ def ternary_absmean(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
-        **run: See `adaste_jax.methods`.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     weights = estimators.ternary_absmean
     return build(length_of(steps, run), learning_rate, weights, deploy=weights)
@@ -43,9 +43,9 @@ def ternary_twn(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         scale: Whether a is the mean |t| of the weights that are not 0, or 1.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.ternary_twn, scale=scale)
     return build(length_of(steps, run), learning_rate, weights, deploy=weights)
@@ -67,9 +67,9 @@ def ternary_fixed(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         threshold: At least 0.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.ternary_fixed, threshold=threshold)
     return build(length_of(steps, run), learning_rate, weights, deploy=weights)
@@ -92,10 +92,10 @@ def ternary_tanh(
 
     Args:
         steps: Length of the run.
-        learning_rate: Of the latents.
+        learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        **run: See `adaste_jax.methods`.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _soft.annealed(
         length_of(steps, run),
