@@ -1,6 +1,7 @@
 """What a method is, and the keywords that all of them take."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias, TypedDict
 
@@ -124,10 +125,10 @@ def length_of(steps: int, run: Mapping[str, Any]) -> Length:
 
 
 def check(holds: bool, name: str, value: Any, expected: str) -> None:
-    """Refuses an option out of range.
+    """Refuses an option that is out of range, or infinite.
 
     Raises:
         ValueError: Naming it, what was expected, and what came.
     """
-    if not holds:
+    if not holds or (isinstance(value, float) and math.isinf(value)):
         raise ValueError(f"`{name}` must be {expected}, got {value!r}.")

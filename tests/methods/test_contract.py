@@ -355,6 +355,8 @@ def test_a_learning_rate_may_be_a_schedule_or_traced():
         ("adaste_paper", 9, {"mu_end": 0.001}, "`mu_end` must be at least `mu_init`"),
         ("adaste", 9, {"anneal_fraction": 1.5}, "`anneal_fraction`"),
         ("md_tanh", 9, {"anneal_fraction": 0.0}, "`anneal_fraction`"),
+        ("adaste", 9, {"mu_end": float("inf")}, "`mu_end`.* got inf"),
+        ("ste", 9, {"learning_rate": float("inf")}, "`learning_rate`.* got inf"),
         ("adaste_paper", 9, {"rule": "best"}, "`rule` must be one of"),
         ("adaste_averaged", 9, {"rule": "best"}, "`rule` must be one of"),
         ("adaste_released", 9, {"rule": "best"}, "`rule` must be one of"),
