@@ -11,7 +11,7 @@ import importlib
 import importlib.metadata
 from typing import Any
 
-from adaste_jax import estimators, metrics, optim, train
+from adaste_jax import estimators, methods, metrics, optim, train
 from adaste_jax._paths import kernels
 from adaste_jax._summary import summary
 from adaste_jax._tree import binarize, deploy
@@ -25,6 +25,7 @@ __all__ = [
     "estimators",
     "export",
     "kernels",
+    "methods",
     "metrics",
     "nn",
     "optim",

@@ -133,7 +133,10 @@ def on_config(config: Any) -> Any:
     return config
 
 
-API = ["estimators", "optim", "linen", "nnx", "train", "metrics", "export", "datasets"]
+API = [
+    *("methods", "estimators", "optim", "linen", "nnx"),
+    *("train", "metrics", "export", "datasets"),
+]
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -20,6 +20,7 @@ FLOORS = {
     "metrics": 2,
     "nn": 2,
     "optim": 2,
+    "methods": 2.5,
     "_summary": 3,
     "datasets": 3,
     "export": 3,

@@ -7,8 +7,8 @@ Latents are the `params` of an update.
     parts of a chain      scale_by_adaste, scale_by_hardtanh_adaste, scale_by_fenbp,
                           scale_by_bayesbinn, scale_by_early_adam, scale_by_glorot,
                           clip_latents, apply_prox
-    schedules             anneal, cosine_per_epoch, reste_exponent, ede_sharpness,
-                          grow, proxquant_strength
+    schedules             per_epoch, anneal, cosine_per_epoch, reste_exponent,
+                          ede_sharpness, grow, proxquant_strength
 """
 
 from adaste_jax.optim._adaste import (
@@ -50,6 +50,7 @@ from adaste_jax.optim._schedules import (
     cosine_per_epoch,
     ede_sharpness,
     grow,
+    per_epoch,
     reste_exponent,
 )
 from adaste_jax.optim._vispa import vispa
@@ -77,6 +78,7 @@ __all__ = [
     "labels",
     "md_softmax",
     "md_tanh",
+    "per_epoch",
     "prox",
     "proxquant",
     "proxquant_strength",

@@ -12,6 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from adaste_jax.estimators import _adaste
+from adaste_jax.optim import _base
 
 
 class ScaleByAdasteState(NamedTuple):
@@ -29,7 +30,7 @@ def scale_by_adaste(
     threshold: ArrayLike | None = None,
     unit: _adaste.Unit | None = None,
     away: ArrayLike | None = None,
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Turns updates at the weights into updates at the latents:  u <- c(latent, u) u.
 
     The rule of `estimators.adaste` on a gradient that is already averaged: whatever
@@ -49,7 +50,9 @@ def scale_by_adaste(
         away: As in `estimators.adaste_slope`.
 
     Returns:
-        A transformation whose `update` needs `params`.
+        A transformation whose `update` needs `params`. Its extra argument `step` is
+        the step that a schedule is read at, and the own count otherwise: pass the step
+        at which the loss reads mu, so that both see one number.
 
     Raises:
         ValueError: If a hyperparameter is out of range, or `update` gets no `params`.
@@ -73,13 +76,15 @@ def scale_by_adaste(
         del params
         return ScaleByAdasteState(step=jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, *, step=None, **extra_args):
+        del extra_args
         if params is None:
             raise ValueError(
                 "scale_by_adaste needs the latents: call "
                 "`tx.update(updates, state, params)`."
             )
-        value = mu(state.step) if callable(mu) else mu
+        step = _base.clock(state.step, step)
+        value = mu(step) if callable(mu) else mu
         updates = jax.tree.map(
             lambda update, latent: _adaste.adaste_gradient(
                 latent,
@@ -95,9 +100,9 @@ def scale_by_adaste(
             updates,
             params,
         )
-        return updates, ScaleByAdasteState(optax.safe_increment(state.step))
+        return updates, ScaleByAdasteState(optax.safe_increment(step))
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def adaste(

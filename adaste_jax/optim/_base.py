@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import ArrayLike
 
 
 class StepState(NamedTuple):
@@ -16,7 +17,7 @@ class StepState(NamedTuple):
 
 def leafwise(
     name: str, function: Callable[..., jax.Array], *values: optax.ScalarOrSchedule
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """A transformation `u <- function(u, latent, *values)`, leaf by leaf.
 
     Args:
@@ -25,22 +26,25 @@ def leafwise(
         *values: Numbers, or schedules of the step count.
 
     Returns:
-        A transformation whose `update` needs `params`.
+        A transformation whose `update` needs `params`, and may get `step`, the step
+        that schedules are read at in the place of its own count.
     """
 
     def init(params):
         del params
         return StepState(step=jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, *, step=None, **extra_args):
+        del extra_args
         check_params(name, params)
-        at_step = [at(value, state.step) for value in values]
+        step = clock(state.step, step)
+        at_step = [at(value, step) for value in values]
         updates = jax.tree.map(
             lambda update, latent: function(update, latent, *at_step), updates, params
         )
-        return updates, StepState(optax.safe_increment(state.step))
+        return updates, StepState(optax.safe_increment(step))
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def check_params(name: str, params: Any) -> None:
@@ -58,3 +62,12 @@ def check_params(name: str, params: Any) -> None:
 def at(value: optax.ScalarOrSchedule, step: jax.Array) -> Any:
     """A number as it is, a schedule at the step."""
     return value(step) if callable(value) else value
+
+
+def clock(count: jax.Array, step: ArrayLike | None) -> jax.Array:
+    """The step of the caller, where it is given, and the own count elsewhere.
+
+    Under `optax.MultiSteps` or `optax.apply_if_finite` the own count runs slower than
+    the steps of training, by which the loss reads its schedules.
+    """
+    return count if step is None else jnp.asarray(step, count.dtype)

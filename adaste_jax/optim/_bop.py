@@ -27,7 +27,7 @@ class BopState(NamedTuple):
 
 def bop(
     gamma: optax.ScalarOrSchedule = 1e-4, *, tau: optax.ScalarOrSchedule = 1e-8
-) -> optax.GradientTransformation:
+) -> optax.GradientTransformationExtraArgs:
     """Flips a weight when its average gradient has pushed against it enough.
 
         m <- (1 - gamma) m + gamma g
@@ -47,7 +47,8 @@ def bop(
 
     Returns:
         A transformation whose updates are -2, 0 and 2, and NaN where m is not finite;
-        its `update` needs `params`.
+        its `update` needs `params`, and may get `step`, the step that schedules are
+        read at.
 
     Raises:
         ValueError: If a number is out of range, if `init` gets parameters other than
@@ -71,9 +72,11 @@ def bop(
         zeros = lambda weight: jnp.zeros(weight.shape, _checks.compute_dtype(weight))
         return BopState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, *, step=None, **extra_args):
+        del extra_args
         _base.check_params("bop", params)
-        rate, threshold = _base.at(gamma, state.step), _base.at(tau, state.step)
+        step = _base.clock(state.step, step)
+        rate, threshold = _base.at(gamma, step), _base.at(tau, step)
         momentum = jax.tree.map(
             lambda m, g: (1 - rate) * m + rate * g.astype(m.dtype),
             state.momentum,
@@ -82,9 +85,9 @@ def bop(
         flips = jax.tree.map(
             functools.partial(_flip, threshold=threshold), params, momentum
         )
-        return flips, BopState(optax.safe_increment(state.step), momentum)
+        return flips, BopState(optax.safe_increment(step), momentum)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def binary_signs(params: Any) -> Any:

@@ -6,6 +6,32 @@ import jax.numpy as jnp
 import optax
 
 
+def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
+    """A schedule of the epoch (from 0), as one of the step count (from 0).
+
+    Args:
+        schedule: From the epoch to a value.
+        steps_per_epoch: Optimiser steps in one epoch.
+
+    Returns:
+        A schedule of the step count: constant in each epoch.
+
+    Raises:
+        ValueError: If `steps_per_epoch` is less than 1.
+
+    Example:
+        >>> from adaste_jax import optim
+        >>> schedule = optim.per_epoch(lambda epoch: 0.5**epoch, steps_per_epoch=10)
+        >>> [schedule(step) for step in (0, 9, 10)]
+        [1.0, 1.0, 0.5]
+    """
+    if steps_per_epoch < 1:
+        raise ValueError(
+            f"a schedule of epochs needs steps_per_epoch >= 1, got {steps_per_epoch}."
+        )
+    return lambda step: schedule(step // steps_per_epoch)
+
+
 def anneal(
     init_value: float, rate: float, max_value: float, steps_per_epoch: int
 ) -> optax.Schedule:
@@ -37,13 +63,8 @@ def anneal(
             "anneal needs 0 < init_value <= max_value, rate >= 1 and steps_per_epoch "
             f">= 1, got {init_value=}, {rate=}, {max_value=}, {steps_per_epoch=}."
         )
-    return optax.exponential_decay(
-        init_value * rate,
-        transition_steps=steps_per_epoch,
-        decay_rate=rate,
-        staircase=True,
-        end_value=max_value,
-    )
+    schedule = optax.exponential_decay(init_value * rate, 1, rate, end_value=max_value)
+    return per_epoch(schedule, steps_per_epoch)
 
 
 def cosine_per_epoch(
@@ -79,12 +100,12 @@ def cosine_per_epoch(
             f"0, got {num_epochs=}, {steps_per_epoch=}, {lead=}."
         )
 
-    def schedule(count):
-        epoch = jnp.minimum(count // steps_per_epoch + lead, num_epochs)
+    def schedule(epoch):
+        epoch = jnp.minimum(epoch + lead, num_epochs)
         cosine = (1 + jnp.cos(jnp.pi * epoch / num_epochs)) / 2
         return end_value + (init_value - end_value) * cosine
 
-    return schedule
+    return per_epoch(schedule, steps_per_epoch)
 
 
 def reste_exponent(
@@ -127,12 +148,12 @@ def reste_exponent(
     if form not in ("cosine", "linear"):
         raise ValueError(f"`form` must be 'cosine' or 'linear', got {form!r}.")
 
-    def schedule(count):
-        x = jnp.minimum(count // steps_per_epoch, num_epochs) / num_epochs
+    def schedule(epoch):
+        x = jnp.minimum(epoch, num_epochs) / num_epochs
         rise = x if form == "linear" else 1 - jnp.cos(jnp.pi * x / 2)
         return 1 + (end_value - 1) * rise
 
-    return schedule
+    return per_epoch(schedule, steps_per_epoch)
 
 
 def ede_sharpness(
@@ -172,11 +193,11 @@ def ede_sharpness(
             f"{end_value=}."
         )
 
-    def schedule(count):
-        x = jnp.minimum(count // steps_per_epoch, num_epochs) / num_epochs
+    def schedule(epoch):
+        x = jnp.minimum(epoch, num_epochs) / num_epochs
         return init_value * (end_value / init_value) ** x
 
-    return schedule
+    return per_epoch(schedule, steps_per_epoch)
 
 
 def grow(rate: float, interval: int) -> optax.Schedule:

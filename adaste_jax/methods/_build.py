@@ -1,0 +1,195 @@
+"""Methods out of functions of one leaf."""
+
+import functools
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaste_jax import _paths, _tree, optim
+from adaste_jax.methods import _schedules
+from adaste_jax.methods._method import NEVER, Length, Method, Rate, check
+
+Map = Callable[..., jax.Array]
+"""From the latents of one leaf to its weights."""
+
+Start = Callable[[jax.Array, jax.Array], jax.Array]
+"""From a key and the parameters of one leaf to the latents to start from."""
+
+
+def build(
+    length: Length,
+    learning_rate: Rate,
+    estimator: Map,
+    *,
+    tx: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
+    binary_from: int = 0,
+    **options: Any,
+) -> Method:
+    """A method of this package: a cosine for each kind of parameters, and one clock.
+
+    Args:
+        length: Length of the run and the keywords of every method.
+        learning_rate: Learning rate of the latents.
+        estimator: Map from the latents of one leaf to its weights.
+        tx: Makes the transformation of the latents of the schedule of their learning
+            rate. Real parameters get Adam.
+        binary_from: The step from which the weights are those that are shipped.
+        **options: Further options of `from_estimator`.
+
+    Returns:
+        The method.
+
+    Raises:
+        ValueError: If an option is out of range.
+    """
+    where = functools.partial(_paths.select, where=length.where)
+    real = _schedules.cosine(length, "real_learning_rate", length.real_learning_rate)
+    latent = _schedules.cosine(length, "learning_rate", learning_rate)
+    optimiser = optax.partition(
+        {"latent": tx(latent), "real": optax.adam(real)},
+        functools.partial(optim.labels, rules={"latent": where}),
+        mask_compatible_extra_args=True,
+    )
+    return from_estimator(
+        estimator,
+        on_the_step(optimiser),
+        where=where,
+        binary_from=binary_from,
+        **options,
+    )
+
+
+def from_estimator(
+    estimator: Map,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    where: _paths.Where | None = None,
+    schedules: Mapping[str, optax.Schedule] = types.MappingProxyType({}),
+    deploy: Map | None = None,
+    starts: tuple[Start | None, Start | None] = (None, None),
+    random: bool = False,
+    binary_from: int = NEVER,
+    **declared: Any,
+) -> Method:
+    """A method of your own, out of functions of one leaf.
+
+    Args:
+        estimator: Map from the latents of one leaf to its weights. It gets the values
+            of `schedules`, and a `key` if `random`.
+        tx: Optax transformation of all parameters.
+        where: Which leaves are latents, as in `binarize`.
+        schedules: Functions of the step, by the hyperparameter that they set.
+        deploy: Map from the latents of one leaf to what is shipped; default: the sign.
+        starts: Two functions that make latents of a key and a leaf: the first of what
+            a network draws, the second of what a trained one has. None keeps the leaf.
+        random: Whether the estimator takes a key.
+        binary_from: The step from which the weights are those that are shipped; 0 for
+            signs.
+        **declared: `additive` and `deployed_pass`, as in `Method`.
+
+    Returns:
+        The method.
+
+    Raises:
+        ValueError: If the estimator refuses a hyperparameter.
+
+    Example:
+        >>> import jax.numpy as jnp, optax
+        >>> from adaste_jax import estimators, methods
+        >>> grow = optax.linear_schedule(1.0, 5.0, transition_steps=100)
+        >>> method = methods.from_estimator(
+        ...     estimators.tanh, optax.adam(1e-2), schedules={"beta": grow})
+        >>> weights = method.weights({"kernel": jnp.array([0.5])}, 100)
+        >>> round(float(weights["kernel"][0]), 3)
+        0.987
+    """
+    mask = functools.partial(_paths.select, where=where)
+
+    def init(key, params, trained=False):
+        leaves, structure = jax.tree.flatten(params)
+        chosen = jax.tree.leaves(mask(params))
+        make = starts[trained]
+        if make is None:
+            return params
+        keys = jax.random.split(key, len(leaves))
+        made = [
+            make(key, leaf) if is_latent else leaf
+            for key, leaf, is_latent in zip(keys, leaves, chosen, strict=True)
+        ]
+        return jax.tree.unflatten(structure, made)
+
+    def values(step):
+        step = jnp.asarray(step, jnp.int32)
+        return {name: schedule(step) for name, schedule in schedules.items()}
+
+    def weights(params, step, key=None):
+        if random and key is None:
+            raise ValueError(
+                "this method draws its weights: call `weights(params, step, key)`, "
+                "with another key in every step."
+            )
+        bound = functools.partial(estimator, **values(step))
+        return _tree.binarize(params, bound, where=where, key=key if random else None)
+
+    def shipped(params):
+        if deploy is None:
+            return _tree.deploy(params, where=where)
+        return _tree.binarize(params, deploy, where=where)
+
+    # The estimator's own checks, now and not in the first step.
+    keyed = {"key": jax.random.key(0)} if random else {}
+    jax.eval_shape(lambda t: estimator(t, **values(0), **keyed), jnp.zeros((2, 2)))
+    functions = (init, weights, tx, shipped, mask, values)
+    return Method(*functions, binary_from, random=random, **declared)
+
+
+def on_the_step(
+    tx: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Schedules in `tx` are read at the extra argument `step`, where there is one.
+
+    Those of `adaste_jax.optim` look at it themselves; `optax.scale_by_schedule` knows
+    only the count in its state, which is set.
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def update(updates, state, params=None, *, step=None, **extra_args):
+        if step is not None:
+            extra_args["step"] = step
+            state = jax.tree.map(
+                lambda node: (
+                    node._replace(count=jnp.asarray(step, node.count.dtype))
+                    if isinstance(node, optax.ScaleByScheduleState)
+                    else node
+                ),
+                state,
+                is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState),
+            )
+        return tx.update(updates, state, params, **extra_args)
+
+    return optax.GradientTransformationExtraArgs(tx.init, update)
+
+
+def signs(size: float) -> Start:
+    """Plus and minus `size`, with the signs of what there is."""
+    _check_size(size)
+    return lambda key, leaf: size * optim.binary_signs(leaf)
+
+
+def random_signs(size: float) -> Start:
+    """Plus and minus `size`, with equal probability."""
+    _check_size(size)
+    return lambda key, leaf: size * jax.random.rademacher(key, leaf.shape, leaf.dtype)
+
+
+def uniform(key: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Latents uniform in [-1, 1]."""
+    return jax.random.uniform(key, leaf.shape, leaf.dtype, -1.0, 1.0)
+
+
+def _check_size(size: float) -> None:
+    check(size > 0, "initial_latent", size, "greater than 0")

@@ -1,0 +1,134 @@
+"""What a method is, and the keywords that all of them take."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias, TypedDict
+
+import jax
+import optax
+
+from adaste_jax import _paths
+
+NEVER = 2**31 - 1
+"""A step that no run reaches: `Method.binary_from` where training weights stay soft."""
+
+Rate: TypeAlias = optax.ScalarOrSchedule
+"""A learning rate: the number that a cosine falls to 0 from, or a schedule of the step.
+A schedule is taken as it is, but for the warm-up."""
+
+
+class Method(NamedTuple):
+    """A way of training, as functions of the whole tree of parameters.
+
+    One step of training, with the gradient taken at the weights:
+
+        weights, pull = jax.vjp(lambda p: method.weights(p, step), params)
+        grads = jax.grad(loss)(weights)    # averaged over the whole batch
+        updates, state = method.tx.update(
+            *pull(grads), state, params, weights=weights, step=step)
+
+    Attributes:
+        init: `(key, params, trained=False) -> params`. Makes the latents to start from
+            out of the parameters that a network draws; with `trained=True` out of
+            those of a trained network, whose signs they keep.
+        weights: `(params, step, key=None) -> params`. What the network sees in step
+            `step` (from 0). Only a `random` method looks at the key.
+        tx: Optax transformation of all parameters. Its `update` takes the extra
+            arguments `weights` and `step`. Every schedule in it is read at `step`, so
+            that the loss and the rule see the same numbers, also inside
+            `optax.MultiSteps` and `optax.apply_if_finite`; without `step` they count
+            updates, as Optax does. Wrap it by `method._replace(tx=...)`.
+        deploy: `params -> params`. What is shipped.
+        where: `params -> tree of booleans`. Which leaves are latents: those that are
+            packed and counted. All false in full precision.
+        values: `step -> dict`. The schedules that `weights` reads, for reports.
+        binary_from: From this step on `weights` and `deploy` agree; or `NEVER`.
+        additive: Whether the gradient of `weights` for a mean of gradients is the mean
+            of those for each. Where it is not, average before it, never after it.
+        random: Whether `weights` needs a key, another one in every step.
+        deployed_pass: Whether a step ends with a forward pass at the deployed weights,
+            which sets the batch-norm statistics.
+    """
+
+    init: Callable[..., Any]
+    weights: Callable[..., Any]
+    tx: optax.GradientTransformationExtraArgs
+    deploy: Callable[[Any], Any]
+    where: Callable[[Any], Any]
+    values: Callable[[Any], dict[str, jax.Array]]
+    binary_from: int = 0
+    additive: bool = True
+    random: bool = False
+    deployed_pass: bool = False
+
+    @property
+    def statistics_from(self) -> int:
+        """From this step on batch-norm statistics are those of deployed weights."""
+        return 0 if self.deployed_pass else self.binary_from
+
+
+class Run(TypedDict, total=False):
+    """Keywords that every method takes besides its own; see `adaste_jax.methods`."""
+
+    where: _paths.Where | None
+    real_learning_rate: Rate
+    warmup_steps: int
+    steps_per_epoch: int | None
+    num_examples: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Length:
+    """How long a run is, and the values of the keywords of `Run`."""
+
+    steps: int
+    where: _paths.Where | None = None
+    real_learning_rate: Rate = 1e-3
+    warmup_steps: int = 0
+    steps_per_epoch: int | None = None
+    num_examples: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses lengths out of range."""
+        check(self.steps >= 1, "steps", self.steps, "at least 1")
+        check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
+        for name in ("steps_per_epoch", "num_examples"):
+            value = getattr(self, name)
+            check(value is None or value >= 1, name, value, "None or at least 1")
+
+    @property
+    def examples(self) -> int:
+        """Training examples; without `num_examples` those of CIFAR."""
+        return self.num_examples or 50_000
+
+    def epochs(self, published: int | None = None) -> tuple[int, int]:
+        """Epochs in the run and steps in each; see `steps_per_epoch` of `methods`."""
+        steps = self.steps_per_epoch or self.steps // (published or self.steps) or 1
+        return -(-self.steps // steps), steps
+
+
+def length_of(steps: int, run: Mapping[str, Any]) -> Length:
+    """The length of a run, from `steps` and the keywords of `Run`.
+
+    Raises:
+        TypeError: If there is a keyword that no method has.
+        ValueError: If a value is out of range.
+    """
+    unknown = sorted(run.keys() - Run.__annotations__.keys())
+    if unknown:
+        raise TypeError(
+            f"unknown options {unknown}: a method takes its own, which its docstring "
+            f"lists, and {', '.join(Run.__annotations__)}."
+        )
+    return Length(steps, **run)
+
+
+def check(holds: bool, name: str, value: Any, expected: str) -> None:
+    """Refuses an option that is out of range, or infinite.
+
+    Raises:
+        ValueError: Naming it, what was expected, and what came.
+    """
+    if not holds or (isinstance(value, float) and math.isinf(value)):
+        raise ValueError(f"`{name}` must be {expected}, got {value!r}.")

@@ -1,0 +1,62 @@
+"""Schedules of a run: functions of its step, from 0."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from adaste_jax.methods._method import NEVER, Length, Rate, check
+
+
+def cosine(length: Length, name: str, rate: Rate) -> optax.Schedule:
+    """From the option `name`, a learning rate, to 0; a schedule is taken as it is."""
+    if callable(rate):
+        return warmed_up(length, rate)
+    check_rate(name, rate)
+    return warmed_up(length, optax.cosine_decay_schedule(rate, length.steps))
+
+
+def check_rate(name: str, rate: Any) -> None:
+    """Refuses a learning rate that is not above 0; a traced one cannot be looked at."""
+    check(isinstance(rate, jax.core.Tracer) or rate > 0, name, rate, "greater than 0")
+
+
+def warmed_up(length: Length, schedule: optax.Schedule) -> optax.Schedule:
+    """Times a factor that rises in the warm-up, linearly, to 1."""
+    if not length.warmup_steps:
+        return schedule
+    return lambda step: (
+        schedule(step) * jnp.minimum(1.0, (step + 1) / length.warmup_steps)
+    )
+
+
+def annealing(
+    length: Length, alpha: float, mu_init: float, mu_end: float, anneal_fraction: float
+) -> tuple[optax.Schedule, int]:
+    """AdaSTE's mu, geometric in the step, and the step from which weights are signs."""
+    check(0 < alpha < 1, "alpha", alpha, "in (0, 1)")
+    check(mu_init > 0, "mu_init", mu_init, "greater than 0")
+    check(mu_init <= mu_end, "mu_end", mu_end, f"at least `mu_init`, {mu_init}")
+    steps = _share(length, anneal_fraction)
+    schedule = optax.exponential_decay(
+        mu_init, steps, decay_rate=mu_end / mu_init, end_value=mu_end
+    )
+    return schedule, steps if mu_end * alpha >= 1 - 1e-6 else NEVER
+
+
+def growth(length: Length, beta_end: float, anneal_fraction: float) -> optax.Schedule:
+    """beta, from 1 to `beta_end`, geometric in the step.
+
+    Published is a factor for every so many of 100,000 steps (`optim.grow`).
+    """
+    check(beta_end >= 1, "beta_end", beta_end, "at least 1")
+    steps = _share(length, anneal_fraction)
+    return optax.exponential_decay(1.0, steps, decay_rate=beta_end, end_value=beta_end)
+
+
+def _share(length: Length, anneal_fraction: float) -> int:
+    """The steps of annealing."""
+    fine = 0 < anneal_fraction <= 1
+    check(fine, "anneal_fraction", anneal_fraction, "in (0, 1]")
+    return max(1, round(anneal_fraction * length.steps))

@@ -1,0 +1,108 @@
+"""Weights of three values: not one bit. What is shipped is what is trained with.
+
+Learning rates around the default are measured in docs/results/compare_digits.md.
+"""
+
+import functools
+from typing import Unpack
+
+from adaste_jax import estimators
+from adaste_jax.methods import _build, _soft
+from adaste_jax.methods._build import build
+from adaste_jax.methods._method import Method, Rate, Run, length_of
+
+
+def ternary_absmean(
+    steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]
+) -> Method:
+    """The ternary weights of BitNet b1.58, with Adam.
+
+        w = s clip(round(t / s), -1, 1),   s = mean |t|,   h = g
+
+    Ma et al., 2024, https://arxiv.org/abs/2402.17764; see
+    `estimators.ternary_absmean`.
+
+    Args:
+        steps: Length of the run.
+        learning_rate: Learning rate of the latents.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
+    """
+    weights = estimators.ternary_absmean
+    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
+
+
+def ternary_twn(
+    steps: int, *, learning_rate: Rate = 3e-3, scale: bool = True, **run: Unpack[Run]
+) -> Method:
+    """Ternary weight networks, with Adam.
+
+        w = a sign(t) where |t| > 0.7 mean |t|, else 0,   h = g 1[|t| <= 1]
+
+    Li, Zhang and Liu, 2016, https://arxiv.org/abs/1605.04711; see
+    `estimators.ternary_twn`.
+
+    Args:
+        steps: Length of the run.
+        learning_rate: Learning rate of the latents.
+        scale: Whether a is the mean |t| of the weights that are not 0, or 1.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
+    """
+    weights = functools.partial(estimators.ternary_twn, scale=scale)
+    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
+
+
+def ternary_fixed(
+    steps: int,
+    *,
+    learning_rate: Rate = 3e-3,
+    threshold: float = 0.05,
+    **run: Unpack[Run],
+) -> Method:
+    """Ternary weights with a fixed threshold, with Adam.
+
+        w = sign(t) where |t| >= threshold, else 0,   h = g 1[|t| <= 1]
+
+    As `ste_tern` in Larq, https://docs.larq.dev/larq/api/quantizers/; see
+    `estimators.ternary_fixed`.
+
+    Args:
+        steps: Length of the run.
+        learning_rate: Learning rate of the latents.
+        threshold: At least 0.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
+    """
+    weights = functools.partial(estimators.ternary_fixed, threshold=threshold)
+    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
+
+
+def ternary_tanh(
+    steps: int,
+    *,
+    learning_rate: Rate = 1e-2,
+    beta_end: float = 30.0,
+    anneal_fraction: float = 0.8,
+    **run: Unpack[Run],
+) -> Method:
+    """Mirror descent with three levels, with Adam; latents start uniform in [-1, 1].
+
+        w = (tanh(beta (t + 1/2)) + tanh(beta (t - 1/2))) / 2,   h = g
+
+    Shipped is the nearest level. Ajanthan, Gupta, Torr, Hartley and Dokania, AISTATS
+    2021, https://arxiv.org/abs/1910.08237; see `estimators.ternary_tanh`.
+
+    Args:
+        steps: Length of the run.
+        learning_rate: Learning rate of the latents.
+        beta_end: beta at the end of annealing, at least 1; it grows geometrically.
+        anneal_fraction: Share of the run in which it grows.
+        **run: Keywords of every method; `adaste_jax.methods` lists them.
+    """
+    return _soft.annealed(
+        length_of(steps, run),
+        learning_rate,
+        estimators.ternary_tanh,
+        beta_end,
+        anneal_fraction,
+        starts=(_build.uniform, None),
+        deploy=functools.partial(estimators.ternary_fixed, threshold=0.5),
+    )
