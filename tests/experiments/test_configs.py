@@ -1,15 +1,19 @@
-"""Every config trains in its smoke variant, and compiles its step once."""
+"""Every config builds its network; one for each network trains, and compiles once."""
 
 import importlib
 import json
 import os
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
 import rich.console
 
+import adaste_jax
 from adaste_jax.nn import linen
-from experiments import checks, loop
+from experiments import checks, loop, models
+from experiments.configs import protocols
 from tests.experiments import tiny_sets
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
@@ -18,9 +22,31 @@ NAMES = sorted(
     for file in CONFIGS.glob("*.py")
     if file.stem not in ("__init__", "base", "protocols")
 )
-# Those of `protocols`, and one whose fast variant is trained too.
 RELEASED = [name for name in NAMES if name.endswith(("resnet18", "vgg16"))]
-FAST = ["cifar100_vgg16"]
+VARIANTS = [
+    (name, variant)
+    for name in NAMES
+    for variant in (protocols.VARIANTS if name in RELEASED else ("full", "smoke"))
+]
+# One for each network, and both variants of `protocols`.
+TRAINED = [
+    ("cifar100_vgg16", "fast_smoke"),
+    ("cifar10_vgg_small", "smoke"),
+    ("imagenette_resnet18", "smoke"),
+    ("language_model", "smoke"),
+    ("quickstart", "smoke"),
+    ("vit_fashion_mnist", "smoke"),
+]
+# Of one example, and the number of classes.
+SHAPES = {
+    "cifar10": ((32, 32, 3), 10),
+    "cifar100": ((32, 32, 3), 100),
+    "digits": ((8, 8, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "folder/tiny-imagenet-200": ((64, 64, 3), 200),
+    "imagenette/160px-v2": ((160, 160, 3), 10),
+    "pydoc_topics": ((128,), 256),
+}
 
 
 def get_config(name, variant):
@@ -64,10 +90,35 @@ def data_dir(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(
-    ("name", "variant"),
-    [*((name, "smoke") for name in NAMES), *((name, "fast_smoke") for name in FAST)],
-)
+def test_every_network_is_trained():
+    assert {get_config(*one).model for one in TRAINED} == set(models.MODELS)
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_every_variant_passes_the_checks_and_its_network_fits_the_data(name, variant):
+    config = get_config(name, variant)
+    config.batch_size = 8 * -(-config.batch_size // 8)  # for the devices here
+    checks.check(config)
+    shape, classes = SHAPES[config.dataset]
+    if not config.resident:
+        assert shape == (config.image_size, config.image_size, 3)
+    network = models.create(config.model, classes, **models.options_of(config))
+    dtype = jnp.uint8 if config.dataset == "pydoc_topics" else jnp.float32
+    batch = jax.ShapeDtypeStruct((16, *shape), dtype)
+
+    def forward(batch):
+        variables = network.init(jax.random.key(0), batch, train=False)
+        logits, _ = network.apply(variables, batch, train=True, mutable=True)
+        return variables["params"], logits
+
+    params, logits = jax.eval_shape(forward, batch)
+    positions = shape if config.dataset == "pydoc_topics" else ()
+    assert logits.shape == (16, *positions, classes)
+    where = adaste_jax.kernels(exclude=tuple(config.binary_exclude))
+    assert any(jax.tree.leaves(where(params)))
+
+
+@pytest.mark.parametrize(("name", "variant"), TRAINED)
 def test_smoke_variant_trains_and_compiles_its_step_once(
     name, variant, data_dir, tmp_path, monkeypatch
 ):
