@@ -182,9 +182,17 @@ def test_an_absent_option_has_its_default():
 
 def test_an_option_of_a_method_of_ones_own_must_be_like_its_default(monkeypatch):
     monkeypatch.setitem(methods.METHODS, "own", None)  # till the test ends
-    defaults = {"learning_rate": 0.1, "turns": 2, "fast": False, "kind": "a"}
+    defaults = {
+        "learning_rate": 0.1,
+        "turns": 2,
+        "fast": False,
+        "kind": "a",
+        "cap": -1.0,
+    }
     methods.enter("own", **defaults)(lambda options, length: None)
-    for option, value in {"turns": 2.5, "fast": 1, "kind": None}.items():
+    methods.options_of("own", ml_collections.ConfigDict({"own": {"cap": -2.0}}))
+    wrong = {"turns": 2.5, "fast": 1, "kind": None, "cap": "x", "learning_rate": 0.0}
+    for option, value in wrong.items():
         options = ml_collections.ConfigDict({"own": {option: value}})
         with pytest.raises(errors.RunError, match=rf"methods\.own\.{option} must be"):
             methods.options_of("own", options)
