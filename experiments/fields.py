@@ -49,20 +49,20 @@ class Number(NamedTuple):
 
     def refusal(self, value: Any) -> str | None:
         """See `Kind`."""
-        limit = MOST_WHOLE if self.whole else _MOST
+        limit: float = MOST_WHOLE if self.whole else _MOST
         most = limit if self.most is None else self.most
         kind = numbers.Integral if self.whole else numbers.Real
-        if not isinstance(value, kind) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, kind):
             return f" must be {self}, got {_shown(value)}."
-        number = value if isinstance(value, numbers.Integral) else float(value)
+        number = int(value) if isinstance(value, numbers.Integral) else float(value)
         low = self.least < number if self.above else self.least <= number
         high = number < most if self.below else number <= most
         if low and high and abs(number) <= most:
             return None
         # The general limit is said only to those who pass it.
-        cap = f" and at most {limit}" if low and self.most is None else ""
-        finite = not math.isinf(number) if isinstance(number, float) else True
-        return f" must be {self}{cap if finite else ''}, got {_shown(value)}."
+        passed = low and self.most is None and number != math.inf
+        cap = f" and at most {limit}" if passed else ""
+        return f" must be {self}{cap}, got {_shown(value)}."
 
     def __str__(self) -> str:
         """For example `a whole number >= 1`, `a number in [0, 1)`."""

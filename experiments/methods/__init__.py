@@ -5,8 +5,9 @@ transformation of the latents. All else (network, data, epochs, evaluation at th
 deployed weights) is the same for all of them.
 
 To add one, write a function of its options and the length of the run in the module of
-its family, and `enter` it with the defaults of its options. Unless a method says
-otherwise its learning rate falls to 0 on a cosine of the step.
+its family, and `enter` it with the defaults of its options; a new name of an option
+gets a row in `_options.py`. Unless a method says otherwise its learning rate falls to 0
+on a cosine of the step.
 """
 
 from experiments.methods import (  # noqa: F401 (each enters its methods)

@@ -154,16 +154,16 @@ def options_of(name: str, options: ml_collections.ConfigDict) -> dict[str, Any]:
             raise errors.RunError(
                 f"config.methods.{name}: {fields.unknown('option', option, defaults)}"
             )
-    kinds = {
-        option: OPTIONS.get(option) or _like(default)
-        for option, default in defaults.items()
-    }
+    kinds = {option: _kind(option, default) for option, default in defaults.items()}
     fields.check(given, kinds, prefix=f"config.methods.{name}.")
     return {**defaults, **given}
 
 
-def _like(default: Any) -> fields.Kind:
-    """The kind of an option that is in no table: what its default is."""
+def _kind(option: str, default: Any) -> fields.Kind:
+    """Its row in the table; of another meaning or name, what its default is."""
+    known = OPTIONS.get(option)
+    if known is not None and known.refusal(default) is None:
+        return known
     if isinstance(default, bool):
         return fields.Flag()
     if isinstance(default, str):

@@ -34,5 +34,5 @@ OPTIONS: dict[str, fields.Kind] = {
     "temperature": fields.positive(),
     "threshold": fields.Number(0),
 }
-"""A method that is entered with an option of another name needs no row: the option must
-then be like its default. The options of the methods of this package all have one."""
+"""All options of the methods of this package. An option that is not here, or whose
+default has no place in its row, must be of the type of its default."""

@@ -54,8 +54,8 @@ class _Dtype:
 # of a stranger from asking for more memory than there is.
 _WIDTH = fields.whole(1, 2**16)
 _COUNT = fields.whole(1, 1024)
-_ALL = {"use_logit_norm": fields.Flag(), "dtype": _Dtype()}
-_MOMENTUM = {"norm_momentum": fields.Number(0, 1, below=True)}
+_ALL: dict[str, fields.Kind] = {"use_logit_norm": fields.Flag(), "dtype": _Dtype()}
+_MOMENTUM: dict[str, fields.Kind] = {"norm_momentum": fields.Number(0, 1, below=True)}
 _STAGES = fields.Several(fields.whole(0, 1024))
 
 OPTIONS: dict[str, dict[str, fields.Kind]] = {
