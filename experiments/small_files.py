@@ -147,7 +147,7 @@ def _check(found: Any, needed: Mapping[str, type]) -> None:
         value = found.get(name)
         if isinstance(value, bool) or not isinstance(value, kind):
             raise ValueError(
-                f"expected {name!r} to be {kind.__name__}, found "
+                f"expected {name!r} to be of type {kind.__name__}, found "
                 f"{reprlib.repr(value) if name in found else 'nothing'}"
             )
 

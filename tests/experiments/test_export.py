@@ -245,7 +245,7 @@ def test_the_commands_run(trained, tmp_path):
 
 def test_a_damaged_config_and_a_folder_that_cannot_be_are_said(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(errors.RunError, match=r"config\.json is not JSON"):
+    with pytest.raises(errors.RunError, match=r"config\.json: it is not JSON"):
         restore.saved(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.RunError, match=r"cannot write .*model"):

@@ -32,8 +32,8 @@ def test_numbers_beyond_the_range_of_readers_are_read_as_none(tmp_path, text):
         (b"{", "not JSON"),
         (b"\xff\xfe", "not JSON"),
         (b'"text"', "expected a JSON object"),
-        (b'{"data": 3}', "expected 'data' to be dict, found 3"),
-        (b"{}", "expected 'data' to be dict, found nothing"),
+        (b'{"data": 3}', "expected 'data' to be of type dict, found 3"),
+        (b"{}", "expected 'data' to be of type dict, found nothing"),
         (b"[" * 100_000, "cannot read"),
     ],
 )

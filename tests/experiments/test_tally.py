@@ -63,26 +63,26 @@ def test_the_tally_has_the_names_that_the_step_reports(run):
 
 
 def with_labels(run, change):
-    """The run, with other labels in its validation split."""
+    """The run, with other labels in its test split."""
     splits = run.splits
-    labels = change(np.array(splits.validation.labels))
-    validation = data.Arrays(splits.validation.images, labels)
-    return Run(run.config, splits=dataclasses.replace(splits, validation=validation))
+    labels = change(np.array(splits.test.labels))
+    test = data.Arrays(splits.test.images, labels)
+    return Run(run.config, splits=dataclasses.replace(splits, test=test))
 
 
 def test_examples_without_a_label_are_left_out_of_an_evaluation(run):
     state = run.init()
-    size = len(run.splits.validation)
+    size = len(run.splits.test)
     half = with_labels(run, lambda labels: np.where(np.arange(size) % 2, -1, labels))
-    kept = run.splits.validation
+    kept = run.splits.test
     kept = data.Arrays(kept.images[::2], kept.labels[::2])
-    fewer = Run(run.config, splits=dataclasses.replace(run.splits, validation=kept))
-    found, expected = (each.evaluate(state, "validation") for each in (half, fewer))
+    fewer = Run(run.config, splits=dataclasses.replace(run.splits, test=kept))
+    found, expected = (each.evaluate(state, "test") for each in (half, fewer))
     assert found["accuracy"] == expected["accuracy"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     none = with_labels(run, lambda labels: np.full_like(labels, -1))
-    with pytest.raises(errors.RunError, match="no example of the validation split"):
-        none.evaluate(state, "validation")
+    with pytest.raises(errors.RunError, match="no example of the test split"):
+        none.evaluate(state, "test")
 
 
 def poisoned(state):
