@@ -19,7 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import rich.console
 import rich.table
@@ -28,7 +27,15 @@ from absl import logging
 
 import adaste_jax
 from adaste_jax import export
-from experiments import command_line, deployed, description, errors, identity, restore
+from experiments import (
+    checkpoints,
+    command_line,
+    deployed,
+    description,
+    errors,
+    identity,
+    restore,
+)
 from experiments import console as consoles
 from experiments.run import Run
 
@@ -114,7 +121,7 @@ def export_state(
         described = deployed.describe(config, run.splits, folded=True)
     metadata = {
         **described,
-        "config": _recorded(config),
+        "config": identity.published(config),
         "step": int(state.step),
         "commit": _commit(),
     }
@@ -254,24 +261,12 @@ def _refuse_nonfinite(state: Any) -> None:
         RunError: Naming the first leaf with NaN or infinity.
     """
     trees = {"params": state.params, "model_state": state.model_state}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(trees):
-        if jnp.issubdtype(leaf.dtype, jnp.inexact) and not jnp.isfinite(leaf).all():
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            raise errors.RunError(
-                f"{name} holds NaN or infinity at step {int(state.step)}: there is no "
-                "network to export. Name an earlier checkpoint, "
-                "WORKDIR/checkpoints/STEP."
-            )
-
-
-def _recorded(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What a file says of the training; of other runs their name, not their path."""
-    fields = identity.computed(config)
-    for name in ("init_from", "teacher"):
-        parts = pathlib.PurePath(fields[name]).parts
-        last = 3 if len(parts) > 2 and parts[-2] == "checkpoints" else 1
-        fields[name] = "/".join(parts[-last:])
-    return fields
+    bad = checkpoints.nonfinite(trees)
+    if bad:
+        raise errors.RunError(
+            f"the network of step {int(state.step)} is not finite ({bad}): there is "
+            "nothing to export. Name an earlier checkpoint, WORKDIR/checkpoints/STEP."
+        )
 
 
 def _sizes(float32_bytes: int, size: int) -> dict[str, float]:

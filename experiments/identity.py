@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from experiments.configs import base
 
@@ -46,16 +47,21 @@ def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """As `computed`, for files that leave the machine: of other runs only the name."""
+    """As `computed`, for files that leave the machine: of other runs only the name.
+
+    The name is that of the workdir, or `WORKDIR/checkpoints/STEP`.
+    """
     fields = computed(config)
     for name in ("init_from", "teacher"):
-        fields[name] = pathlib.PurePath(fields[name]).name
+        parts = pathlib.PurePath(fields[name]).parts
+        last = 3 if len(parts) > 2 and parts[-2] == "checkpoints" else 1
+        fields[name] = "/".join(parts[-last:])
     return fields
 
 
 def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """As `computed`, with the folders in which data lie: what a workdir keeps."""
-    fields = json.loads(json.dumps(config.to_dict(), default=str))
+    fields = json.loads(json.dumps(config.to_dict(), default=_as_json))
     for name in ("init_from", "teacher"):
         fields[name] = fields.get(name) or ""
     return {"schema": SCHEMA, **_of_one_method(fields)}
@@ -125,6 +131,11 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         else:
             pairs.append((prefix + name, value))
     return pairs
+
+
+def _as_json(value: Any) -> Any:
+    """Numbers of NumPy as numbers, all else as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _of_one_method(fields: dict[str, Any]) -> dict[str, Any]:

@@ -37,9 +37,14 @@ _COORDINATOR = flags.DEFINE_string(
     "not find them by itself (TPU pods, SLURM, Open MPI, Kubernetes).",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
-    "num_processes", None, "How many processes train; 1 looks for no others."
+    "num_processes",
+    None,
+    "How many processes train; 1 looks for no others.",
+    lower_bound=1,
 )
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this one, from 0.")
+_PROCESS_ID = flags.DEFINE_integer(
+    "process_id", None, "Number of this one, from 0.", lower_bound=0
+)
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "heartbeat_timeout",
     processes.HEARTBEAT_TIMEOUT,

@@ -70,11 +70,6 @@ class Run:
         if splits is None:
             splits = processes.primary_first(functools.partial(load, config))
         self.splits = splits
-        if splits.is_text and (config.augment != "none" or config.image_size):
-            raise errors.RunError(
-                f"{config.dataset} is text, and config.augment and config.image_size "
-                'are for images: leave them "none" and 0.'
-            )
         if splits.num_classes < 2:
             raise errors.RunError(
                 f"{config.dataset} has {splits.num_classes} class, and there is "

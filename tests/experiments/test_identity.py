@@ -4,6 +4,7 @@ import json
 import pathlib
 import tarfile
 
+import numpy as np
 import pytest
 
 from experiments import identity, methods
@@ -54,6 +55,15 @@ def test_new_fields_methods_and_defaults_leave_old_workdirs_alone(monkeypatch):
     assert list(identity.different(identity.upgraded(stored), changed)) == [
         "sharpness_awareness"
     ]
+
+
+def test_numbers_of_numpy_are_numbers():
+    config = quickstart.get_config()
+    config.real_learning_rate = np.float32(0.5)
+    with config.unlocked():
+        config.seed = np.int64(7)
+    stored = identity.stored(config)
+    assert (stored["real_learning_rate"], stored["seed"]) == (0.5, 7)
 
 
 def test_what_changes_a_bit_differs():
