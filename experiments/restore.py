@@ -16,6 +16,7 @@ import ml_collections
 
 from experiments import (
     checkpoints,
+    data_identity,
     errors,
     identity,
     losses,
@@ -183,6 +184,7 @@ def teacher(run: Any) -> losses.Teacher:
                 f"{other.folder} has learned from other images "
                 f"({'; '.join(differing)}). A teacher needs the same."
             )
+        _check_data(other, run)
         rebuilt = _rebuilt(other, run)
         state, source = other.load(rebuilt)
     forward = rebuilt.forward
@@ -192,6 +194,27 @@ def teacher(run: Any) -> losses.Teacher:
 
     variables = rebuilt.deployed(state.params), rebuilt.deployed_statistics(state)
     return losses.Teacher(logits, variables, source)
+
+
+def _check_data(other: Saved, run: Any) -> None:
+    """Refuses a run whose training or validation data were not those of `run`.
+
+    Raises:
+        RunError: Saying what differs.
+    """
+    recorded = workdir.origin(other.folder)
+    if recorded is None:  # of version 0.1
+        return
+    there, here = (
+        {part: found[part] for part in ("train", "validation") if part in found}
+        for found in (recorded["data"], run.splits.identity())
+    )
+    differing = data_identity.differences(there, here)
+    if differing:
+        raise errors.RunError(
+            f"{other.folder} has learned from other data ({'; '.join(differing)}). A "
+            "teacher needs the same."
+        )
 
 
 def _rebuilt(other: Saved, run: Any) -> Any:

@@ -1,6 +1,7 @@
 """What a config can ask for besides a method: warm-up, other losses, other runs."""
 
 import functools
+import json
 import shutil
 
 import jax
@@ -165,6 +166,22 @@ def test_a_teacher_that_does_not_fit_is_refused_before_anything_is_written(
         (teacher / damage).unlink()
     with pytest.raises(errors.RunError, match=f"config.teacher: .*{message}"):
         run_once(tmp_path / "run", teacher=str(teacher), **fields)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_the_same_config_that_saw_other_images_is_refused(
+    float_run, tmp_path
+):
+    teacher = tmp_path / "teacher"
+    shutil.copytree(float_run, teacher)
+    origin = json.loads((teacher / "origin.json").read_text())
+    origin["data"]["test"]["digest"] = "another test split does not matter"
+    (teacher / "origin.json").write_text(json.dumps(origin))
+    assert Run(small_config(teacher=str(teacher))).teacher is not None
+    origin["data"]["train"]["digest"] = "another"
+    (teacher / "origin.json").write_text(json.dumps(origin))
+    with pytest.raises(errors.RunError, match=r"400 examples .* other ones.*same"):
+        run_once(tmp_path / "run", teacher=str(teacher))
     assert not (tmp_path / "run").exists()
 
 
