@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from adaste_jax import methods
 from adaste_jax.train import _network, _state
@@ -60,6 +61,8 @@ def init(
         if drawn is not None:
             params = drawn.params if params is None else params
             model_state = drawn.model_state if model_state is None else model_state
+    # Steps donate their state, and these arrays belong to the caller.
+    params, model_state = jax.tree.map(jnp.copy, (params, model_state))
     return _state.TrainState.create(
         method.init(latent_key, params, trained=trained),
         method.tx,
