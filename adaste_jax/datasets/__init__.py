@@ -1,9 +1,11 @@
-"""The data set that ships with the package, for examples and tests without a network.
+"""A data set that ships with the package, and batches of data that lie in memory.
 
 Where it comes from and its licence: `README.md` beside this file.
 """
 
 import importlib.resources
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -38,4 +40,54 @@ def digits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
         }
 
 
-__all__ = ["digits"]
+def batches(
+    images: Any, labels: Any, *, batch_size: int, steps: int, seed: int = 0
+) -> Iterator[tuple[Any, Any]]:
+    """Shuffled batches of arrays in memory, for a run of so many steps.
+
+    Every epoch is shuffled anew; what does not fill a batch at its end is left out.
+
+    Args:
+        images: Inputs, an array [examples, ...].
+        labels: Their labels, an array [examples, ...].
+        batch_size: Examples in a batch.
+        steps: How many batches to give.
+        seed: Seed of the order.
+
+    Returns:
+        An iterator of `steps` pairs of inputs and labels.
+
+    Raises:
+        ValueError: If inputs and labels are not equally many, or fewer than a batch.
+
+    Example:
+        >>> from adaste_jax import datasets
+        >>> data = datasets.digits()["train"]
+        >>> for images, labels in datasets.batches(*data, batch_size=64, steps=2):
+        ...     print(images.shape, labels.shape)
+        (64, 8, 8, 1) (64,)
+        (64, 8, 8, 1) (64,)
+    """
+    number = len(images)
+    if number != len(labels):
+        raise ValueError(f"there are {number} inputs and {len(labels)} labels.")
+    if not 1 <= batch_size <= number:
+        raise ValueError(
+            f"`batch_size` must be between 1 and the number of examples, {number}; "
+            f"got {batch_size}."
+        )
+
+    def shuffled() -> Iterator[tuple[Any, Any]]:
+        rng = np.random.default_rng(seed)
+        per_epoch = number // batch_size
+        for step in range(steps):
+            if step % per_epoch == 0:
+                order = rng.permutation(number)
+            start = step % per_epoch * batch_size
+            rows = order[start : start + batch_size]
+            yield images[rows], labels[rows]
+
+    return shuffled()
+
+
+__all__ = ["batches", "digits"]

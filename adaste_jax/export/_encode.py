@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaste_jax import metrics
+from adaste_jax import _paths, methods, metrics
 from adaste_jax.estimators import _base
 from adaste_jax.export import _pack
 
@@ -47,6 +47,35 @@ def require_finite(**trees: Any) -> None:
             f"{', '.join(shown)}{more}; in brackets, how many entries. Training has "
             "diverged: take a checkpoint from before."
         )
+
+
+def shipped(
+    params: Any,
+    where: _paths.Where | None,
+    deploy: Deploy | None,
+    method: methods.Method | None,
+) -> tuple[list[bool], list[Any], Deploy | None]:
+    """Which leaves are binary, all leaves, and the map for those that are.
+
+    Raises:
+        TypeError: If a method comes with `where` or `deploy`.
+        ValueError: If nothing is binary.
+    """
+    if method is None:
+        mask = jax.tree.leaves(_paths.select(params, where))
+        return mask, jax.tree.leaves(params), deploy
+    if where is not None or deploy is not None:
+        raise TypeError(
+            "a method comes with `where` or `deploy`: those are the method's own. "
+            "Leave them out, or leave out `method`."
+        )
+    mask = jax.tree.leaves(method.where(params))
+    if not any(mask):
+        raise ValueError(
+            "this method trains in full precision: no leaf is binary, so that there is "
+            "nothing to pack. Write real parameters by `safetensors` or a checkpoint."
+        )
+    return mask, jax.tree.leaves(method.deploy(params)), lambda weights: weights
 
 
 def encode(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from adaste_jax import _paths
+from adaste_jax import _paths, methods
 from adaste_jax.export import _encode, _format
 
 
@@ -35,6 +35,7 @@ def save(
     *,
     where: _paths.Where | None = None,
     deploy: _encode.Deploy | None = None,
+    method: methods.Method | None = None,
     model_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
@@ -58,6 +59,8 @@ def save(
             `estimators.ternary_absmean`; `lambda weights: weights` where `params` are
             such weights already. They are s, -s and 0, with one s for a tensor or for
             each channel (the last axis), and may have another shape than the latents.
+        method: The method that trained the network, in the place of `where` and
+            `deploy`: it knows what is latent and what is shipped.
         model_state: What else the network needs, stored as it is: in Flax Linen
             `{"batch_stats": ...}`.
         metadata: What a reader needs to know, as JSON: `architecture` and `config` to
@@ -65,8 +68,9 @@ def save(
 
     Raises:
         ImportError: If safetensors is not installed.
-        TypeError: If a selected leaf is not floating point, a leaf is of a dtype that
-            the format does not have, or the metadata cannot be written as JSON.
+        TypeError: If a method comes with `where` or `deploy`, a selected leaf is not
+            floating point, a leaf is of a dtype that the format does not have, or the
+            metadata cannot be written as JSON.
         ValueError: If a leaf or a weight is not finite, nothing is selected, `deploy`
             gives weights of another kind, a name is no good as a name of a tensor, or
             the header would be larger than the format allows.
@@ -91,11 +95,11 @@ def save(
         ) from error
 
     _encode.require_finite(params=params, model_state=model_state)
-    mask = jax.tree.leaves(_paths.select(params, where))
+    mask, leaves, deploy = _encode.shipped(params, where, deploy, method)
     version = _version(params, model_state)
     entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     names = _names("params", params, version)
-    for name, leaf, binary in zip(names, jax.tree.leaves(params), mask, strict=True):
+    for name, leaf, binary in zip(names, leaves, mask, strict=True):
         entries |= _binary(name, leaf, deploy) if binary else {name: _real(name, leaf)}
     names = _names("model_state", model_state, version)
     for name, leaf in zip(names, jax.tree.leaves(model_state), strict=True):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-from adaste_jax import _paths
+from adaste_jax import _paths, methods
 from adaste_jax.export import _encode, _file
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -26,6 +26,7 @@ def packed_forward(
     *,
     where: _paths.Where | None = None,
     deploy: _encode.Deploy | None = None,
+    method: methods.Method | None = None,
 ) -> Callable[[jax.Array], Any]:
     """A function of the inputs alone that holds one bit for each binary weight.
 
@@ -40,12 +41,14 @@ def packed_forward(
         model_state: Anything else that `forward` needs, for example batch statistics.
         where: Which leaves are binary, as in `adaste_jax.deploy`.
         deploy: As in `save`.
+        method: As in `save`.
 
     Returns:
         The function.
 
     Raises:
-        TypeError: If a selected leaf is not floating point.
+        TypeError: If a selected leaf is not floating point, or a method comes with
+            `where` or `deploy`.
         ValueError: If nothing is selected, `deploy` gives weights of another kind, or a
             leaf or a weight is not finite.
 
@@ -58,8 +61,8 @@ def packed_forward(
         Array([[-2.,  2.]], dtype=float32)
     """
     _encode.require_finite(params=params, model_state=model_state)
-    mask = jax.tree.leaves(_paths.select(params, where))
-    leaves, structure = jax.tree.flatten(params)
+    mask, leaves, deploy = _encode.shipped(params, where, deploy, method)
+    structure = jax.tree.structure(params)
     stored = [
         _encode.encode(leaf, deploy, name=name) if binary else np.asarray(leaf)
         for name, leaf, binary in zip(
@@ -91,6 +94,7 @@ def to_stablehlo(
     input_dtype: DTypeLike = jnp.float32,
     where: _paths.Where | None = None,
     deploy: _encode.Deploy | None = None,
+    method: methods.Method | None = None,
     platforms: Sequence[str] = PLATFORMS,
     path: str | os.PathLike[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -114,6 +118,7 @@ def to_stablehlo(
         input_dtype: Of the inputs.
         where: As in `packed_forward`.
         deploy: As in `save`.
+        method: As in `save`.
         platforms: Where the program shall run. Their devices need not be here.
         path: If given, the program is also written there, as `save` writes, and beside
             it, at `path` + ".json", what is needed to use it: versions, platforms,
@@ -133,7 +138,9 @@ def to_stablehlo(
             'serialised programs need flatbuffers: pip install "adaste_jax[export]"'
         )
     program = jax.jit(
-        packed_forward(forward, params, model_state, where=where, deploy=deploy)
+        packed_forward(
+            forward, params, model_state, where=where, deploy=deploy, method=method
+        )
     )
     (batch,) = jax.export.symbolic_shape("batch")
     inputs = jax.ShapeDtypeStruct((batch, *input_shape), input_dtype)

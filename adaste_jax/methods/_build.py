@@ -107,6 +107,37 @@ def from_estimator(
         >>> round(float(weights["kernel"][0]), 3)
         0.987
     """
+    method = of_maps(
+        estimator,
+        tx,
+        where=where,
+        schedules=schedules,
+        deploy=deploy,
+        starts=starts,
+        random=random,
+        binary_from=binary_from,
+        **declared,
+    )
+    # The estimator's own checks, now and not in the first step.
+    keyed = {"key": jax.random.key(0)} if random else {}
+    now = lambda t: estimator(t, **method.values(0), **keyed)
+    jax.eval_shape(now, jnp.zeros((2, 2)))
+    return method
+
+
+def of_maps(
+    estimator: Map,
+    tx: optax.GradientTransformationExtraArgs,
+    *,
+    where: _paths.Where | None,
+    schedules: Mapping[str, optax.Schedule],
+    deploy: Map | None,
+    starts: tuple[Start | None, Start | None],
+    random: bool,
+    binary_from: int,
+    **declared: Any,
+) -> Method:
+    """The method of `from_estimator`, without a look at the estimator."""
     mask = functools.partial(_paths.select, where=where)
 
     def init(key, params, trained=False):
@@ -140,9 +171,6 @@ def from_estimator(
             return _tree.deploy(params, where=where)
         return _tree.binarize(params, deploy, where=where)
 
-    # The estimator's own checks, now and not in the first step.
-    keyed = {"key": jax.random.key(0)} if random else {}
-    jax.eval_shape(lambda t: estimator(t, **values(0), **keyed), jnp.zeros((2, 2)))
     functions = (init, weights, tx, shipped, mask, values)
     return Method(*functions, binary_from, random=random, **declared)
 

@@ -1,6 +1,6 @@
 """What a step is refused for, before it is compiled."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, get_args
 
 import jax
@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from adaste_jax import methods
 from adaste_jax.train import (
     _gather,
     _gradient,
@@ -25,7 +26,6 @@ def check_options(
     gather,
     microbatches,
     loss_scale,
-    estimator,
     state_sharding,
     mesh,
 ) -> Mesh:
@@ -52,10 +52,10 @@ def check_options(
                 "`mesh` is not the mesh of `state_sharding`: leave `mesh` out."
             )
         mesh = own
-    if gather == "packed" and (state_sharding is None or estimator is None):
+    if gather == "packed" and state_sharding is None:
         raise ValueError(
             '`gather="packed"` is for weights that lie split over devices: it needs '
-            "`state_sharding` and an `estimator`."
+            "`state_sharding`."
         )
     mesh = _mesh.default_mesh() if mesh is None else mesh
     axes = _mesh.batch_axes(mesh)
@@ -77,15 +77,17 @@ def check_options(
     return mesh
 
 
-def check_signs(
-    maps: Sequence[_probe.Bound], state: _state.TrainState, where: Any
-) -> None:
+def check_signs(method: methods.Method, state: _state.TrainState) -> None:
     """Refuses to send weights as bits that are not signs.
 
     Raises:
-        ValueError: If one of the maps from latents gives other weights.
+        ValueError: If the method gives other weights at step 0.
     """
-    if not all(_probe.gives_signs(each, state.params, where) for each in maps):
+    if not _is_binary(method, state):
+        raise ValueError(
+            '`gather="packed"` is for one-bit weights, and this method has none.'
+        )
+    if not _probe.gives_signs(method, state.params):
         raise ValueError(
             '`gather="packed"` sends one bit a weight, and the weights of this '
             "estimator are not pure signs at step 0 of its schedules. Use it with STE, "
@@ -94,13 +96,11 @@ def check_signs(
         )
 
 
-def check_accumulation(
-    estimator: _probe.Bound, state: _state.TrainState, where: Any
-) -> None:
+def check_accumulation(method: methods.Method, state: _state.TrainState) -> None:
     """Refuses a transformation that averages after a rule that is not additive.
 
     Raises:
-        ValueError: If `optax.MultiSteps` is in it, and the rule in the estimator.
+        ValueError: If `optax.MultiSteps` is in it, and the rule in the weights.
     """
     accumulates = any(
         isinstance(leaf, optax.MultiStepsState)
@@ -108,13 +108,23 @@ def check_accumulation(
             state.opt_state, is_leaf=lambda x: isinstance(x, optax.MultiStepsState)
         )
     )
-    if accumulates and not _probe.is_additive(estimator, state.params, where):
+    if not accumulates or not _is_binary(method, state):
+        return
+    additive = method.additive
+    if additive is None:  # the form of 0.1
+        additive = _probe.is_additive(method, state.params)
+    if not additive:
         raise ValueError(
             "`optax.MultiSteps` averages what the estimator's backward rule gives, and "
             "that rule is not additive: the average would be wrong. Use "
             "`microbatches=`, or an estimator with the identity as its rule and "
             "`optim.scale_by_adaste` inside `MultiSteps`."
         )
+
+
+def _is_binary(method: methods.Method, state: _state.TrainState) -> bool:
+    """Whether there are latents."""
+    return any(jax.tree.leaves(method.where(state.params)))
 
 
 def labels_on_host(batch: Any) -> np.ndarray | None:

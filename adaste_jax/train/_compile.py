@@ -1,44 +1,39 @@
 """One step of training, compiled over a mesh of devices."""
 
 import functools
-from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import optax
 from jax.sharding import Mesh
 
-from adaste_jax import _paths
+from adaste_jax import methods
 from adaste_jax.train import (
     _buffers,
     _checks,
-    _evaluate,
+    _forms,
     _gather,
     _gradient,
     _labels,
     _measure,
     _mesh,
+    _network,
     _place,
     _prepare,
-    _probe,
     _state,
     _step,
     _strategies,
 )
 
 
+@_forms.of_training(warns=True)
 def make_train_step(
-    forward: _gradient.Forward,
-    tx: optax.GradientTransformation,
+    network: Any,
+    method: methods.Method,
     *,
-    estimator: Callable[..., jax.Array] | None,
-    hyperparameters: Mapping[str, optax.Schedule] | None = None,
-    where: _paths.Where | None = None,
     loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
     metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
-    deployed_pass: bool = False,
-    deploy: _evaluate.Deploy | None = None,
-    random_weights: bool = False,
     shares: bool = True,
     many: bool = False,
     microbatches: int = 1,
@@ -49,28 +44,29 @@ def make_train_step(
     state_sharding: _state.TrainState | None = None,
     gather: _gather.Gather = "float",
 ) -> _step.Step:
-    """Compiles one step of training: `step(state, batch, resident=None)`.
+    """Compiles one step of training: `step(state, inputs, labels)`.
 
-    The step binarises the latents once, takes the gradient of the mean loss at the
-    weights, averages it over microbatches and devices, applies the estimator's backward
-    rule to the average, and gives the result to `tx`, along with the weights of this
-    step as the extra argument `weights`. So every strategy and every
-    number of devices and microbatches takes the same step, whether a rule that is not
-    additive stands in the estimator or in `tx`. The state is donated: use the returned
-    one.
+    The step makes weights of the latents once, takes the gradient of the mean loss at
+    the weights, averages it over microbatches and devices, applies the backward rule of
+    the method to the average, and gives the result to `method.tx`, with the weights and
+    the number of this step as the extra arguments `weights` and `step`. So every
+    strategy and every number of devices and microbatches takes the same step, whether a
+    rule that is not additive stands in `method.weights` or in `method.tx`. The state is
+    donated: use the returned one.
 
-    Rules inside `forward` (layers with an estimator of their own) are out of reach
+    Instead of inputs and labels the step takes a batch as one tree,
+    `step(state, batch, resident=None)`, with the keys `"image"` and `"label"` or what
+    `prepare` makes inputs and labels of.
+
+    Rules inside the network (layers with an estimator of their own) are out of reach
     here: they are right for `"jit"` and `"shard_map"` with whole state and without
     microbatches, and see single devices or microbatches otherwise.
 
     Args:
-        forward: The network.
-        tx: Optax transformation of all parameters; see `optim.labels` for several.
-        estimator: A map from `estimators`, without an `axis_name`; None trains in full
-            precision.
-        hyperparameters: Schedules of the step count; the estimator gets their values
-            under these names, traced, so annealing does not compile again.
-        where: Which leaves are latents, as in `binarize`.
+        network: A Linen module, an NNX module, or a function
+            `forward(params, model_state, inputs, *, train, key)` that returns outputs
+            and the new model state.
+        method: How to train, from `methods`.
         loss: From outputs and labels to one loss per label; the step takes the mean.
             `prepare` may give it more than labels, as a dict: see `Loss`.
         metrics: What to report besides: functions by name, from outputs and labels, as
@@ -79,12 +75,6 @@ def make_train_step(
             over the same labels as the loss. One called `accuracy` takes the place of
             that of the step.
         prepare: See `Prepare`. Default: `batch["image"]` and `batch["label"]`.
-        deployed_pass: Runs a second training-mode forward pass with the deployed
-            weights; its loss and batch-norm statistics are kept. The released recipe
-            of AdaSTE does so.
-        deploy: The map from latents to the weights that are shipped, for the second
-            pass and for `flip_rate`. Default: the sign.
-        random_weights: The estimator takes a `key`, another one for each leaf and step.
         shares: Whether to report `flip_rate`, `saturated` and `zero_gradient`. They
             read every latent a few times, which counts where the network is large and
             the batch small.
@@ -96,13 +86,13 @@ def make_train_step(
             gradient at the weights divided by it, before any rule: for float16.
         batch_statistics: `"global"`: a network that carries statistics normalises by
             those of the whole batch, or it is an error. Under `"shard_map"` and
-            `"pmap"` its batch norm must average over `DATA_AXIS`
-            (`linen.functional(module, axis_name="data")`). `"local"`: every device and
+            `"pmap"` its batch norm must average over `DATA_AXIS`, which a Linen module
+            given as `network` is told. `"local"`: every device and
             every microbatch normalises by its own; running statistics are averaged.
         strategy: `"jit"`, one program that the compiler splits. `"shard_map"`, one
             program for each device, in which JAX checks what is the same on all of
             them. `"pmap"`, the same unchecked, on a mesh with one axis, for those who
-            know it by that name; JAX keeps it for old code. What `forward` draws from
+            know it by that name; JAX keeps it for old code. What the network draws from
             its key depends on strategy, devices and microbatches; what `prepare` draws
             does not.
         mesh: Devices to split the batch over. Default: the mesh of `jax.set_mesh` if it
@@ -122,8 +112,8 @@ def make_train_step(
         state and a dict of float32 scalars: `loss` (float64 where the losses are),
         `accuracy` where labels are classes, those of `metrics`, and, unless in full
         precision or without `shares`, `flip_rate`, `saturated` and `zero_gradient` (see
-        `metrics` the module), and the hyperparameters. As a jitted function it has
-        `lower`, with the same arguments.
+        `metrics` the module), and the values of the schedules of the method. As a
+        jitted function it has `lower`, with the same arguments.
 
         Labels are classes where they are integers and the outputs have one axis more,
         of at least two; or where they have the shape of the outputs and the loss is
@@ -132,8 +122,8 @@ def make_train_step(
         stop then, since the update is of no use.
 
     Raises:
-        TypeError: If `forward` does not take the arguments of a `Forward`, or `metrics`
-            are no functions.
+        TypeError: If `network` is neither a module of Flax nor takes the arguments of a
+            `Forward`, or `metrics` are no functions.
         ValueError: Here, if an option is out of range, two do not go together, or a
             metric has the name of something else. In the first call, if the batch
             cannot be split evenly, if a loss or a metric is not one number per label,
@@ -141,21 +131,38 @@ def make_train_step(
             `optax.MultiSteps` would average after a rule that is not additive. In any
             call, if `batch["label"]` is an array of NumPy with an integer that is none
             of the classes, and `prepare` is left out.
+
+    The form of 0.1, `make_train_step(forward, tx, estimator=..., ...)`, works until 0.3
+    and warns.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import linen as nn
+        >>> from adaste_jax import methods, train
+        >>> inputs, labels = jnp.ones((8, 3)), jnp.zeros(8, int)
+        >>> network, method = nn.Dense(2), methods.adaste(steps=100)
+        >>> state = train.init(network, method, inputs)
+        >>> step = train.make_train_step(network, method)
+        >>> state, report = step(state, inputs, labels)
+        >>> sorted(report)[:3], int(state.step)
+        (['accuracy', 'flip_rate', 'loss'], 1)
     """
-    _gradient.check_forward(forward)
-    _measure.check_metrics(metrics, _measure.RESERVED | set(hyperparameters or {}))
+    _step.check_metrics(metrics, method)
     given = _checks.check_options(
         strategy=strategy,
         batch_statistics=batch_statistics,
         gather=gather,
         microbatches=microbatches,
         loss_scale=loss_scale,
-        estimator=estimator,
         state_sharding=state_sharding,
         mesh=mesh,
     )
     mesh = _place.automatic(given)
     state_sharding = jax.tree.map(_place.automatic_sharding, state_sharding)
+    mapped = strategy != "jit" and batch_statistics == "global"
+    forward = _network.forward_of(
+        network, axis_name=_mesh.batch_axes(mesh) if mapped else None
+    )
     classes: list[int] = []  # of the network, known once it is traced
 
     def measure(outputs, labels):
@@ -179,25 +186,14 @@ def make_train_step(
             strategy=strategy,
             mesh=mesh,
             sharding=None if state_sharding is None else state_sharding.params,
-            packed=_paths.select(params, where)
+            packed=method.where(params)
             if gather == "packed"
             else jax.tree.map(lambda _: False, params),
             microbatches=microbatches,
             statistics=batch_statistics,
         )
 
-    step = _step.step_of(
-        pass_for,
-        tx,
-        estimator=estimator,
-        hyperparameters=hyperparameters,
-        where=where,
-        prepare=prepare,
-        deployed_pass=deployed_pass,
-        deploy=deploy,
-        random_weights=random_weights,
-        shares=shares,
-    )
+    step = _step.step_of(pass_for, method, prepare=prepare, shares=shares)
 
     def steps(state, batches, resident):
         return jax.lax.scan(lambda s, b: step(s, b, resident), state, batches)
@@ -217,18 +213,13 @@ def make_train_step(
     def check(state):
         if state_sharding is not None:
             _mesh.check_structure(state_sharding, state)
-        if estimator is None:
-            return
-        start = _probe.bound_at_start(
-            estimator, hyperparameters or {}, random_weights=random_weights
-        )
-        sent = [start, deploy] if deployed_pass and deploy else [start]
         if gather == "packed":
-            _checks.check_signs(sent, state, where)
-        _checks.check_accumulation(start, state, where)
+            _checks.check_signs(method, state)
+        _checks.check_accumulation(method, state)
 
     def call(state, batch, resident=None):
         nonlocal checked
+        batch, resident = _prepare.batch_of(prepare, batch, resident)
         if not checked:
             check(state)
         _mesh.check_batch(batch, mesh, axis=axis, microbatches=microbatches)
@@ -253,6 +244,7 @@ def make_train_step(
         return new_state, report
 
     def lower(state, batch, resident=None):
+        batch, resident = _prepare.batch_of(prepare, batch, resident)
         with _place.within(mesh):
             return compiled.lower(state, batch, resident)
 

@@ -1,6 +1,5 @@
 """Evaluation and batch-norm statistics at the deployed weights."""
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,19 +7,26 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from adaste_jax import _paths, _tree
-from adaste_jax.train import _gradient, _labels, _measure, _mesh, _place, _prepare
+from adaste_jax import methods
+from adaste_jax.train import (
+    _forms,
+    _labels,
+    _measure,
+    _mesh,
+    _network,
+    _place,
+    _prepare,
+)
 
 Deploy = Callable[[jax.Array], jax.Array]
 """From the latents of one leaf to the weights that are shipped."""
 
 
+@_forms.of_evaluation
 def make_eval_step(
-    forward: _gradient.Forward,
+    network: Any,
+    method: methods.Method,
     *,
-    where: _paths.Where | None = None,
-    deployed: bool = True,
-    deploy: Deploy | None = None,
     loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
     metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
@@ -28,12 +34,12 @@ def make_eval_step(
 ) -> Callable[..., dict[str, jax.Array]]:
     """Compiles an evaluation: `evaluate(params, model_state, batch, resident=None)`.
 
+    It evaluates the weights that are shipped. `evaluate` does so over a whole data set.
+
     Args:
-        forward: The network.
-        where: Which leaves are latents, as in `binarize`.
-        deployed: Evaluates at the weights that are shipped; False for a full-precision
-            network.
-        deploy: As in `make_train_step`.
+        network: As in `make_train_step`.
+        method: How the network was trained. In the form of 0.1 `where=`, `deploy=` and
+            `deployed=False` stand in its place; without any of them kernels are signs.
         loss: From outputs and labels to one loss per label.
         metrics: What to report besides, as in `make_train_step`.
         prepare: As in `make_train_step`; it gets the key None.
@@ -48,19 +54,18 @@ def make_eval_step(
         float32, or float64 where they are; `correct` and `count` are int32.
 
     Raises:
-        TypeError: If `forward` does not take the arguments of a `Forward`, or `metrics`
-            are no functions.
+        TypeError: If `network` is neither a module of Flax nor takes the arguments of a
+            `Forward`, or `metrics` are no functions.
         ValueError: Here, if a metric has the name of something else. In the first call,
             if the batch cannot be split evenly, or if a loss or a metric is not one
             number per label.
     """
-    _gradient.check_forward(forward)
+    forward = _network.forward_of(network)
     _measure.check_metrics(metrics)
     prepare = prepare or _prepare.take_image_and_label
-    shipped = deployment(deploy, where)
 
     def evaluate(params, model_state, batch, resident):
-        weights = shipped(params) if deployed else params
+        weights = method.deploy(params)
         inputs, labels = prepare(None, batch, resident)
         outputs, _ = forward(weights, model_state, inputs, train=False, key=None)
         measured = _measure.measure(loss, metrics, outputs, labels)
@@ -75,11 +80,11 @@ def make_eval_step(
     return call
 
 
+@_forms.of_evaluation
 def make_statistics_step(
-    forward: _gradient.Forward,
+    network: Any,
+    method: methods.Method,
     *,
-    where: _paths.Where | None = None,
-    deploy: Deploy | None = None,
     prepare: _prepare.Prepare | None = None,
     mesh: Mesh | None = None,
 ) -> Callable[..., Any]:
@@ -91,9 +96,8 @@ def make_statistics_step(
     points of accuracy; some tens of these updates before an evaluation recover them.
 
     Args:
-        forward: The network.
-        where: Which leaves are latents, as in `binarize`.
-        deploy: As in `make_train_step`.
+        network: As in `make_train_step`.
+        method: As in `make_eval_step`.
         prepare: As in `make_train_step`.
         mesh: As in `make_train_step`.
 
@@ -101,15 +105,15 @@ def make_statistics_step(
         The compiled update.
 
     Raises:
-        TypeError: If `forward` does not take the arguments of a `Forward`.
+        TypeError: If `network` is neither a module of Flax nor takes the arguments of a
+            `Forward`.
     """
-    _gradient.check_forward(forward)
+    forward = _network.forward_of(network)
     prepare = prepare or _prepare.take_image_and_label
-    shipped = deployment(deploy, where)
 
     def update(params, model_state, batch, key, resident):
         inputs, _ = prepare(key, batch, resident)
-        weights = shipped(params)
+        weights = method.deploy(params)
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
     run = _compiled(update, mesh, whole_arguments=2)
@@ -151,12 +155,3 @@ def _compiled(
         return _place.handed_back(found, given)
 
     return run
-
-
-def deployment(
-    deploy: Deploy | None, where: _paths.Where | None
-) -> Callable[[Any], Any]:
-    """From the tree of parameters to that of the weights that are shipped."""
-    if deploy is None:
-        return functools.partial(_tree.deploy, where=where)
-    return lambda params: _tree.binarize(params, deploy, where=where)

@@ -23,3 +23,13 @@ def take_image_and_label(
             "and labels."
         )
     return batch["image"], batch["label"]
+
+
+def batch_of(prepare: Prepare | None, batch: Any, resident: Any) -> tuple[Any, Any]:
+    """Batch and resident data of `step(state, inputs, labels)`.
+
+    Without `prepare` there are no resident data, so that labels can stand there.
+    """
+    if prepare is None and resident is not None and not isinstance(batch, Mapping):
+        return {"image": batch, "label": resident}, None
+    return batch, resident

@@ -1,40 +1,37 @@
 """One step of training, as a pure function."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from adaste_jax import _paths, _tree, metrics
+from adaste_jax import methods, metrics
 from adaste_jax.train import (
-    _evaluate,
+    _forms,
     _gradient,
     _labels,
     _measure,
+    _network,
     _prepare,
     _state,
+    _update,
 )
 
 Step = Callable[..., tuple[_state.TrainState, dict[str, jax.Array]]]
 """`step(state, batch, resident)` gives the next state and the metrics."""
 
 
+@_forms.of_training(warns=False)
 def train_step(
-    forward: _gradient.Forward,
-    tx: optax.GradientTransformation,
+    network: Any,
+    method: methods.Method,
     *,
-    estimator: Callable[..., jax.Array] | None,
-    hyperparameters: Mapping[str, optax.Schedule] | None = None,
-    where: _paths.Where | None = None,
     loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
     metrics: _measure.Metrics | None = None,
     prepare: _prepare.Prepare | None = None,
-    deployed_pass: bool = False,
-    deploy: _evaluate.Deploy | None = None,
-    random_weights: bool = False,
     shares: bool = True,
     microbatches: int = 1,
     loss_scale: float = 1.0,
@@ -43,10 +40,11 @@ def train_step(
     """One step of training as a pure function, for programs that compile it themselves.
 
     `jax.vmap` of it over states trains several networks at once. See `make_train_step`
-    for the arguments, and for what the step takes and returns.
+    for the arguments, and for what the step takes and returns. It takes the form of
+    0.1 too: `train_step(forward, tx, estimator=..., ...)`.
     """
-    _gradient.check_forward(forward)
-    _measure.check_metrics(metrics, _measure.RESERVED | set(hyperparameters or {}))
+    forward = _network.forward_of(network)
+    check_metrics(metrics, method)
     run = _gradient.make_pass(
         forward,
         functools.partial(_measure.measure, loss, metrics),
@@ -55,62 +53,38 @@ def train_step(
         loss_scale=loss_scale,
         unroll=has_slow_loops(jax.default_backend()),
     )
-    return step_of(
-        lambda params: run,
-        tx,
-        estimator=estimator,
-        hyperparameters=hyperparameters,
-        where=where,
-        prepare=prepare,
-        deployed_pass=deployed_pass,
-        deploy=deploy,
-        random_weights=random_weights,
-        shares=shares,
-    )
+    step = step_of(lambda params: run, method, prepare=prepare, shares=shares)
+
+    def call(state, batch, resident=None):
+        return step(state, *_prepare.batch_of(prepare, batch, resident))
+
+    return call
 
 
 def step_of(
     pass_for: Callable[[Any], _gradient.Pass],
-    tx: optax.GradientTransformation,
+    method: methods.Method,
     *,
-    estimator: Callable[..., jax.Array] | None,
-    hyperparameters: Mapping[str, optax.Schedule] | None,
-    where: _paths.Where | None,
     prepare: _prepare.Prepare | None,
-    deployed_pass: bool,
-    deploy: _evaluate.Deploy | None,
-    random_weights: bool,
     shares: bool,
 ) -> Step:
     """Weights, their gradient by `pass_for(params)`, the rule, and the update."""
-    hyperparameters = dict(hyperparameters or {})
     prepare = prepare or _prepare.take_image_and_label
-    deployed = _evaluate.deployment(deploy, where)
-    update = optax.with_extra_args_support(tx).update
-
-    def weights_of(params, values, key):
-        if estimator is None:
-            return params
-        bound = functools.partial(estimator, **values)
-        keyed = {} if key is None else {"key": key}
-        return _tree.binarize(params, bound, where=where, **keyed)
+    update = _update.update_of(method.tx)
 
     def step(state, batch, resident):
         key = jax.random.fold_in(state.key, state.step)
         prepare_key, forward_key = jax.random.split(key)
         inputs, labels = prepare(prepare_key, batch, resident)
-        values = {
-            name: schedule(state.step) for name, schedule in hyperparameters.items()
-        }
         weight_key = None
-        if estimator is not None and random_weights:
+        if method.random:  # else the network gets the whole key, as it always has
             weight_key, forward_key = jax.random.split(forward_key)
         weights, pull = jax.vjp(
-            lambda params: weights_of(params, values, weight_key), state.params
+            lambda params: method.weights(params, state.step, weight_key), state.params
         )
         found = pass_for(state.params)(
             weights,
-            deployed(state.params) if deployed_pass else None,
+            method.deploy(state.params) if method.deployed_pass else None,
             state.model_state,
             inputs,
             labels,
@@ -118,15 +92,17 @@ def step_of(
         )
         (grads,) = pull(found.grads)
         updates, opt_state = update(
-            grads, state.opt_state, state.params, weights=weights
+            grads, state.opt_state, state.params, weights=weights, step=state.step
         )
         params = optax.apply_updates(state.params, updates)
+        values = method.values(state.step)
         _measure.check_names(found.report, values)
         report = dict(found.report)
-        if estimator is not None and shares:
+        where = method.where(state.params) if shares else False
+        if any(jax.tree.leaves(where)):
             report |= {
                 "flip_rate": metrics.flip_rate(
-                    deployed(state.params), deployed(params), where=where
+                    method.deploy(state.params), method.deploy(params), where=where
                 ),
                 "saturated": metrics.saturated_share(weights, where=where),
                 "zero_gradient": metrics.zero_share(grads, where=where),
@@ -144,6 +120,12 @@ def step_of(
         return new_state, report
 
     return step
+
+
+def check_metrics(metrics: _measure.Metrics | None, method: methods.Method) -> None:
+    """Refuses metrics whose names a step reports itself; see `_measure`."""
+    values = jax.eval_shape(method.values, jax.ShapeDtypeStruct((), jnp.int32))
+    _measure.check_metrics(metrics, _measure.RESERVED | set(values))
 
 
 def has_slow_loops(platform: str) -> bool:

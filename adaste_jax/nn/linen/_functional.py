@@ -1,6 +1,7 @@
 """A Linen module as a pure function, for programs that train it."""
 
 import functools
+import inspect
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
@@ -19,7 +20,8 @@ def functional(
     collections, often `{}`. In training all of them may change but "hyperparameters".
 
     Args:
-        module: Its `__call__` takes the inputs and a keyword `train`.
+        module: Its `__call__` takes the inputs, and a keyword `train` if it does
+            something else in training than in evaluation.
         axis_name: Mapped axes over which every batch norm of the module averages its
             statistics in training, for `jax.shard_map` and `jax.pmap`, which see the
             share of one device: `train.DATA_AXIS` for the steps of `train`. The module
@@ -28,6 +30,10 @@ def functional(
     Returns:
         `forward(params, model_state, inputs, *, train, key)`, which returns the outputs
         and the new `model_state`. `key` is for dropout; without dropout it is None.
+
+    Raises:
+        TypeError: If `__call__` has another keyword than `train` for the same thing,
+            such as `deterministic`.
 
     Example:
         >>> import jax
@@ -45,6 +51,7 @@ def functional(
         >>> outputs.shape, list(state)
         ((4, 2), ['batch_stats'])
     """
+    keywords(module, train=False)  # refuses a module now
 
     def forward(
         params: Any,
@@ -59,13 +66,47 @@ def functional(
             outputs, changed = module.apply(
                 {"params": params, **model_state},
                 inputs,
-                train=train,
+                **keywords(module, train=train),
                 rngs=None if key is None else {"dropout": key},
                 mutable=changing if train else [],
             )
         return outputs, {**model_state, **changed}
 
     return forward
+
+
+def keywords(module: nn.Module, *, train: bool) -> dict[str, bool]:
+    """The keywords that a module is called with."""
+    return {"train": train} if _takes_train(module) else {}
+
+
+def _takes_train(layer: Any) -> bool:
+    """Whether it is to be called with the keyword `train`."""
+    if isinstance(layer, nn.Sequential):  # gives keywords to its first layer
+        return bool(layer.layers) and _takes_train(layer.layers[0])
+    try:
+        call = type(layer).__call__ if isinstance(layer, nn.Module) else layer
+        parameters = inspect.signature(call).parameters
+    except (TypeError, ValueError):
+        return False  # written in C, without a signature
+    if "train" in parameters:
+        return True
+    if not isinstance(layer, nn.Module):
+        return False  # an activation
+    other = sorted(_OTHER_NAMES & parameters.keys())
+    required = [n for n in other if parameters[n].default is inspect.Parameter.empty]
+    own = not type(layer).__module__.startswith("flax.")
+    if required or (other and own):
+        raise TypeError(
+            f"{type(layer).__name__}.__call__ has the keyword "
+            f"{(required or other)[0]!r} and no `train`: give it a keyword `train`, "
+            "or write a function "
+            "forward(params, model_state, inputs, *, train, key) that calls it."
+        )
+    return any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+_OTHER_NAMES = {"training", "is_training", "deterministic", "use_running_average"}
 
 
 def _average_over(axis_name, call, args, kwargs, context):

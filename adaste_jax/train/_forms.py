@@ -1,0 +1,158 @@
+"""The form of 0.1 of what makes steps: `tx` and `estimator` where a method stands now.
+
+It goes in 0.3. All that it needs stands here: the functions themselves take a method.
+"""
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import optax
+
+from adaste_jax import methods
+from adaste_jax.methods import _build
+from adaste_jax.train import _gradient, _update
+
+Made = TypeVar("Made")
+
+_TRAINING = {
+    "estimator": None,
+    "hyperparameters": None,
+    "where": None,
+    "deployed_pass": False,
+    "deploy": None,
+    "random_weights": False,
+}
+_EVALUATION = {"where": None, "deploy": None, "deployed": True}
+
+
+def of_training(*, warns: bool) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
+    """Lets a maker of training steps take `(forward, tx, estimator=..., ...)` too."""
+
+    def decorate(make: Callable[..., Made]) -> Callable[..., Made]:
+        @functools.wraps(make)
+        def call(*args: Any, **kwargs: Any) -> Made:
+            network, method, rest = _taken(make, args, kwargs, "tx")
+            options = {name: rest.pop(name) for name in _TRAINING if name in rest}
+            if isinstance(method, methods.Method):
+                _refuse(make, options)
+                return make(network, method, **rest)
+            if method is None or "estimator" not in options:
+                raise TypeError(
+                    f"`{make.__name__}` takes a network and a method, such as "
+                    "`methods.adaste(steps=...)`; got "
+                    f"{type(method).__qualname__} in the place of the method. One of "
+                    "your own estimator and transformation: `methods.from_estimator`."
+                )
+            if warns:
+                warnings.warn(
+                    f"{make.__name__}(forward, tx, estimator=...) goes in 0.3. Write "
+                    f"{make.__name__}(forward, method), with a method of "
+                    "`adaste_jax.methods` or `method = methods.from_estimator("
+                    "estimator, tx, schedules=hyperparameters, where=..., "
+                    "deploy=...)`; for `estimator=None`, "
+                    "`methods.full_precision(steps)._replace(tx=tx)`.",
+                    DeprecationWarning,
+                    stacklevel=2,
+                )
+            _gradient.check_forward(network)
+            if options["estimator"] is None and rest.get("gather") == "packed":
+                raise ValueError(
+                    '`gather="packed"` is for one-bit weights: it needs an `estimator`.'
+                )
+            return make(network, _training(method, **{**_TRAINING, **options}), **rest)
+
+        return call
+
+    return decorate
+
+
+def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Lets a maker of evaluations take `(forward, where=..., deploy=...)` too."""
+
+    @functools.wraps(make)
+    def call(*args: Any, **kwargs: Any) -> Made:
+        network, method, rest = _taken(make, args, kwargs, "method")
+        options = {name: rest.pop(name) for name in _EVALUATION if name in rest}
+        if method is not None:
+            _refuse(make, options)
+            return make(network, method, **rest)
+        _gradient.check_forward(network)
+        if not {**_EVALUATION, **options}.pop("deployed"):
+            return make(network, methods.full_precision(1), **rest)
+        options.pop("deployed", None)
+        method = _training(optax.identity(), **{**_TRAINING, **options})
+        return make(network, method, **rest)
+
+    return call
+
+
+def _taken(make, args, kwargs, name):
+    """Network, what stands second, and all other arguments."""
+    rest = dict(kwargs)
+    given = list(args)
+    for index, names in enumerate((("network", "forward"), ("method", name))):
+        for each in names:
+            if each in rest and len(given) == index:
+                given.append(rest.pop(each))
+    if not given or len(given) > 2:
+        raise TypeError(
+            f"`{make.__name__}` takes a network and a method, and keywords; got "
+            f"{len(args)} arguments without a keyword."
+        )
+    return given[0], given[1] if len(given) == 2 else None, rest
+
+
+def _refuse(make, options):
+    """Refuses options that a method has.
+
+    Raises:
+        TypeError: Naming them.
+    """
+    if options:
+        raise TypeError(
+            f"`{make.__name__}` got a method and {sorted(options)}: those are the "
+            "method's own. Leave them out, or change the method by "
+            "`method._replace(...)`."
+        )
+
+
+def _training(
+    tx: Any,
+    *,
+    estimator,
+    hyperparameters,
+    where,
+    deployed_pass,
+    deploy,
+    random_weights,
+) -> methods.Method:
+    """A method out of the arguments of 0.1; whether it is additive is not known.
+
+    As in 0.1 `tx` gets `weights` and counts its updates itself.
+    """
+    own = _update.update_of(tx)
+
+    def update(updates, state, params=None, *, step=None, **extra_args):
+        return own(updates, state, params, **extra_args)
+
+    method = _build.of_maps(
+        estimator or (lambda latent: latent),
+        optax.GradientTransformationExtraArgs(tx.init, update),
+        where=where,
+        schedules=dict(hyperparameters or {}),
+        deploy=deploy,
+        starts=(None, None),
+        random=random_weights and estimator is not None,
+        binary_from=methods.NEVER,
+        additive=None,  # to be found out
+        deployed_pass=deployed_pass,
+    )
+    if estimator is None:  # full precision, though its second pass may be binary
+        method = method._replace(
+            weights=lambda params, step, key=None: params,
+            where=lambda params: jax.tree.map(lambda _: False, params),
+        )
+    return method

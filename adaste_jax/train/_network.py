@@ -1,0 +1,79 @@
+"""A network as a function: a module of Flax becomes one, a function stays itself.
+
+Flax is imported here only for a network that is a module of Flax.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from adaste_jax.train import _gradient
+
+
+class Drawn(NamedTuple):
+    """What a network starts from."""
+
+    params: Any
+    model_state: Any
+
+
+def forward_of(network: Any, *, axis_name: Any = None) -> _gradient.Forward:
+    """The function that a step calls.
+
+    Args:
+        network: A Linen module, an NNX module, or a `Forward`.
+        axis_name: Mapped axes for the batch norms of a Linen module.
+
+    Raises:
+        TypeError: If it is none of the three.
+    """
+    kind = _kind(network)
+    if kind == "linen":
+        from adaste_jax.nn import linen
+
+        return linen.functional(network, axis_name=axis_name)
+    if kind == "nnx":
+        from adaste_jax.nn import nnx
+
+        return nnx.functional(network)[0]
+    _gradient.check_forward(network)
+    return network
+
+
+def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
+    """Parameters and state of a module of Flax; None of a function.
+
+    Args:
+        network: As in `forward_of`.
+        key: For a Linen module. An NNX module has drawn its parameters already.
+        inputs: A few examples, for their shape.
+    """
+    kind = _kind(network)
+    if kind == "nnx":
+        from adaste_jax.nn import nnx
+
+        return Drawn(*nnx.functional(network)[1:])
+    if kind != "linen":
+        return None
+    from adaste_jax.nn.linen import _functional
+
+    params_key, dropout_key = jax.random.split(key)
+    example = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), inputs)
+    variables = dict(
+        network.init(
+            {"params": params_key, "dropout": dropout_key},
+            example,
+            **_functional.keywords(network, train=False),
+        )
+    )
+    return Drawn(variables.pop("params"), variables)
+
+
+def _kind(network: Any) -> str | None:
+    """`"linen"` or `"nnx"`: which of them the class comes from; else None."""
+    for base in type(network).__mro__:
+        for kind in ("linen", "nnx"):
+            if f"{base.__module__}.".startswith(f"flax.{kind}."):
+                return kind
+    return None

@@ -1,0 +1,23 @@
+"""The update of an Optax transformation, with the extra arguments that it takes."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+
+def update_of(tx: Any) -> Callable[..., Any]:
+    """`update(grads, state, params, **extra_args)` of a transformation.
+
+    `optax.with_extra_args_support` goes by the class, and so would keep the arguments
+    from `optax.MultiSteps` and what its `gradient_transformation` gives, though these
+    hand them on.
+    """
+    try:
+        parameters = inspect.signature(tx.update).parameters.values()
+    except ValueError:  # written in C, without a signature
+        parameters = ()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return tx.update
+    return optax.with_extra_args_support(tx).update
