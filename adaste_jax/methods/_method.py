@@ -45,7 +45,8 @@ class Method(NamedTuple):
         values: `step -> dict`. The schedules that `weights` reads, for reports.
         binary_from: From this step on `weights` and `deploy` agree; or `NEVER`.
         additive: Whether the gradient of `weights` for a mean of gradients is the mean
-            of those for each. Where it is not, average before it, never after it.
+            of those for each. Where it is not, average before it, never after it. None
+            where it is not known, and a step has to try.
         random: Whether `weights` needs a key, another one in every step.
         deployed_pass: Whether a step ends with a forward pass at the deployed weights,
             which sets the batch-norm statistics.
@@ -58,7 +59,7 @@ class Method(NamedTuple):
     where: Callable[[Any], Any]
     values: Callable[[Any], dict[str, jax.Array]]
     binary_from: int = 0
-    additive: bool = True
+    additive: bool | None = True
     random: bool = False
     deployed_pass: bool = False
 

@@ -15,9 +15,9 @@ def update_of(tx: Any) -> Callable[..., Any]:
     hand them on.
     """
     try:
-        parameters = inspect.signature(tx.update).parameters.values()
+        parameters = list(inspect.signature(tx.update).parameters.values())
     except ValueError:  # written in C, without a signature
-        parameters = ()
+        parameters = []
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return tx.update
     return optax.with_extra_args_support(tx).update

@@ -75,7 +75,7 @@ def functional(
     return forward
 
 
-def keywords(module: nn.Module, *, train: bool) -> dict[str, bool]:
+def keywords(module: nn.Module, *, train: bool) -> dict[str, Any]:
     """The keywords that a module is called with."""
     return {"train": train} if _takes_train(module) else {}
 
