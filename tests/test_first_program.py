@@ -151,7 +151,7 @@ def test_mu_in_the_report_is_mu_in_the_rule(kind):
     }[kind]()
     method = method._replace(tx=tx)
     params = {"kernel": jnp.array([0.3])}
-    state = train.init(_scalar, method, None, params=params)
+    state = train.TrainState.create(params, tx, key=jax.random.key(5))
     step = train.make_train_step(_scalar, method, loss=_drift, shares=False)
     seen = []
     for number in range(80):
@@ -205,7 +205,7 @@ def test_the_old_form_takes_the_same_steps(name, shares):
         old = train.make_train_step(_forward, method.tx, shares=shares, **options)
     states = [
         train.TrainState.create(
-            jax.tree.map(jnp.copy, start), method.tx, key=problem.KEY
+            jax.tree.map(jnp.copy, start), method.tx, key=jax.random.key(5)
         )
         for _ in range(2)
     ]
