@@ -4,6 +4,7 @@ import json
 import pathlib
 import tarfile
 
+import ml_collections
 import numpy as np
 import pytest
 
@@ -58,10 +59,9 @@ def test_new_fields_methods_and_defaults_leave_old_workdirs_alone(monkeypatch):
 
 
 def test_numbers_of_numpy_are_numbers():
-    config = quickstart.get_config()
-    config.real_learning_rate = np.float32(0.5)
-    with config.unlocked():
-        config.seed = np.int64(7)
+    fields = quickstart.get_config().to_dict()
+    config = ml_collections.ConfigDict(fields, type_safe=False)
+    config.real_learning_rate, config.seed = np.float32(0.5), np.int64(7)
     stored = identity.stored(config)
     assert (stored["real_learning_rate"], stored["seed"]) == (0.5, 7)
 
