@@ -28,8 +28,10 @@ from absl import app, flags, logging
 from PIL import Image
 
 from adaste_jax import datasets
-from experiments import checkpoints, errors, restore
-from experiments.run import Run
+from experiments import errors
+from experiments.runs import checkpoints
+from experiments.training import restore
+from experiments.training.run import Run
 
 _SCENES = flags.DEFINE_list("scenes", None, "Default: all of them.")
 _KILLS = flags.DEFINE_integer("kills", 10, "How often the run of each is killed.")

@@ -27,17 +27,12 @@ from absl import logging
 
 import adaste_jax
 from adaste_jax import export
-from experiments import (
-    checkpoints,
-    command_line,
-    deployed,
-    description,
-    errors,
-    identity,
-    restore,
-)
+from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.run import Run
+from experiments.deployment import deployed, description
+from experiments.runs import checkpoints, identity
+from experiments.training import restore
+from experiments.training.run import Run
 
 _TITLES = {
     "packed": "packed weights",

@@ -6,7 +6,7 @@
 The same command goes on after a crash, a kill or a preemption, and runs on several
 processes: see docs/runs.md.
 
-Short on purpose: what it does is in `loop.py`, which a notebook can import.
+Short on purpose: what it does is in `training/loop.py`, which a notebook can import.
 """
 
 import contextlib
@@ -20,8 +20,10 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments import command_line, errors, loop, processes
+from experiments import command_line, errors
 from experiments import console as consoles
+from experiments.runs import processes
+from experiments.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",

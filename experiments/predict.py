@@ -20,17 +20,11 @@ import jax
 import numpy as np
 
 from adaste_jax import export
-from experiments import (
-    command_line,
-    data_source,
-    deployed,
-    description,
-    errors,
-    fits,
-    image_folder,
-    small_files,
-)
+from experiments import command_line, errors
 from experiments import console as consoles
+from experiments.data import image_folder, sources
+from experiments.deployment import deployed, description, fits
+from experiments.runs import small_files
 
 _JSON_LIMIT = 2**22
 
@@ -159,7 +153,7 @@ def evaluate(
     name = dataset or _dataset_here(model.metadata, data_dir)
     description.check_dataset(name)
     _check_classes(model.metadata["architecture"], name, data_dir)
-    source = data_source.source(name, split, data_dir or None)
+    source = sources.source(name, split, data_dir or None)
     if not len(source):
         raise errors.RunError(f"the split {split!r} of {name} has no examples.")
     inputs = model.metadata["input"]
@@ -189,14 +183,14 @@ def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
     if name is None:
         raise errors.RunError("the file names no data set: give --dataset.")
     description.check_dataset(name)
-    if name in data_source.PACKAGED or name.startswith(image_folder.PREFIX):
+    if name in sources.PACKAGED or name.startswith(image_folder.PREFIX):
         return name
     if not description.is_in_catalog(name):
         raise errors.RunError(
             f"the file names the data set {name!r}, which is none of TFDS: give "
             "--dataset."
         )
-    data_source.prepare(name, data_dir or None, download=False)
+    sources.prepare(name, data_dir or None, download=False)
     return name
 
 
@@ -225,13 +219,13 @@ def _check_classes(architecture: Mapping[str, Any], name: str, data_dir: str) ->
 
 def _classes(name: str, data_dir: str | None) -> tuple[int, Sequence[str] | None]:
     """Number of classes of a data set, and their names; None where it has none."""
-    if name in data_source.PACKAGED:
-        packaged = data_source.PACKAGED[name]
+    if name in sources.PACKAGED:
+        packaged = sources.PACKAGED[name]
         return packaged.num_classes, getattr(packaged, "class_names", None)
     if name.startswith(image_folder.PREFIX):
         names = image_folder.classes(name, data_dir)
         return len(names), names
-    label = data_source.prepare(name, data_dir).info.features["label"]
+    label = sources.prepare(name, data_dir).info.features["label"]
     return label.num_classes, label.names
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from adaste_jax import estimators
-from experiments import gallery, methods
+from experiments import methods
+from experiments.studies import gallery
 from tests import reference
 from tests.estimators import cases, test_contract
 
@@ -65,7 +66,7 @@ def test_its_example_runs(placed):
 
 
 def test_the_picture_and_the_method_work(placed):
-    picture = _row(PIECES["experiments/gallery.py"], vars(gallery))
+    picture = _row(PIECES["experiments/studies/gallery.py"], vars(gallery))
     found = gallery.curves(picture, 2.0)
     assert found["up"].max() == pytest.approx(2.0)
     length = methods.Length(num_epochs=1, steps_per_epoch=10, num_examples=80)

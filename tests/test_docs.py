@@ -16,7 +16,8 @@ import pytest
 
 import adaste_jax
 from adaste_jax import estimators, optim
-from experiments import gallery, methods
+from experiments import methods
+from experiments.studies import gallery
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -79,8 +80,8 @@ def _commands():
 
 def _flags(module, seen):
     """Names of the flags that a program defines, or a module that it imports."""
-    path = ROOT / f"{module.replace('.', '/')}.py"
-    if module in seen or not path.exists():
+    path = _file(module)
+    if module in seen or path is None:
         return set()
     seen.add(module)
     text = path.read_text("utf-8")
@@ -94,6 +95,13 @@ def _flags(module, seen):
     return found
 
 
+def _file(module):
+    """The file that `python -m` runs; None where there is none."""
+    path = ROOT / module.replace(".", "/")
+    files = (path.with_suffix(".py"), path / "__main__.py")
+    return next((file for file in files if file.exists()), None)
+
+
 def _config(argument):
     """The config of `FILE` or `FILE:variant`."""
     file, _, variant = argument.partition(":")
@@ -105,7 +113,7 @@ def _config(argument):
 
 @pytest.mark.parametrize(("module", "arguments"), list(_commands()))
 def test_a_command_has_a_program_flags_a_config_and_its_fields(module, arguments):
-    assert (ROOT / f"{module.replace('.', '/')}.py").exists()
+    assert _file(module)
     flags = _flags(module, set())
     config = _config("experiments/configs/quickstart.py")
     for word in shlex.split(arguments, comments=True):

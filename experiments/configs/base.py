@@ -20,7 +20,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Or pydoc_topics, a text, or a TFDS name: cifar10, fashion_mnist, mnist, ..., or
     # folder/NAME: images in the folder NAME of `data_dir`, streamed; see
-    # experiments/image_folder.py.
+    # experiments/data/image_folder.py.
     config.dataset = "digits"
     config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
     config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax

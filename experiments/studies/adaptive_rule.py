@@ -18,7 +18,8 @@ import optax
 from absl import app
 
 from adaste_jax import estimators, optim
-from experiments import command_line, compare, entry, methods
+from experiments import command_line, methods
+from experiments.compare import command, entry
 
 VARIANTS: dict[str, dict[str, Any]] = {
     # Adam, weights in units of the layer (the recommended forward map).
@@ -232,7 +233,7 @@ def main(argv: list[str]) -> None:
     for name, options in VARIANTS.items():
         rate = {} if options.get("adam", True) else {"learning_rate": 30.0}
         variants[name] = entry.Variant("adaptive_rule", {**rate, **options})
-    compare.from_flags(variants)
+    command.from_flags(variants)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 
-from experiments import charts, errors, records
+from experiments import errors
+from experiments.report import charts
+from experiments.runs import records
 
 COLOURS = tuple(
     charts.COLOURS[name] for name in ("ink", "vermillion", "blue", "green", "purple")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from adaste_jax import train
-from experiments import checkpoints, errors
+from experiments import errors
+from experiments.runs import checkpoints
 from tests.experiments import disks
 
 # Tasks of Orbax that still read when one of them has found a damaged file.

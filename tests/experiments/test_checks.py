@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from experiments import checks, data, errors, fields, methods, models, run
+from experiments import errors, fields, methods, models
 from experiments.configs import base
+from experiments.data import datasets
+from experiments.training import checks, run
 
 
 def config_with(path, value):
@@ -259,5 +261,5 @@ def test_heads_and_patches_must_fit():
 
 
 def test_augmentations_are_those_of_the_data():
-    for name in data.AUGMENTATIONS:
+    for name in datasets.AUGMENTATIONS:
         checks.check(config_with("augment", name))

@@ -11,18 +11,11 @@ import pytest
 import rich.console
 
 from adaste_jax import train
-from experiments import (
-    compare,
-    entry,
-    errors,
-    loop,
-    methods,
-    search,
-    tables,
-    trials,
-)
+from experiments import errors, methods
+from experiments.compare import comparison, entry, search, tables, trials
 from experiments.configs import quickstart
-from experiments.run import Run
+from experiments.training import loop
+from experiments.training.run import Run
 
 QUIET = rich.console.Console(quiet=True)
 
@@ -48,7 +41,7 @@ def run(path, variants=("ste", "adaste"), **options):
         **options,
     }
     config = options.pop("config", None) or small_config()
-    return compare.compare(config, variants, path, **options)
+    return comparison.compare(config, variants, path, **options)
 
 
 def by_name(rows):

@@ -12,8 +12,9 @@ import rich.console
 
 import adaste_jax
 from adaste_jax.nn import linen
-from experiments import checks, loop, models
+from experiments import models
 from experiments.configs import protocols
+from experiments.training import checks, loop
 from tests.experiments import tiny_sets
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"

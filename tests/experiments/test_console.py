@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import pytest
 import rich.console
 
-from experiments import checkpoints, export, plain_path, progress
 from experiments import console as consoles
+from experiments import export
+from experiments.runs import checkpoints, plain_path
+from experiments.training import progress
 
 ROOT = pathlib.Path(__file__).parents[2]
 TEXTS = ["a[/b]", "[red]x[/red]", "[bold", "w :smile: x", "été 2 ± 3", "x\udcff.png"]

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from adaste_jax import datasets
-from experiments import data, data_source, errors, feeds
+from experiments import errors
+from experiments.data import datasets as data
+from experiments.data import feeds, sources
 
 COLOUR = np.random.default_rng(0).integers(1, 256, (64, 12, 10, 3), np.uint8)
 MEAN = np.array([0.3, 0.5, 0.6], np.float32)
@@ -146,14 +148,14 @@ def test_packaged_data_without_labels(monkeypatch, capfd):
         labels = np.array([0, 1, 0, 1, 0, 1])
         return {"train": (images, labels), "test": (images, labels - [0, 2] * 3)}
 
-    packaged = data_source.Packaged(read, 2, 16, ("no", "yes"))
-    monkeypatch.setitem(data_source.PACKAGED, "half", packaged)
+    packaged = sources.Packaged(read, 2, 16, ("no", "yes"))
+    monkeypatch.setitem(sources.PACKAGED, "half", packaged)
     splits = data.load("half", validation=0, num_test=2)
     assert splits.test.labels.tolist() == [0, 0]
     assert splits.class_names == ("no", "yes")
     assert "3 of 6 examples of half" in capfd.readouterr().err
     packaged = packaged._replace(num_classes=1, class_names=("no",))
-    monkeypatch.setitem(data_source.PACKAGED, "half", packaged)
+    monkeypatch.setitem(sources.PACKAGED, "half", packaged)
     with pytest.raises(errors.RunError, match="3 of 6 examples of half, split train"):
         data.load("half", validation=0)
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, data_identity, data_stream, errors
+from experiments import errors
+from experiments.data import datasets, fingerprint, streams
 from tests.experiments import tiny_sets
 
 
@@ -29,7 +30,7 @@ def cars(tmp_path):
 
 
 def of_folder(place):
-    splits = data_stream.open_splits(
+    splits = streams.open_splits(
         "folder/cars", data_dir=str(place), image_size=6, validation=0.2
     )
     return json.loads(json.dumps(splits.identity(), allow_nan=False))
@@ -44,7 +45,7 @@ def test_a_copy_of_a_folder_has_the_same_identity(cars, tmp_path):
     shutil.copytree(cars, tmp_path / "there")
     os.utime(tmp_path / "there" / "cars" / "train" / "bus" / "1.bmp", (0, 0))
     assert of_folder(tmp_path / "there") == before
-    assert data_identity.differences(before, of_folder(tmp_path / "there")) == []
+    assert fingerprint.differences(before, of_folder(tmp_path / "there")) == []
 
 
 def remove(cars):
@@ -84,13 +85,13 @@ def other_pixels_of_as_many_bytes(cars):
 def test_a_changed_folder_is_told_apart_in_words(cars, change, said):
     before = of_folder(cars)
     change(cars)
-    lines = data_identity.differences(before, of_folder(cars))
+    lines = fingerprint.differences(before, of_folder(cars))
     for words in said:
         assert any(words in line for line in lines), lines
 
 
 def test_a_file_that_is_gone_is_an_error(cars):
-    splits = data_stream.open_splits(
+    splits = streams.open_splits(
         "folder/cars", data_dir=str(cars), image_size=6, validation=0
     )
     remove(cars)
@@ -100,11 +101,11 @@ def test_a_file_that_is_gone_is_an_error(cars):
 
 def test_it_does_not_depend_on_the_process(cars):
     program = (
-        "import json; from experiments import data, data_stream;"
-        "folder = data_stream.open_splits('folder/cars', data_dir="
+        "import json; from experiments.data import datasets, streams;"
+        "folder = streams.open_splits('folder/cars', data_dir="
         f"{str(cars)!r}, image_size=6, validation=0.2);"
-        "print(json.dumps([folder.identity(), data.load('digits').identity(),"
-        " data.load('pydoc_topics', num_train=9).identity()]))"
+        "print(json.dumps([folder.identity(), datasets.load('digits').identity(),"
+        " datasets.load('pydoc_topics', num_train=9).identity()]))"
     )
     environment = {
         **os.environ,
@@ -120,14 +121,14 @@ def test_it_does_not_depend_on_the_process(cars):
     )
     assert json.loads(done.stdout) == [
         of_folder(cars),
-        data.load("digits").identity(),
-        data.load("pydoc_topics", num_train=9).identity(),
+        datasets.load("digits").identity(),
+        datasets.load("pydoc_topics", num_train=9).identity(),
     ]
 
 
 def test_every_byte_of_arrays_counts():
     def of(**changes):
-        part = data.Arrays(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4))
+        part = datasets.Arrays(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4))
         for name, index in changes.items():
             getattr(part, name)[index] += 1
         return part.identity()["digest"]
@@ -136,15 +137,17 @@ def test_every_byte_of_arrays_counts():
     assert len(digests) == 4
     assert of() == of()
     assert (
-        data.Arrays(np.zeros((2, 4, 2, 1), np.uint8), np.arange(4)).identity()["digest"]
+        datasets.Arrays(np.zeros((2, 4, 2, 1), np.uint8), np.arange(4)).identity()[
+            "digest"
+        ]
         not in digests
     )
 
 
 @pytest.mark.parametrize("field", ["num_train", "num_test", "validation"])
 def test_digits_differ_by_what_is_taken_of_them(field):
-    one, other = (data.load("digits", **{field: n}).identity() for n in (100, 99))
-    lines = data_identity.differences(one, other)
+    one, other = (datasets.load("digits", **{field: n}).identity() for n in (100, 99))
+    lines = fingerprint.differences(one, other)
     assert lines
     assert all("100 examples then, 99 now" in line or "train" in line for line in lines)
 
@@ -159,21 +162,21 @@ def test_a_stream_of_tfds_is_known_without_reading_it(tmp_path, monkeypatch):
     )
 
     def of(**options):
-        splits = data_stream.open_splits("cifar10", data_dir=folder, **options)
+        splits = streams.open_splits("cifar10", data_dir=folder, **options)
         return json.loads(json.dumps(splits.identity()))
 
     whole = of()
     assert whole == of()
     assert whole["train"]["source"] == "cifar10/3.0.2 train[1:12]"
     assert len(whole["classes"]) == 10
-    assert data_identity.differences(whole, of(num_train=5)) == [
+    assert fingerprint.differences(whole, of(num_train=5)) == [
         "train: 11 examples then, 5 now"
     ]
 
 
 def test_of_an_unknown_source_the_number_is_known():
     source = [{"image": np.zeros((2, 2, 1), np.uint8), "label": 0}] * 3
-    splits = data.Splits(
+    splits = datasets.Splits(
         train=source,
         validation=[],
         test=source,
@@ -186,21 +189,21 @@ def test_of_an_unknown_source_the_number_is_known():
     assert found["train"] == {"examples": 3, "digest": None, "source": "list"}
     assert found["classes"] == 2
     shorter = {**found, "train": {**found["train"], "examples": 2}}
-    lines = data_identity.differences(found, shorter)
+    lines = fingerprint.differences(found, shorter)
     assert lines == ["train: 3 examples then, 2 now"]
-    assert data_identity.differences(found, found) == []
+    assert fingerprint.differences(found, found) == []
 
 
 def test_a_large_folder_is_sampled(tmp_path, monkeypatch):
     """Each path and size counts; contents of a part."""
-    monkeypatch.setattr(data_identity, "SAMPLE", 3)
+    monkeypatch.setattr(fingerprint, "SAMPLE", 3)
     files = []
     for i in range(7):
         files.append(str(tmp_path / f"{i}.png"))
         (tmp_path / f"{i}.png").write_bytes(bytes([i]))
 
     def digest():
-        return data_identity.of_files(
+        return fingerprint.of_files(
             files, np.zeros(7, int), root=str(tmp_path), source="x"
         )["digest"]
 
@@ -221,7 +224,7 @@ def test_names_are_spelt_in_one_way_whatever_the_system_does(tmp_path):
         (folder / "0.png").write_bytes(b"x")
         root = str(folder.parent)
         seen.add(
-            data_identity.of_files(
+            fingerprint.of_files(
                 [str(folder / "0.png")], np.zeros(1, int), root=root, source="x"
             )["digest"]
         )
@@ -230,4 +233,4 @@ def test_names_are_spelt_in_one_way_whatever_the_system_does(tmp_path):
 
 def test_an_object_may_say_its_identity_itself():
     own = types.SimpleNamespace(identity=lambda: {"examples": 1, "digest": "d"})
-    assert data_identity.of(own)["digest"] == "d"
+    assert fingerprint.of(own)["digest"] == "d"

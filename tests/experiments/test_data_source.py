@@ -17,7 +17,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from experiments import data, data_source, data_stream, errors, stopping
+from experiments import errors
+from experiments.data import datasets, sources, streams
+from experiments.runs import stopping
 
 SIZES = {"train": 40, "test": 8}
 
@@ -128,14 +130,14 @@ class TinyGreys(TinySizes):
 def folder(tmp_path_factory):
     """A folder of prepared data sets; only `tiny_images` is in it from the start."""
     folder = str(tmp_path_factory.mktemp("tfds"))
-    data_source.prepare("tiny_images", folder)
+    sources.prepare("tiny_images", folder)
     return folder
 
 
 @pytest.fixture
 def load(folder, tmp_path):
     def load(**options):
-        return data.load(
+        return datasets.load(
             "tiny_images", data_dir=folder, cache_dir=str(tmp_path), **options
         )
 
@@ -169,7 +171,7 @@ def test_load_gives_every_image_with_its_label(load):
 def test_folder_is_taken_from_the_environment(folder, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", folder)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert_is_tiny_images(data.load("tiny_images", validation=0))
+    assert_is_tiny_images(datasets.load("tiny_images", validation=0))
     names = sorted(path.name for path in (tmp_path / "adaste_jax").iterdir())
     assert [name.rsplit("-", 2)[0] for name in names] == [
         *["tiny_images-1.0.0-test"] * 2,
@@ -179,7 +181,7 @@ def test_folder_is_taken_from_the_environment(folder, tmp_path, monkeypatch):
 
 def test_second_load_decodes_nothing(load, monkeypatch):
     load()
-    monkeypatch.setattr(data_source, "_decode", None)
+    monkeypatch.setattr(sources, "_decode", None)
     splits = load(validation=0)
     assert_is_tiny_images(splits)
     assert isinstance(splits.test.images, np.memmap)
@@ -227,7 +229,7 @@ def test_interrupted_decoding_leaves_nothing_behind(load, tmp_path, monkeypatch)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_source.os, "replace", interrupt)
+        patch.setattr(sources.os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load()
     assert list(tmp_path.iterdir()) == []
@@ -252,7 +254,7 @@ def test_interrupted_between_its_two_files_leaves_nothing_behind(
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_source.os, "replace", interrupt)
+        patch.setattr(sources.os, "replace", interrupt)
         with pytest.raises(SystemExit):
             load()
     assert list(tmp_path.iterdir()) == []
@@ -286,7 +288,7 @@ def test_a_signal_while_the_cache_is_read_ends_it(load, tmp_path, monkeypatch):
     def stopped(*args, **kwargs):
         raise stopping.SignalError("stopped")
 
-    monkeypatch.setattr(data_source, "_read", stopped)
+    monkeypatch.setattr(sources, "_read", stopped)
     with pytest.raises(stopping.SignalError):
         load()
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
@@ -326,12 +328,12 @@ def test_cache_that_cannot_be_written_is_an_error_that_names_it(folder, tmp_path
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(errors.RunError, match=r"file.*another folder as cache_dir"):
-        data.load("tiny_images", data_dir=folder, cache_dir=str(file / "below"))
+        datasets.load("tiny_images", data_dir=folder, cache_dir=str(file / "below"))
 
 
 def test_unknown_data_set_says_where_it_was_looked_for_and_what_to_do(tmp_path):
     with pytest.raises(errors.RunError) as caught:
-        data.load("no_such_images", data_dir=str(tmp_path))
+        datasets.load("no_such_images", data_dir=str(tmp_path))
     for part in (
         "no_such_images",
         str(tmp_path),
@@ -348,7 +350,7 @@ def test_failed_download_is_the_same_error_with_its_reason(tmp_path, monkeypatch
 
     monkeypatch.setattr(TinyImages, "download_and_prepare", fail)
     with pytest.raises(errors.RunError) as caught:
-        data.load("tiny_images", data_dir=str(tmp_path))
+        datasets.load("tiny_images", data_dir=str(tmp_path))
     assert "ConnectionError: no route to host\n" in str(caught.value)
     assert "and more" not in str(caught.value)
     assert "`digits` is packaged" in str(caught.value)
@@ -356,59 +358,59 @@ def test_failed_download_is_the_same_error_with_its_reason(tmp_path, monkeypatch
 
 def test_images_of_any_size_are_to_be_streamed(folder, tmp_path):
     with pytest.raises(errors.RunError, match="stream them"):
-        data.load("tiny_sizes", data_dir=folder, cache_dir=str(tmp_path))
+        datasets.load("tiny_sizes", data_dir=folder, cache_dir=str(tmp_path))
 
 
 def test_data_set_without_a_test_split_is_refused(folder, tmp_path):
     with pytest.raises(errors.RunError, match="neither a split `test`"):
-        data.load("tiny_untested", data_dir=folder, cache_dir=str(tmp_path))
+        datasets.load("tiny_untested", data_dir=folder, cache_dir=str(tmp_path))
 
 
 def test_data_set_without_labels_is_refused(folder, tmp_path):
     with pytest.raises(errors.RunError, match="features image, words"):
-        data.load("tiny_captions", data_dir=folder, cache_dir=str(tmp_path))
+        datasets.load("tiny_captions", data_dir=folder, cache_dir=str(tmp_path))
 
 
 def test_examples_without_a_label_are_not_tested_on_and_names_come_along(
     folder, tmp_path, capfd
 ):
-    splits = data.load("tiny_names", data_dir=folder, cache_dir=str(tmp_path))
+    splits = datasets.load("tiny_names", data_dir=folder, cache_dir=str(tmp_path))
     assert splits.class_names == ("ant", "bee", "cow", "dog")
     assert len(splits.test) == 4
     assert (splits.test.labels == splits.test.images[:, 0, 0, 0] % 4).all()
     assert "4 of 8 examples of tiny_names, split test" in capfd.readouterr().err
-    streamed = data_stream.open_splits("tiny_names", data_dir=folder, image_size=6)
+    streamed = streams.open_splits("tiny_names", data_dir=folder, image_size=6)
     assert streamed.class_names == splits.class_names
     labels = [int(streamed.test[i]["label"]) for i in range(8)]
     assert labels.count(-1) == 4  # evaluation leaves them out
-    assert data_source.class_names_of("tiny_names", folder) == splits.class_names
-    assert data_source.class_names_of("digits")[9] == "9"
-    assert data_source.class_names_of("pydoc_topics") is None
+    assert sources.class_names_of("tiny_names", folder) == splits.class_names
+    assert sources.class_names_of("digits")[9] == "9"
+    assert sources.class_names_of("pydoc_topics") is None
 
 
 def test_a_split_whose_labels_are_kept_back_is_not_the_one_to_test_on(folder, tmp_path):
-    prepared = data_source.prepare("tiny_secret", folder)
-    assert data_source.test_split(prepared) == "validation"
-    splits = data.load("tiny_secret", data_dir=folder, cache_dir=str(tmp_path))
+    prepared = sources.prepare("tiny_secret", folder)
+    assert sources.test_split(prepared) == "validation"
+    splits = datasets.load("tiny_secret", data_dir=folder, cache_dir=str(tmp_path))
     assert splits.test.labels.min() >= 0
-    blank = data_source.prepare("tiny_blank", folder)
+    blank = sources.prepare("tiny_blank", folder)
     with pytest.raises(errors.RunError, match="in test have no labels"):
-        data_source.test_split(blank)
+        sources.test_split(blank)
 
 
 def test_an_example_without_a_label_is_not_trained_on(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(data_source, "test_split", lambda prepared: "train")
+    monkeypatch.setattr(sources, "test_split", lambda prepared: "train")
     with pytest.raises(
         errors.RunError,
         match=r"1 of 40 examples of tiny_blank.*outside 0 \.\.\. 3.* -1\.",
     ):
-        data.load("tiny_blank", data_dir=folder, cache_dir=str(tmp_path))
+        datasets.load("tiny_blank", data_dir=folder, cache_dir=str(tmp_path))
     with pytest.raises(errors.RunError, match=r"of tiny_blank/1\.0\.0 train.*label -1"):
-        data_stream.open_splits("tiny_blank", data_dir=folder, validation=0)
+        streams.open_splits("tiny_blank", data_dir=folder, validation=0)
 
 
 def test_encoded_examples_are_decoded_alike_or_named(folder):
-    greys = data_source.source("tiny_greys", "train", folder)
+    greys = sources.source("tiny_greys", "train", folder)
     images = examples("train")[0]
     refused, colours = [], {image.tobytes(): 0 for image in images[3:]}
     for index in range(len(greys)):
@@ -433,16 +435,14 @@ def test_encoded_examples_are_decoded_alike_or_named(folder):
 
 def test_all_test_images_are_streamed_and_some(folder):
     for wanted, found in ((None, 8), (5, 5), (99, 8)):
-        splits = data_stream.open_splits(
-            "tiny_images", data_dir=folder, num_test=wanted
-        )
+        splits = streams.open_splits("tiny_images", data_dir=folder, num_test=wanted)
         assert len(splits.test) == found
 
 
 def test_source_gives_examples_by_number_and_takes_slices(folder):
-    images = data_source.source("tiny_images", "train[:7]", folder)
+    images = sources.source("tiny_images", "train[:7]", folder)
     assert len(images) == 7
-    whole = data_source.source("tiny_images", "train", folder)
+    whole = sources.source("tiny_images", "train", folder)
     np.testing.assert_array_equal(images[3]["image"], whole[3]["image"])
     assert images[3]["label"] == images[3]["image"][0, 0, 0] % 4
 
@@ -450,16 +450,17 @@ def test_source_gives_examples_by_number_and_takes_slices(folder):
 @pytest.mark.parametrize("name", ["digits", "tiny_images"])
 def test_unknown_split_is_refused_with_those_there_are(folder, name):
     with pytest.raises(errors.RunError, match=r"it has (train, test|test, train)"):
-        data_source.source(name, "holdout", folder)
+        sources.source(name, "holdout", folder)
 
 
 def test_nothing_imports_tensorflow(folder, tmp_path):
     """In a new process, which reads the prepared files without the class above."""
     program = (
-        "import sys; from experiments import data, data_source, data_stream;"
-        f"data.load('tiny_images', data_dir={folder!r}, cache_dir={str(tmp_path)!r});"
-        f"images = data_source.source('tiny_images', 'train', {folder!r});"
-        "next(iter(data_stream.stream(images, batch_size=4, train=True)));"
+        "import sys; from experiments.data import datasets, sources, streams;"
+        f"datasets.load('tiny_images', data_dir={folder!r},"
+        f" cache_dir={str(tmp_path)!r});"
+        f"images = sources.source('tiny_images', 'train', {folder!r});"
+        "next(iter(streams.stream(images, batch_size=4, train=True)));"
         "print([m for m in ('tensorflow', 'tensorflow_datasets') if m in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -483,18 +484,18 @@ needs_tfds_data = pytest.mark.skipif(
 
 @needs_tfds_data
 def test_real_test_split_is_complete_and_balanced(tmp_path):
-    prepared = data_source.prepare("fashion_mnist")
-    images, labels = data_source.decoded(prepared, "test", str(tmp_path))
+    prepared = sources.prepare("fashion_mnist")
+    images, labels = sources.decoded(prepared, "test", str(tmp_path))
     assert images.shape == (10_000, 28, 28, 1)
     assert np.bincount(labels).tolist() == [1000] * 10
-    example = data_source.source("fashion_mnist", "test[77:78]")[0]
+    example = sources.source("fashion_mnist", "test[77:78]")[0]
     np.testing.assert_array_equal(images[77], example["image"])
     assert labels[77] == example["label"]
 
 
 @needs_tfds_data
 def test_real_colour_images_have_the_layout_of_a_batch():
-    images = data_source.source("cifar10", "train[:200]")
+    images = sources.source("cifar10", "train[:200]")
     assert len(images) == 200
     assert images[0]["image"].shape == (32, 32, 3)
     assert {int(images[i]["label"]) for i in range(200)} == set(range(10))

@@ -9,7 +9,8 @@ import pytest
 from absl import flags
 from PIL import Image
 
-from experiments import data, data_stream, errors
+from experiments import errors
+from experiments.data import datasets, streams
 
 NUMBERED = 37
 
@@ -17,7 +18,7 @@ NUMBERED = 37
 def numbered(number=NUMBERED):
     """Images whose pixels and labels are their number: 2 x 3 pixels, 1 channel."""
     images = np.arange(number, dtype=np.uint8)[:, None, None, None]
-    return data.Arrays(np.tile(images, (1, 2, 3, 1)), np.arange(number))
+    return datasets.Arrays(np.tile(images, (1, 2, 3, 1)), np.arange(number))
 
 
 def photographs():
@@ -50,7 +51,7 @@ def assert_same(first, second):
 
 
 def test_training_batches_have_the_promised_arrays():
-    batch = next(iter(data_stream.stream(numbered(), batch_size=8, train=True)))
+    batch = next(iter(streams.stream(numbered(), batch_size=8, train=True)))
     assert set(batch) == {"image", "label"}
     assert batch["image"].shape == (8, 2, 3, 1)
     assert batch["image"].dtype == np.uint8
@@ -59,7 +60,7 @@ def test_training_batches_have_the_promised_arrays():
 
 
 def test_an_epoch_has_no_example_twice_and_the_next_has_another_order():
-    iterator = iter(data_stream.stream(numbered(), batch_size=8, train=True))
+    iterator = iter(streams.stream(numbered(), batch_size=8, train=True))
     epochs = [
         [*itertools.chain(*labels(take(iterator, NUMBERED // 8)))] for _ in range(3)
     ]
@@ -72,7 +73,7 @@ def test_an_epoch_has_no_example_twice_and_the_next_has_another_order():
 
 def test_order_depends_on_the_seed():
     first, again, other = (
-        labels(take(iter(data_stream.stream(
+        labels(take(iter(streams.stream(
             numbered(), batch_size=8, train=True, seed=seed)), 3))
         for seed in (3, 3, 4)
     )  # fmt: skip
@@ -82,11 +83,9 @@ def test_order_depends_on_the_seed():
 @pytest.mark.parametrize("train", [True, False])
 def test_batches_of_two_processes_together_are_those_of_one(train):
     options = {"batch_size": 8, "train": train}
-    alone = iter(data_stream.stream(numbered(), **options))
+    alone = iter(streams.stream(numbered(), **options))
     shares = [
-        iter(
-            data_stream.stream(numbered(), **options, process_index=p, process_count=2)
-        )
+        iter(streams.stream(numbered(), **options, process_index=p, process_count=2))
         for p in range(2)
     ]
     # In training over the border of an epoch; in evaluation all whole batches.
@@ -103,7 +102,7 @@ def test_batches_of_two_processes_together_are_those_of_one(train):
 def test_evaluation_counts_every_example_once_in_equally_many_batches(size, count):
     shares = [
         list(
-            data_stream.stream(
+            streams.stream(
                 numbered(size),
                 batch_size=8,
                 train=False,
@@ -136,10 +135,10 @@ def resumed(make, before, after):
 @pytest.mark.parametrize("before", [0, 1, 5])
 def test_resuming_gives_the_batches_of_an_unbroken_run(before):
     """Digits in memory, over the border of an epoch: 1,294 // 300 = 4 batches."""
-    train = data.load("digits").train
+    train = datasets.load("digits").train
 
     def make():
-        return data_stream.stream(train, batch_size=300, train=True, seed=1)
+        return streams.stream(train, batch_size=300, train=True, seed=1)
 
     unbroken = take(iter(make()), before + 4)
     assert_same(resumed(make, before, 4), unbroken[before:])
@@ -147,9 +146,7 @@ def test_resuming_gives_the_batches_of_an_unbroken_run(before):
 
 def test_resuming_gives_the_same_random_crops():
     def make():
-        return data_stream.stream(
-            photographs(), batch_size=2, train=True, image_size=12
-        )
+        return streams.stream(photographs(), batch_size=2, train=True, image_size=12)
 
     unbroken = take(iter(make()), 9)
     assert_same(resumed(make, 4, 5), unbroken[4:])
@@ -158,18 +155,18 @@ def test_resuming_gives_the_same_random_crops():
 
 def test_an_evaluation_can_be_resumed():
     def make():
-        return data_stream.stream(numbered(), batch_size=8, train=False)
+        return streams.stream(numbered(), batch_size=8, train=False)
 
     assert_same(resumed(make, 2, 3), list(make())[2:])
 
 
 def test_crops_do_not_depend_on_the_number_of_processes():
     options = {"batch_size": 6, "train": True, "image_size": 9}
-    alone = next(iter(data_stream.stream(photographs(), **options)))
+    alone = next(iter(streams.stream(photographs(), **options)))
     for p in range(3):
         share = next(
             iter(
-                data_stream.stream(
+                streams.stream(
                     photographs(), **options, process_index=p, process_count=3
                 )
             )
@@ -179,7 +176,7 @@ def test_crops_do_not_depend_on_the_number_of_processes():
 
 def test_crops_of_one_image_differ_from_epoch_to_epoch():
     iterator = iter(
-        data_stream.stream(photographs()[:1], batch_size=1, train=True, image_size=12)
+        streams.stream(photographs()[:1], batch_size=1, train=True, image_size=12)
     )
     crops = {next(iterator)["image"].tobytes() for _ in range(5)}
     assert len(crops) == 5
@@ -189,10 +186,7 @@ def test_random_boxes_have_admissible_area_and_aspect():
     rng = np.random.default_rng(0)
     for height, width in [(50, 60), (300, 31), (31, 300)]:
         boxes = np.array(
-            [
-                data_stream._random_box(rng, height=height, width=width)
-                for _ in range(300)
-            ]
+            [streams._random_box(rng, height=height, width=width) for _ in range(300)]
         )
         left, top, right, bottom = boxes.T
         assert (boxes >= 0).all()
@@ -205,7 +199,7 @@ def test_random_boxes_have_admissible_area_and_aspect():
         assert (aspect <= 4 / 3 + 1e-9).all()
         assert len(np.unique(boxes, axis=0)) > 30
     # The fallback: an image so long that no try fits.
-    box = data_stream._random_box(rng, height=1000, width=10)
+    box = streams._random_box(rng, height=1000, width=10)
     assert box == pytest.approx((0, 500 - 20 / 3, 10, 500 + 20 / 3))
 
 
@@ -215,8 +209,8 @@ def test_evaluation_cuts_out_the_centre_and_keeps_channels_apart(channels):
     height, width = 64, 80
     ramp = (np.arange(height)[:, None] + np.arange(width)[None, :]).astype(np.uint8)
     image = np.stack([ramp + 10 * c for c in range(channels)], axis=-1)
-    arrays = data.Arrays(image[None], np.zeros(1, np.int32))
-    (batch,) = data_stream.stream(arrays, batch_size=1, train=False, image_size=28)
+    arrays = datasets.Arrays(image[None], np.zeros(1, np.int32))
+    (batch,) = streams.stream(arrays, batch_size=1, train=False, image_size=28)
     # 0.875 * 64 = 56 pixels, two to one, from row 4 and column 12 on.
     centre = np.arange(28) * 2 + 0.5
     expected = (centre[:, None] + 4) + (centre[None, :] + 12)
@@ -230,25 +224,25 @@ def test_encoded_images_are_decoded():
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     source = [{"image": buffer.getvalue(), "label": 5}]
-    (batch,) = data_stream.stream(source, batch_size=1, train=False)
+    (batch,) = streams.stream(source, batch_size=1, train=False)
     np.testing.assert_array_equal(batch["image"][0], np.asarray(image))
 
 
 def test_images_of_different_size_without_an_image_size_are_refused():
-    batches = data_stream.stream(photographs(), batch_size=7, train=False)
+    batches = streams.stream(photographs(), batch_size=7, train=False)
     with pytest.raises(errors.RunError, match="give an image size"):
         list(batches)
 
 
 def test_images_that_are_not_bytes_of_pixels_are_refused():
-    arrays = data.Arrays(np.zeros((4, 2, 2, 1), np.float32), np.zeros(4, np.int32))
+    arrays = datasets.Arrays(np.zeros((4, 2, 2, 1), np.float32), np.zeros(4, np.int32))
     with pytest.raises(errors.RunError, match=r"got float32 \[2, 2, 1\]"):
-        list(data_stream.stream(arrays, batch_size=2, train=False))
+        list(streams.stream(arrays, batch_size=2, train=False))
 
 
 def test_batch_that_the_processes_cannot_share_is_refused():
     with pytest.raises(errors.RunError, match="multiple of the 3 processes"):
-        data_stream.stream(
+        streams.stream(
             numbered(), batch_size=8, train=True, process_index=0, process_count=3
         )
 
@@ -256,10 +250,10 @@ def test_batch_that_the_processes_cannot_share_is_refused():
 @pytest.mark.parametrize(("size", "train"), [(7, True), (0, False)])
 def test_too_few_examples_are_refused(size, train):
     with pytest.raises(errors.RunError, match=f"there are {size} examples"):
-        data_stream.stream(numbered(size), batch_size=8, train=train)
+        streams.stream(numbered(size), batch_size=8, train=train)
 
 
 def test_workers_without_parsed_flags_are_refused(monkeypatch):
     monkeypatch.setattr(type(flags.FLAGS), "is_parsed", lambda self: False)
     with pytest.raises(errors.RunError, match=r"absl\.app\.run"):
-        data_stream.stream(numbered(), batch_size=8, train=True, num_workers=1)
+        streams.stream(numbered(), batch_size=8, train=True, num_workers=1)

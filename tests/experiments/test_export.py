@@ -16,19 +16,13 @@ import rich.console
 
 import adaste_jax
 from adaste_jax import export
-from experiments import (
-    checkpoints,
-    deployed,
-    description,
-    errors,
-    identity,
-    predict,
-    restore,
-    workdir,
-)
+from experiments import errors, predict
 from experiments import export as command
 from experiments.configs import base
-from experiments.run import Run
+from experiments.deployment import deployed, description
+from experiments.runs import checkpoints, identity, workdir
+from experiments.training import restore
+from experiments.training.run import Run
 
 NETWORKS = {
     "mlp": {"features": (48, 24)},

@@ -14,17 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
-    checkpoints,
-    data,
-    errors,
-    loop,
-    progress,
-    run,
-    stopping,
-    workdir,
-)
-from experiments.run import Run
+from experiments import errors
+from experiments.data import datasets
+from experiments.runs import checkpoints, stopping, workdir
+from experiments.training import loop, progress, run
+from experiments.training.run import Run
 from tests.experiments import disks, test_loop
 
 # Orbax's threads print what they raise, and its tasks are dropped when one has failed.
@@ -359,7 +353,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
         splits = plain(config)
         images = splits.train.images.copy()
         images[3, 2, 2] ^= 1
-        train = data.Arrays(images, splits.train.labels)
+        train = datasets.Arrays(images, splits.train.labels)
         return dataclasses.replace(splits, train=train)
 
     with monkeypatch.context() as patch:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from adaste_jax import estimators
-from experiments import gallery, order
+from experiments.studies import gallery, order
 from tests import reference
 
 # Estimators are what is left of the public names without these.

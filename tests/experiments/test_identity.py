@@ -8,8 +8,9 @@ import ml_collections
 import numpy as np
 import pytest
 
-from experiments import identity, methods
+from experiments import methods
 from experiments.configs import base, language_model, quickstart
+from experiments.runs import identity
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "workdir_0.1.tar.gz"
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data_source, data_stream, errors, image_folder, listing
+from experiments import errors
+from experiments.data import image_folder, listing, sources, streams
 from tests.experiments import tiny_sets
 
 
@@ -32,7 +33,7 @@ def plain(tmp_path):
 
 def test_tiny_imagenet_has_all_its_labelled_images(tiny_imagenet):
     train = image_folder.files(tiny_sets.TINY_IMAGENET, "train", tiny_imagenet)
-    test = data_source.source(tiny_sets.TINY_IMAGENET, "test", tiny_imagenet)
+    test = sources.source(tiny_sets.TINY_IMAGENET, "test", tiny_imagenet)
     assert image_folder.classes(tiny_sets.TINY_IMAGENET, tiny_imagenet) == [
         "n00000000",
         "n00000001",
@@ -50,14 +51,14 @@ def test_tiny_imagenet_has_all_its_labelled_images(tiny_imagenet):
 
 
 def test_classes_in_folders_and_a_split_by_another_name(plain):
-    test = data_source.source("folder/pets", "test", plain)
+    test = sources.source("folder/pets", "test", plain)
     assert [int(test[i]["label"]) for i in range(len(test))] == [0, 0, 0, 1, 1, 1]
     grey = test[1]["image"]
     assert (grey.mode, grey.getpixel((0, 0))) == ("RGB", (100, 100, 100))
 
 
 def test_splits_keep_the_classes_in_proportion_and_share_no_image(plain):
-    splits = data_stream.open_splits(
+    splits = streams.open_splits(
         "folder/pets", data_dir=plain, validation=0.5, image_size=4, num_test=4
     )
     assert splits.num_classes == 2
@@ -70,7 +71,7 @@ def test_splits_keep_the_classes_in_proportion_and_share_no_image(plain):
     }
     assert len(seen) == 12
     assert splits.mean.shape == (3,)
-    again = data_stream.open_splits(
+    again = streams.open_splits(
         "folder/pets", data_dir=plain, validation=0.5, image_size=4
     )
     np.testing.assert_array_equal(again.train.labels, splits.train.labels)
@@ -78,7 +79,7 @@ def test_splits_keep_the_classes_in_proportion_and_share_no_image(plain):
 
 def test_evaluation_leaves_an_image_of_the_right_size_alone(tiny_imagenet):
     test = image_folder.files(tiny_sets.TINY_IMAGENET, "test", tiny_imagenet)
-    (batch,) = data_stream.stream(test, batch_size=5, train=False, image_size=64)
+    (batch,) = streams.stream(test, batch_size=5, train=False, image_size=64)
     np.testing.assert_array_equal(batch["image"][3], np.asarray(test[3]["image"]))
 
 
@@ -222,7 +223,7 @@ def test_classes_without_images_are_named_with_what_they_hold(plain, tmp_path, s
 def test_a_class_may_be_missing_in_test_and_that_is_said(plain, tmp_path, capfd):
     picture(tmp_path / "pets" / "train" / "owl" / "0.png")
     picture(tmp_path / "pets" / "train" / "9.png")
-    splits = data_stream.open_splits(
+    splits = streams.open_splits(
         "folder/pets", data_dir=plain, validation=0, image_size=4
     )
     assert splits.class_names == ("cat", "dog", "owl")

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from experiments import data_stream, errors, image_folder, images
+from experiments import errors
+from experiments.data import image_folder, images, streams
 
 GREY = np.arange(12 * 9, dtype=np.uint8).reshape(12, 9)
 COLOUR = np.random.default_rng(3).integers(0, 256, (12, 9, 3), np.uint8)
@@ -141,7 +142,7 @@ def test_every_damage_is_an_error_that_names_the_image(damage, tmp_path):
         image_folder.ImageFiles([str(file)], [0])[0]
     source = [{"image": encoded(Image.fromarray(COLOUR), "PNG"), "label": 0}] * 3
     source.append({"image": DAMAGE[damage], "label": 0})
-    batches = data_stream.stream(source, batch_size=4, train=False, image_size=4)
+    batches = streams.stream(source, batch_size=4, train=False, image_size=4)
     with pytest.raises(errors.RunError, match="cannot read the image of example 3:"):
         list(batches)
 

@@ -11,7 +11,7 @@ import pytest
 
 import adaste_jax
 from adaste_jax import metrics, train
-from experiments import layers
+from experiments.training import layers
 
 BEFORE = {"a": {"kernel": jnp.array([[0.5, -0.5, 0.1]])}, "b": {"bias": jnp.ones(2)}}
 AFTER = {"a": {"kernel": jnp.array([[-3.0, -0.0, 4.0]])}, "b": {"bias": jnp.ones(2)}}

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import checkpoints, errors, loop
 from experiments import console as consoles
+from experiments import errors
 from experiments.configs import quickstart
-from experiments.run import Run
+from experiments.runs import checkpoints
+from experiments.training import loop
+from experiments.training.run import Run
 
 ROOT = pathlib.Path(__file__).parents[2]
 QUIET = rich.console.Console(quiet=True)

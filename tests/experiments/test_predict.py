@@ -12,16 +12,10 @@ import pytest
 from PIL import Image
 
 from adaste_jax import export
-from experiments import (
-    data_source,
-    deployed,
-    description,
-    errors,
-    fits,
-    models,
-    predict,
-)
+from experiments import errors, models, predict
 from experiments import export as command
+from experiments.data import sources
+from experiments.deployment import deployed, description, fits
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "onebit_0.1.safetensors"
 DELETED = object()
@@ -279,20 +273,20 @@ def test_classes_of_other_names_are_an_error(tmp_path):
 
 
 def test_labels_without_a_class_are_left_out_and_said(monkeypatch, capsys):
-    whole = data_source.source("digits", "test")
+    whole = sources.source("digits", "test")
     some = [dict(one) for one in whole[:50]]
     for number in (3, 7, 8):
         some[number]["label"] = np.int64(-1 if number < 8 else 10)
-    monkeypatch.setattr(data_source, "source", lambda *arguments: some)
+    monkeypatch.setattr(sources, "source", lambda *arguments: some)
     found = predict.evaluate(GOLDEN)
     assert (found["count"], found["left_out"]) == (47, 3)
     monkeypatch.undo()
     kept = [one for number, one in enumerate(whole[:50]) if number not in (3, 7, 8)]
-    monkeypatch.setattr(data_source, "source", lambda *arguments: kept)
+    monkeypatch.setattr(sources, "source", lambda *arguments: kept)
     expected = predict.evaluate(GOLDEN)
     assert found["accuracy"] == expected["accuracy"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
-    monkeypatch.setattr(data_source, "source", lambda *arguments: some)
+    monkeypatch.setattr(sources, "source", lambda *arguments: some)
     predict.main(["--model", str(GOLDEN)])
     assert "left out: 3 examples" in " ".join(capsys.readouterr().out.split())
 

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import errors, processes
+from experiments import errors
 from experiments.configs import quickstart
+from experiments.runs import processes
 from tests.experiments import test_loop
 
 HEARTBEAT = 10

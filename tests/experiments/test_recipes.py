@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import adaste_jax
-from experiments import errors, losses, methods, models, trials
-from experiments.run import Run
+from experiments import errors, methods, models
+from experiments.compare import trials
+from experiments.training import losses
+from experiments.training.run import Run
 from tests.experiments import test_loop
 
 run_once, small_config = test_loop.run_once, test_loop.small_config

@@ -14,7 +14,11 @@ import threading
 import numpy as np
 import pytest
 
-from experiments import charts, errors, plots, records, report
+from experiments import errors
+from experiments.report import __main__ as command
+from experiments.report import charts, plots
+from experiments.report import html as report
+from experiments.runs import records
 from tests.experiments import test_loop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -45,7 +49,7 @@ def overlaid(finished, tmp_path_factory):
     (begun / "summary.json").unlink()
     change(begun / "config.json", seed=5)
     out = folder / "page.html"
-    report.main(["--workdir", str(finished), f"{real},{begun}", f"--out={out}"])
+    command.main(["--workdir", str(finished), f"{real},{begun}", f"--out={out}"])
     return out
 
 
@@ -113,7 +117,7 @@ def test_runs_in_folders_of_one_name_are_numbered(finished):
 
 def test_a_page_is_drawn_anew_with_the_same_bytes(finished):
     before = (finished / "report.html").read_bytes()
-    report.main([f"--workdir={finished}"])
+    command.main([f"--workdir={finished}"])
     assert (finished / "report.html").read_bytes() == before
 
 
@@ -149,7 +153,7 @@ def test_what_cannot_be_drawn_is_an_error(
 ):
     given = [text.format(tmp_path, finished) for text in arguments]
     with pytest.raises(SystemExit) as status:
-        report.main(["--workdir", *given])
+        command.main(["--workdir", *given])
     assert status.value.code == 1
     assert message in capsys.readouterr().out
 
@@ -306,7 +310,7 @@ def test_names_of_layers_are_shown_as_they_are(finished, tmp_path, layer):
     lines = [line | {"layer": layer} for line in lines_of(path / "layers.jsonl")]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (path / "layers.jsonl").write_text(text)
-    report.main([f"--workdir={path}"])
+    command.main([f"--workdir={path}"])
     page = (path / "report.html").read_text("utf-8")
     legend = re.findall(r"<text[^>]*> ?([^<]+)  [\d.,e+-]+</text>", page)
     shown = "".join(

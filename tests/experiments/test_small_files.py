@@ -6,7 +6,8 @@ import stat
 
 import pytest
 
-from experiments import errors, small_files
+from experiments import errors
+from experiments.runs import small_files
 
 
 def test_numbers_that_json_does_not_have_become_null():

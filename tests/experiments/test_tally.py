@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, errors, tally, trials
+from experiments import errors
+from experiments.compare import trials
 from experiments.configs import quickstart
-from experiments.run import Run
+from experiments.data import datasets
+from experiments.training import tally
+from experiments.training.run import Run
 from tests.experiments import test_loop
 
 
@@ -66,7 +69,7 @@ def with_labels(run, change):
     """The run, with other labels in its test split."""
     splits = run.splits
     labels = change(np.array(splits.test.labels))
-    test = data.Arrays(splits.test.images, labels)
+    test = datasets.Arrays(splits.test.images, labels)
     return Run(run.config, splits=dataclasses.replace(splits, test=test))
 
 
@@ -75,7 +78,7 @@ def test_examples_without_a_label_are_left_out_of_an_evaluation(run):
     size = len(run.splits.test)
     half = with_labels(run, lambda labels: np.where(np.arange(size) % 2, -1, labels))
     kept = run.splits.test
-    kept = data.Arrays(kept.images[::2], kept.labels[::2])
+    kept = datasets.Arrays(kept.images[::2], kept.labels[::2])
     fewer = Run(run.config, splits=dataclasses.replace(run.splits, test=kept))
     found, expected = (each.evaluate(state, "test") for each in (half, fewer))
     assert found["accuracy"] == expected["accuracy"]

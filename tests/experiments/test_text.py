@@ -9,19 +9,13 @@ import numpy as np
 import pytest
 import rich.console
 
-from experiments import (
-    data,
-    data_source,
-    data_stream,
-    deployed,
-    errors,
-    export,
-    loop,
-    predict,
-)
-from experiments import text as texts
+from experiments import errors, export, predict
 from experiments.configs import language_model
-from experiments.run import Run
+from experiments.data import datasets, sources, streams
+from experiments.data import text as texts
+from experiments.deployment import deployed
+from experiments.training import loop
+from experiments.training.run import Run
 
 QUIET = rich.console.Console(quiet=True)
 
@@ -63,7 +57,7 @@ def test_python_without_the_text_is_an_error(monkeypatch):
 
 
 def test_splits_of_text_have_no_moments_and_share_no_example():
-    splits = data.load("pydoc_topics", num_train=200, num_test=30)
+    splits = datasets.load("pydoc_topics", num_train=200, num_test=30)
     assert splits.is_text
     assert (splits.mean, splits.std, splits.max_value) == (None, None, None)
     assert splits.num_classes == 256
@@ -76,13 +70,13 @@ def test_splits_of_text_have_no_moments_and_share_no_example():
     )
     assert len(train) == 200
     assert not train & validation
-    again = data.load("pydoc_topics", num_train=200, num_test=30)
+    again = datasets.load("pydoc_topics", num_train=200, num_test=30)
     np.testing.assert_array_equal(splits.train.images, again.train.images)
 
 
 def test_bytes_pass_unchanged_and_are_not_augmented():
     tokens = np.arange(12, dtype=np.uint8).reshape(2, 6)
-    text = functools.partial(data.augment, None, tokens, mean=None, std=None)
+    text = functools.partial(datasets.augment, None, tokens, mean=None, std=None)
     output = text(kind="none", max_value=None)
     assert output.dtype == np.uint8
     np.testing.assert_array_equal(output, tokens)
@@ -93,8 +87,8 @@ def test_bytes_pass_unchanged_and_are_not_augmented():
 
 
 def test_streamed_text_is_that_of_the_source():
-    source = data_source.source("pydoc_topics", "test")
-    batch = next(iter(data_stream.stream(source, batch_size=4, train=False)))
+    source = sources.source("pydoc_topics", "test")
+    batch = next(iter(streams.stream(source, batch_size=4, train=False)))
     np.testing.assert_array_equal(batch["image"][3], source[3]["image"])
     assert batch["label"].dtype == np.int32
     np.testing.assert_array_equal(batch["label"][3], source[3]["label"])

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from experiments import errors, small_files, workdir
+from experiments import errors
+from experiments.runs import small_files, workdir
 
 CONFIG = {"seed": 0, "methods": {"ste": {"learning_rate": 0.1}}, "data_dir": "here"}
 
@@ -164,7 +165,7 @@ def test_the_second_program_is_refused_at_once_and_told_who_is_there(tmp_path):
 
 def test_a_lock_ends_with_its_process_however_that_ends(tmp_path):
     program = (
-        "import sys, time; from experiments import workdir\n"
+        "import sys, time; from experiments.runs import workdir\n"
         f"folder = workdir.Workdir({str(tmp_path / 'run')!r}, {CONFIG!r})\n"
         "print('here', flush=True); time.sleep(100)"
     )

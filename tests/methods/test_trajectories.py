@@ -11,7 +11,7 @@ import pytest
 import adaste_jax
 from adaste_jax import methods, optim, train
 from experiments import methods as own
-from experiments import seeds
+from experiments.training import seeds
 from tests.methods import problem
 
 OWN_NAMES = {"adaste_paper": "adaste_literal"}
@@ -28,7 +28,7 @@ def _own(name, options=None):
 
 
 def _own_tx(method):
-    """As `experiments.run.Run` puts it together, with its own learning rate."""
+    """As `experiments.training.run.Run` makes it, with its own learning rate."""
     if method.estimator is None:
         return method.tx
     rate = own.warmed_up(optax.cosine_decay_schedule(2e-3, problem.STEPS), LENGTH)

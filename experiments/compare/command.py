@@ -1,0 +1,79 @@
+"""The command line of comparisons: what stands on it, and the table it prints.
+
+The docstring of `experiments.compare` shows one.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from experiments import console as consoles
+from experiments import errors, methods
+from experiments.compare import entry, search, tables
+from experiments.compare.comparison import compare
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "What to train: a file of experiments/configs.", lock_config=True
+)
+flags.mark_flag_as_required("config")
+_METHODS = flags.DEFINE_list("methods", ["all"], "Names of methods, or all.")
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 5, "Networks that are tested for each method.", lower_bound=1
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
+_FACTORS = flags.DEFINE_list(
+    "learning_rates",
+    [str(factor) for factor in search.FACTORS],
+    "Learning rates to begin the search with, in units of the method's default.",
+)
+_KNOBS = flags.DEFINE_bool("knobs", True, "Choose the option of search.KNOBS too.")
+_TOGETHER = flags.DEFINE_integer(
+    "together", 0, "Trials in one compiled program; 0 chooses.", lower_bound=0
+)
+_BASELINE = flags.DEFINE_string("baseline", "ste", "Method to take differences to.")
+
+
+def main(argv: list[str]) -> None:
+    """Compares the methods that are named."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    names = sorted(methods.METHODS) if _METHODS.value == ["all"] else _METHODS.value
+    from_flags(names)
+
+
+def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
+    """Compares as the command line says, and prints the table."""
+    logging.set_verbosity(logging.ERROR)
+    console = consoles.program()
+    try:
+        rows = compare(
+            _CONFIG.value,
+            variants,
+            _WORKDIR.value,
+            seeds=_SEEDS.value,
+            factors=_numbers(_FACTORS.value),
+            knobs=_KNOBS.value,
+            together=_TOGETHER.value,
+            baseline=_BASELINE.value,
+            console=console,
+        )
+    except errors.RunError as error:
+        consoles.say_error(console, error)
+        sys.exit(1)
+    table = tables.markdown(rows, baseline=_BASELINE.value)
+    consoles.say(console, table)
+    consoles.say(console, f"results in {_WORKDIR.value}")
+
+
+def _numbers(texts: Sequence[str]) -> list[float]:
+    """Numbers of a flag.
+
+    Raises:
+        RunError: If one is none.
+    """
+    try:
+        return [float(text) for text in texts]
+    except ValueError as error:
+        raise errors.RunError(f"--learning_rates must be numbers: {error}.") from error

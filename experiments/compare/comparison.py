@@ -1,0 +1,162 @@
+"""Trains methods alike, and says which is better and how sure that is."""
+
+import functools
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+import rich.console
+
+from experiments import console as consoles
+from experiments import errors, fields, methods
+from experiments.compare import entry, search, tables
+from experiments.runs import identity, small_files, workdir
+from experiments.training import checks, run
+
+
+def compare(
+    config: ml_collections.ConfigDict,
+    variants: Mapping[str, entry.Variant] | Sequence[str],
+    workdir_path: str | pathlib.Path,
+    *,
+    seeds: int = 5,
+    factors: Sequence[float] = search.FACTORS,
+    knobs: bool = True,
+    together: int = 0,
+    baseline: str = "ste",
+    console: rich.console.Console | None = None,
+) -> list[dict[str, Any]]:
+    """Trains all methods, and writes `table.md`, `table.json` and `table.png`.
+
+    Args:
+        config: As `configs/base.py`; its `method` and `seed` are not looked at.
+        variants: By the name of their rows; or names of `methods.METHODS`.
+        workdir_path: Where results go and are looked for.
+        seeds: How many networks are tested for each method.
+        factors: Learning rates to begin the search with, in units of the method's
+            default.
+        knobs: Whether the option of `search.KNOBS` is chosen too.
+        together: See `trials.choose_together`.
+        baseline: The method that differences are taken to.
+        console: Where progress is shown. Default: standard output.
+
+    Returns:
+        Rows of the table; see `tables`.
+
+    Raises:
+        RunError: If the comparison cannot start.
+    """
+    console = console or consoles.create()
+    if not isinstance(variants, Mapping):
+        if len(set(variants)) < len(variants):
+            raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
+        variants = {name: entry.Variant(name) for name in variants}
+    _check(config, variants, seeds, factors, together)
+    folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
+    splits = run.load(config)
+    origin = {"data": splits.identity()}
+    begun = (folder.path / "trials").exists()
+    for message in folder.settle_origin(origin, begun=begun):
+        consoles.say(console, message)
+    if not len(splits.validation):
+        raise errors.RunError(
+            "learning rates are chosen on validation examples, and this config keeps "
+            "none: pass --config.validation=0.1."
+        )
+    with consoles.bar(console, "epochs") as bar:
+        task = bar.add_task("")
+        entries = [
+            entry.Entry(
+                config,
+                name,
+                variant,
+                folder.path / "trials" / name,
+                splits=splits,
+                factors=factors,
+                knobs=knobs,
+                together=together,
+                advance=functools.partial(bar.advance, task),
+            )
+            for name, variant in variants.items()
+        ]
+        planned = [one.num_trials(seeds) * config.num_epochs for one in entries]
+        bar.update(task, total=sum(planned))
+        rows = []
+        for number, (name, one) in enumerate(zip(variants, entries, strict=True)):
+            bar.update(task, description=name)
+            rows.append(one.row(seeds))
+            bar.update(task, completed=sum(planned[: number + 1]))
+            consoles.say(console, _line(rows[-1]))
+    rows = tables.compare_rows(rows, baseline=baseline)
+    try:
+        small_files.write_json(folder.path / "table.json", rows)
+        table = tables.markdown(rows, baseline=baseline)
+        small_files.write(folder.path / "table.md", table)
+        if any("mean" in one for one in rows):
+            tables.draw(folder.path / "table.png", rows, baseline=baseline)
+    except OSError as error:
+        raise errors.RunError(
+            f"cannot write the table in {folder.path}: {error}. The trials are whole: "
+            "the same command makes it from them."
+        ) from error
+    return rows
+
+
+def _common(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What all rows have in common, as JSON."""
+    fields = identity.stored(config)
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in ("method", "methods", "seed")
+    }
+
+
+def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What `_common` gives today for the file of a folder."""
+    return _common(identity.config_of(found))
+
+
+def _check(
+    config: ml_collections.ConfigDict,
+    variants: Mapping[str, entry.Variant],
+    seeds: int,
+    factors: Sequence[float],
+    together: int,
+) -> None:
+    """Refuses what cannot be compared, before anything is trained.
+
+    Raises:
+        RunError: Naming the argument.
+    """
+    if not variants:
+        raise errors.RunError("name at least one method, as in --methods=ste,adaste.")
+    for variant in variants.values():
+        if variant.method not in methods.METHODS:
+            raise errors.RunError(
+                fields.unknown("method", variant.method, {*methods.METHODS, "all"})
+            )
+    if seeds < 1:
+        raise errors.RunError(f"--seeds must be at least 1, got {seeds}.")
+    if not factors or not all(0 < factor < math.inf for factor in factors):
+        raise errors.RunError(
+            f"--learning_rates must be factors above 0, got {list(factors)}."
+        )
+    if together < 0:
+        raise errors.RunError(f"--together must be at least 0, got {together}.")
+    checks.check_common(config)
+    if not config.resident:
+        raise errors.RunError("a comparison needs config.resident to be True.")
+
+
+def _line(found: dict[str, Any]) -> str:
+    if "failure" in found:
+        return f"{found['method']}  failed: {found['failure']}"
+    spread = "" if found["std"] is None else f" ± {100 * found['std']:.2f}"
+    options = "".join(f", {name} {value}" for name, value in found["options"].items())
+    return (
+        f"{found['method']}  test {100 * found['mean']:.2f}{spread} %  "
+        f"learning rate {found['learning_rate']:.3g}{options}"
+    )

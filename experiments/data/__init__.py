@@ -1,0 +1,1 @@
+"""Data sets: found, read, split, decoded and fed to the steps."""

@@ -1,0 +1,243 @@
+"""A trained network as it is shipped: described in JSON, applied to raw images.
+
+What `export.py` writes and `predict.py` reads; neither needs the run.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from flax import linen as nn
+
+from adaste_jax import export
+from experiments import errors, models
+from experiments.data import datasets, feeds, sources
+from experiments.deployment import description
+
+Logits = Callable[[Any, Any, jax.Array], Any]
+"""`logits(params, model_state, inputs)`, of uint8 images or text [batch, ...]."""
+
+
+def describe(
+    config: ml_collections.ConfigDict,
+    splits: datasets.Splits[sources.Source],
+    *,
+    folded: bool,
+) -> dict[str, Any]:
+    """What has to be known to build and to feed the network, as JSON.
+
+    Args:
+        config: Of the run.
+        splits: Its data.
+        folded: Whether batch normalisation is folded; see `export.fold_linen`.
+
+    Returns:
+        Part of the metadata of a file.
+    """
+    size = config.image_size or None
+    moments = {"mean": splits.mean, "std": splits.std}
+    shape = np.shape(splits.test[0]["image"])
+    if size and splits.mean is not None:
+        shape = (size, size, len(splits.mean))
+    architecture = {
+        "network": config.model,
+        "num_classes": splits.num_classes,
+        "options": models.options_of(config),
+        "folded": folded,
+    }
+    names = getattr(splits, "class_names", None)
+    if names is not None:
+        architecture["class_names"] = list(names)
+    return {
+        "architecture": architecture,
+        "input": {
+            "shape": list(shape),
+            "image_size": size,
+            **{name: None if m is None else m.tolist() for name, m in moments.items()},
+            "max_value": splits.max_value,
+        },
+        "dataset": config.dataset,
+    }
+
+
+def network(described: Mapping[str, Any]) -> Logits:
+    """The network of a description, from raw images or text to logits.
+
+    Raises:
+        RunError: If the description is not as `description.check` demands.
+    """
+    module = module_of(described)
+    folded = described["architecture"]["folded"]
+    moments = {name: described["input"][name] for name in ("mean", "std", "max_value")}
+
+    def logits(params: Any, model_state: Any, images: jax.Array) -> Any:
+        inputs = datasets.augment(None, images, kind="none", **moments)
+        variables = {"params": params, **model_state}
+        if folded:
+            return export.apply_folded(module, variables, inputs, train=False)
+        return module.apply(variables, inputs, train=False)
+
+    return logits
+
+
+def fold(described: Mapping[str, Any], params: Any, model_state: Any) -> Any:
+    """Folds batch normalisation; see `adaste_jax.export.fold_linen`.
+
+    Args:
+        described: The network, as `describe` gives it.
+        params: Its parameters.
+        model_state: Its batch-norm statistics.
+
+    Returns:
+        Parameters and model state.
+
+    Raises:
+        RunError: If there is none that can be folded.
+    """
+    try:
+        variables = export.fold_linen(
+            module_of(described),
+            {"params": params, **model_state},
+            network_input(described),
+            train=False,
+        )
+    except ValueError as error:
+        raise errors.RunError(f"cannot fold batch normalisation: {error}") from error
+    return variables.pop("params"), variables
+
+
+def module_of(described: Mapping[str, Any]) -> nn.Module:
+    """The module of a description, once that has been checked.
+
+    Raises:
+        RunError: If it is not as `description.check` demands.
+    """
+    description.check(described)
+    architecture = described["architecture"]
+    return models.create(
+        architecture["network"],
+        num_classes=architecture["num_classes"],
+        **architecture["options"],
+    )
+
+
+def raw_input(described: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
+    """One raw input, by its shape."""
+    return jax.ShapeDtypeStruct((1, *described["input"]["shape"]), jnp.uint8)
+
+
+def network_input(described: Mapping[str, Any]) -> jax.Array:
+    """One input of the network itself."""
+    is_text = described["input"]["mean"] is None
+    shape = (1, *described["input"]["shape"])
+    return jnp.zeros(shape, jnp.uint8 if is_text else jnp.float32)
+
+
+def all_logits(
+    functions: Mapping[str, Callable[[jax.Array], jax.Array]],
+    source: sources.Source,
+    *,
+    batch_size: int,
+    image_size: int | None = None,
+    most: int = 0,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Logits of several functions on the same images, read once.
+
+    Args:
+        functions: By name; each from a batch of images to logits.
+        source: Of images and labels.
+        batch_size: Images in a batch.
+        image_size: As in `feeds.evaluation`.
+        most: How many images; 0 for all.
+
+    Returns:
+        Logits by name, float32 [n, classes], and labels [n]; of text there is an axis
+        of positions after the first.
+    """
+    batches, resident = feeds.evaluation(
+        source, batch_size=batch_size, image_size=image_size
+    )
+    logits: dict[str, list[np.ndarray]] = {name: [] for name in functions}
+    labels: list[np.ndarray] = []
+    for batch in batches:
+        images, truth = feeds.images_and_labels(batch, resident)
+        counts = batch["mask"]
+        labels.append(np.asarray(truth)[counts])
+        for name, function in functions.items():
+            logits[name].append(np.asarray(function(images))[counts])
+        if most and sum(map(len, labels)) >= most:
+            break
+    end = most or None
+    return (
+        {name: np.concatenate(parts)[:end] for name, parts in logits.items()},
+        np.concatenate(labels)[:end],
+    )
+
+
+def check_count(name: str, value: int, *, least: int) -> None:
+    """Refuses a number of examples that means nothing.
+
+    Raises:
+        RunError: If it is no whole number of at least `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise errors.RunError(
+            f"{name} must be a whole number of at least {least}, got {value!r}."
+        )
+
+
+def labelled(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Which labels are those of a class: bool, of the shape of `labels`."""
+    return (labels >= 0) & (labels < num_classes)
+
+
+def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Mean cross-entropy and accuracy, summed in float64.
+
+    Labels outside of [0, classes), which mark examples without a class, are left out.
+
+    Args:
+        logits: [..., classes].
+        labels: Integers [...].
+
+    Returns:
+        `loss` and `accuracy`.
+
+    Raises:
+        RunError: If there is one class only, no label is that of a class, or a logit
+            is not finite: then no figure says anything of the network.
+    """
+    logits, labels = np.asarray(logits), np.asarray(labels)
+    if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
+        raise errors.RunError(
+            f"logits of shape {logits.shape} need labels of shape {logits.shape[:-1]}, "
+            f"got {labels.shape}."
+        )
+    if logits.shape[-1] < 2:
+        raise errors.RunError(
+            "the network has one logit, so there are no classes to choose from and no "
+            "accuracy."
+        )
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if bad.any():
+        raise errors.RunError(
+            f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
+            "its weights or its normalisation are damaged."
+        )
+    known = labelled(labels, logits.shape[-1])
+    if not known.any():
+        raise errors.RunError(
+            f"none of {labels.size} labels lies in 0 ... {logits.shape[-1] - 1}: there "
+            "is nothing to score."
+        )
+    logits, labels = logits[known].astype(np.float64), labels[known].astype(np.int64)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    normaliser = np.log(np.exp(shifted).sum(axis=-1))
+    chosen = np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
+    return {
+        "loss": float((normaliser - chosen).mean()),
+        "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
+    }

@@ -1,0 +1,52 @@
+"""Writes the page."""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Sequence
+
+from experiments import console as consoles
+from experiments import errors
+from experiments.report.html import page
+from experiments.runs import records, small_files
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description="Draws a run, or several over each other, on one page.",
+    )
+    parser.add_argument(
+        "--workdir", required=True, nargs="+", help="folders of runs; or A,B,C"
+    )
+    parser.add_argument(
+        "--out", help="file to write; default: report.html in the one workdir"
+    )
+    console = consoles.program()
+    arguments = parser.parse_args(argv)
+    folders = [
+        folder
+        for given in arguments.workdir
+        for folder in ([given] if os.path.exists(given) else given.split(","))
+        if folder
+    ]
+    try:
+        if arguments.out is None and len(folders) > 1:
+            raise errors.RunError("say where the page of several runs goes: --out.")
+        out = pathlib.Path(arguments.out or pathlib.Path(folders[0]) / "report.html")
+        text = page([records.read(folder) for folder in folders])
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            small_files.write(out, text)
+        except OSError as error:
+            raise errors.RunError(f"cannot write {out}: {error}.") from error
+    except errors.RunError as error:
+        consoles.say_error(console, error)
+        sys.exit(1)
+    consoles.say(console, f"wrote {out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Orbax checkpoints: complete or absent, and the newest readable one on restore."""
+
+import contextlib
+import hashlib
+import json
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+
+from adaste_jax import metrics
+from experiments import errors
+from experiments.runs import plain_path
+from experiments.runs import processes
+from experiments.runs import small_files
+
+
+class Checkpoints:
+    """The checkpoints of one run, saved in the background.
+
+    A checkpoint holds a tree of arrays and a small dict that goes into JSON, with a
+    checksum of both: Orbax notices a damaged index, but not a flipped bit in an array.
+    All processes of a run take part in everything.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, keep: int = 2, read_only: bool = False):
+        """Opens `folder`, which need not exist.
+
+        Args:
+            folder: Where the checkpoints lie, one subfolder each, named by the step.
+            keep: How many of the latest stay; the best stays besides.
+            read_only: Changes nothing: for a folder that another program may write.
+
+        Raises:
+            RunError: If the folder cannot be used.
+        """
+        self._folder = folder
+        self._read_only = read_only
+        self._best: tuple[float, int] | None = None
+        with self._writing("open them"):
+            if not read_only:
+                folder.mkdir(parents=True, exist_ok=True)
+            path, self._forget_path = plain_path.of(folder)
+            self._manager = ocp.CheckpointManager(
+                path,
+                options=ocp.CheckpointManagerOptions(
+                    # Writes `metrics`, for people who look into a checkpoint; nothing
+                    # reads it, and a damaged one is of no consequence.
+                    best_fn=lambda metrics: 0.0,
+                    lightweight_initialize=True,
+                    preservation_policy=_Policy(lambda: self._best, keep),
+                    enable_async_checkpointing=True,
+                    cleanup_tmp_directories=not read_only,
+                    read_only=read_only,
+                ),
+            )
+        self._best = _best_of(folder, self.steps)
+
+    def __enter__(self) -> "Checkpoints":
+        """Gives itself."""
+        return self
+
+    def __exit__(self, kind: Any, *exception: object) -> None:
+        """Waits for the last save; its error does not hide one that is under way."""
+        if kind is None:
+            self.close()
+            return
+        with contextlib.suppress(errors.RunError):
+            self.close()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps that have a complete checkpoint, ascending."""
+        return sorted(self._manager.all_steps())
+
+    def save(
+        self,
+        step: int,
+        arrays: Any,
+        record: Mapping[str, Any],
+        *,
+        accuracy: float | None = None,
+        progress: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts saving; the arrays may be donated once this returns.
+
+        Args:
+            step: Its name.
+            arrays: The tree of arrays.
+            record: What goes into JSON.
+            accuracy: See `rate`.
+            progress: Numbers of the training so far, for people who look into it.
+
+        Raises:
+            RunError: If it, or the one before, cannot be written, or a number in it is
+                not finite.
+        """
+        bad = nonfinite(arrays)
+        if bad:
+            raise errors.RunError(
+                f"the state of step {step} has numbers that are not finite ({bad}), so "
+                f"it is not saved. {self.last_good()}"
+            )
+        if accuracy is not None:
+            self.rate(step, accuracy)
+        record = {**record, "best": self._best}
+        record = {**record, "checksum": _checksum(arrays, record)}
+        with self._writing(f"write that of step {step} or the one before it"):
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    arrays=ocp.args.StandardSave(arrays),
+                    record=ocp.args.JsonSave(record),
+                ),
+                metrics=dict(progress or {"step": step}),
+                force=True,
+            )
+
+    def last_good(self) -> str:
+        """Which checkpoint a run can go back to, in words; waits for the last save."""
+        self.wait()
+        kept = self.steps
+        where = (
+            f"The last good checkpoint is that of step {kept[-1]}; it is kept"
+            if kept
+            else "There is no checkpoint yet"
+        )
+        advice = "Lower the learning rate or change the method, in a new --workdir."
+        return f"{where}. {advice}"
+
+    def rate(self, step: int, accuracy: float) -> None:
+        """Says how good the network of a step is; the best one's checkpoint stays.
+
+        Args:
+            step: Of the checkpoint, which may be one that was never saved.
+            accuracy: On validation examples.
+        """
+        if self._best is None or (accuracy, step) >= self._best:
+            self._best = (accuracy, step)
+
+    def restore(
+        self, like: Any, *, step: int | None = None
+    ) -> tuple[Any, dict[str, Any], list[str]] | None:
+        """Loads the latest checkpoint that can be read, or that of a step.
+
+        Args:
+            like: Arrays of the structure, shapes, dtypes and shardings to restore;
+                shardings may be others than those that were saved.
+            step: Only this one will do; None is the latest.
+
+        Returns:
+            The arrays, the record and messages about checkpoints that could not be
+            read, which are moved aside; None where there is no checkpoint.
+
+        Raises:
+            RunError: If there are checkpoints and none can be read, or not the one.
+        """
+        steps = self.steps
+        if step is not None and step not in steps:
+            raise errors.RunError(
+                f"{self._folder} has no checkpoint of step {step}; it has {steps}."
+            )
+        steps = steps if step is None else [step]
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        failures: list[tuple[int, Exception]] = []
+        for tried in reversed(steps):
+            failure: Exception | None = None
+            try:
+                arrays, record = self._load(tried, target)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                failure = error
+            if any(processes.gather(int(failure is not None))):
+                elsewhere = ValueError("another process cannot read it")
+                failures.append((tried, failure or elsewhere))
+                continue
+            return arrays, record, self._put_aside(failures)
+        if not steps:
+            return None
+        tried, failure = failures[0]
+        raise errors.RunError(
+            f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
+            f"step {tried}: {_first_line(failure)}). Nothing was changed. Move that "
+            "folder away to start anew, or choose another --workdir."
+        )
+
+    def _load(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+        found = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                arrays=ocp.args.StandardRestore(target),
+                record=ocp.args.JsonRestore(),
+            ),
+        )
+        arrays, record = found["arrays"], dict(found["record"])
+        if record.pop("checksum", None) != _checksum(arrays, record):
+            raise ValueError("its contents do not have the checksum it was saved with")
+        bad = nonfinite(arrays)
+        if bad:
+            raise ValueError(f"it holds numbers that are not finite ({bad})")
+        record.pop("best", None)
+        return arrays, record
+
+    def checksum(self, step: int) -> str:
+        """The checksum in the record of a step, which tells its bits from others.
+
+        Raises:
+            RunError: If the record cannot be read.
+        """
+        file = self._folder / str(step) / "record" / "metadata"
+        cure = "Name another checkpoint."
+        return small_files.read(file, cure=cure, checksum=str)["checksum"]
+
+    def wait(self) -> None:
+        """Blocks until every save has finished.
+
+        Raises:
+            RunError: If one has failed.
+        """
+        with self._writing("write the latest"):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and releases the threads of Orbax.
+
+        Raises:
+            RunError: If a save has failed.
+        """
+        try:
+            self.wait()
+        finally:
+            with self._writing("write the latest"):
+                self._manager.close()
+            self._forget_path()
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Turns what Orbax raises into an error that says what is safe."""
+        try:
+            yield
+        except Exception as error:  # a full disk is a ValueError of TensorStore
+            raise errors.RunError(
+                f"checkpoints in {self._folder}: cannot {what}: {_first_line(error)}. "
+                "Those that are complete are kept: mend the cause, and the same "
+                "command goes on from the latest."
+            ) from error
+
+    def _put_aside(self, failures: list[tuple[int, Exception]]) -> list[str]:
+        """Moves broken checkpoints out of the way of new ones of the same step."""
+        if not failures or self._read_only:
+            return [
+                f"checkpoint {step} cannot be read: {_first_line(error)}"
+                for step, error in failures
+            ]
+        aside = self._folder.with_name("damaged_checkpoints")
+        if processes.is_primary():
+            aside.mkdir(exist_ok=True)
+            for step, _ in failures:
+                shutil.rmtree(aside / str(step), ignore_errors=True)
+                shutil.move(self._folder / str(step), aside / str(step))
+        if processes.several():
+            multihost_utils.sync_global_devices("damaged checkpoints moved")
+        self._manager.reload()
+        return [
+            f"checkpoint {step} cannot be read and was moved to {aside}: "
+            f"{_first_line(error)}"
+            for step, error in failures
+        ]
+
+
+def nonfinite(arrays: Any) -> str:
+    """Leaves with numbers that are not finite, in words; empty where there are none."""
+    found = metrics.nonfinite(arrays)
+    shown = [f"{path}: {count} of them" for path, count in list(found.items())[:5]]
+    if len(found) > len(shown):
+        shown.append(f"and {len(found) - len(shown)} leaves more")
+    return ", ".join(shown)
+
+
+def exist(folder: pathlib.Path) -> bool:
+    """Whether a folder holds checkpoints, readable or not."""
+    return any(found.name.isdecimal() for found in folder.glob("*"))
+
+
+class _Policy:
+    """Keeps the latest checkpoints, and the one of the best step."""
+
+    def __init__(self, best: Callable[[], tuple[float, int] | None], keep: int):
+        self._best, self._keep = best, keep
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """Which of the checkpoints, in ascending order, stay."""
+        del context
+        best = self._best()
+        first = len(checkpoints) - self._keep
+        return [
+            number >= first or (best is not None and info.step == best[1])
+            for number, info in enumerate(checkpoints)
+        ]
+
+
+def _best_of(folder: pathlib.Path, steps: list[int]) -> tuple[float, int] | None:
+    """The best accuracy that the newest readable record knows, and its step.
+
+    Version 0.1 kept the accuracy of each checkpoint in a file of its own instead.
+    """
+    for step in reversed(steps):
+        with contextlib.suppress(errors.RunError):
+            file = folder / str(step) / "record" / "metadata"
+            record = small_files.read(file, cure="")
+            if "best" in record:
+                return tuple(record["best"]) if record["best"] else None
+    known = []
+    for step in steps:
+        with contextlib.suppress(errors.RunError):
+            file = folder / str(step) / "metrics" / "metrics"
+            found = small_files.read(file, cure="", accuracy=float)
+            known.append((found["accuracy"], step))
+    return max(known, default=None)
+
+
+def _checksum(arrays: Any, record: Mapping[str, Any]) -> str:
+    """Of every bit of the arrays and of the record."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps(record, sort_keys=True).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        header = (jax.tree_util.keystr(path), str(array.dtype), array.shape)
+        digest.update(repr(header).encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    for tail in (
+        " [source locations",
+        " [tensorstore_spec",
+    ):  # long, and of no use here
+        line = line.split(tail)[0]
+    return line[:1000]

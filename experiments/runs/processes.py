@@ -1,0 +1,238 @@
+"""Several processes that train one network, each with devices of its own.
+
+Every process runs the same program on the same config. Arrays on devices are global;
+what is written to files, process 0 writes. With one process nothing here does anything.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments import errors
+from experiments.runs import identity
+
+HEARTBEAT_TIMEOUT = 60
+"""Seconds without a sign of life after which a process counts as dead."""
+
+JOIN_TIMEOUT = 300
+"""Seconds that a process waits for the others when it starts."""
+
+_T = TypeVar("_T")
+
+
+def initialize(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
+    join_timeout: int = JOIN_TIMEOUT,
+) -> None:
+    """Joins the other processes; to be called before anything touches a device.
+
+    Without arguments they are found by JAX on TPU pods, SLURM, Open MPI and
+    Kubernetes; where none of these is, there is one process.
+
+    Args:
+        coordinator: Address of process 0, `host:port`, the same for all.
+        num_processes: How many there are; 1 alone looks for no others.
+        process_id: Number of this one, from 0.
+        heartbeat_timeout: See `HEARTBEAT_TIMEOUT`.
+        join_timeout: See `JOIN_TIMEOUT`. When it is over JAX ends the process.
+
+    Raises:
+        RunError: If some arguments are missing, or the others cannot be reached.
+    """
+    given = (coordinator, num_processes, process_id)
+    if num_processes == 1 and coordinator is None and process_id in (None, 0):
+        return
+    explicit = any(value is not None for value in given)
+    if explicit and None in given:
+        raise errors.RunError(
+            "--coordinator, --num_processes and --process_id go together; got "
+            f"{coordinator}, {num_processes} and {process_id}."
+        )
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            cluster_detection_method="deactivate" if explicit else None,
+            initialization_timeout=join_timeout,
+            heartbeat_timeout_seconds=heartbeat_timeout,
+            shutdown_timeout_seconds=heartbeat_timeout,
+        )
+    except ValueError as error:
+        # What JAX says where it has found no cluster.
+        if not explicit and "coordinator_address should be defined" in str(error):
+            return
+        raise errors.RunError(f"cannot join the other processes: {error}") from error
+    except RuntimeError as error:
+        raise errors.RunError(
+            f"cannot join the other processes: {error}. --num_processes=1 trains in "
+            "this process alone."
+        ) from error
+
+
+class LastWords:
+    """Says what has happened where this process can not: JAX ends it from C++.
+
+    When one process dies the others get an exception at best; JAX may as well abort
+    them, with its own message above a page of addresses, or a scheduler kills them. A
+    child that waits for the end of this process has the last word in its log.
+    """
+
+    _PROGRAM = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr)"
+
+    def __init__(self) -> None:
+        """Prepares nothing yet."""
+        self._child: subprocess.Popen[str] | None = None
+
+    def prepare_to_join(self, count: int | None, seconds: int) -> None:
+        """To be called before `initialize`.
+
+        Args:
+            count: How many processes there are to be, as far as is known.
+            seconds: How long JAX waits for them.
+        """
+        if count is not None and count > 1:
+            self._prepare(
+                f"error: the {count} processes have not met within {seconds} seconds: "
+                "one is missing, or cannot reach --coordinator. Start all of them."
+            )
+
+    def prepare(self) -> None:
+        """To be called when the processes have met; with one process does nothing."""
+        self.withdraw()
+        if several():
+            self._prepare(
+                f"error: process {jax.process_index()} of {jax.process_count()} has "
+                "been ended from outside: by JAX, because another process is gone, or "
+                "by a signal. The same command, in all processes, goes on from the "
+                "latest checkpoint."
+            )
+
+    def _prepare(self, text: str) -> None:
+        self._child = subprocess.Popen(
+            [sys.executable, "-S", "-c", self._PROGRAM, text],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a signal to the whole job does not reach it
+        )
+
+    def withdraw(self) -> None:
+        """To be called when this process ends of itself, and has said why."""
+        if self._child is not None:
+            self._child.communicate("ended of itself")
+            self._child = None
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return jax.process_count() > 1
+
+
+def is_primary() -> bool:
+    """Whether this is process 0, which writes files and shows progress."""
+    return jax.process_index() == 0
+
+
+def gather(number: int) -> list[int]:
+    """The numbers of all processes; every process must call it."""
+    if not several():
+        return [number]
+    found = multihost_utils.process_allgather(np.asarray([number], np.int32))
+    return np.asarray(found).ravel().tolist()
+
+
+def agree(failure: errors.RunError | None) -> None:
+    """Goes on only where all processes can; every process must call it.
+
+    Args:
+        failure: Why this one cannot.
+
+    Raises:
+        RunError: `failure`, or one that names the process that has failed.
+    """
+    failed = np.flatnonzero(gather(int(failure is not None))).tolist()
+    if failure is not None:
+        raise failure
+    if failed:
+        raise errors.RunError(
+            f"process {failed[0]} cannot go on; its own message says why."
+        )
+
+
+@contextlib.contextmanager
+def agreeing() -> Iterator[None]:
+    """Ends with the same outcome in all processes; every process must enter it.
+
+    Raises:
+        RunError: What is raised within, or one that names the process that has failed.
+    """
+    failure = None
+    try:
+        yield
+    except errors.RunError as error:
+        failure = error
+    agree(failure)
+
+
+def agree_on(what: str, value: Mapping[str, Any], cure: str) -> None:
+    """Goes on only where all processes have the same; every process must call it.
+
+    Args:
+        what: Name of the value, for the message.
+        value: JSON of this process.
+        cure: What the user can do.
+
+    Raises:
+        RunError: In every process, naming what differs from that of process 0.
+    """
+    if not several():
+        return
+    data = np.frombuffer(json.dumps(value, sort_keys=True).encode(), np.uint8)
+    sizes = gather(len(data))
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(data)] = data
+    found = np.asarray(multihost_utils.process_allgather(padded))
+    texts = [bytes(row[:size]) for row, size in zip(found, sizes, strict=True)]
+    first = json.loads(texts[0])
+    for number, text in enumerate(texts):
+        changes = identity.different(json.loads(text), first)
+        if changes:
+            raise errors.RunError(
+                f"{what} of process {number} is not that of process 0:\n"
+                + "\n".join(
+                    f"  {name}: {there} in process {number}, {here} in process 0"
+                    for name, (there, here) in changes.items()
+                )
+                + f"\n{cure}"
+            )
+
+
+def primary_first(function: Callable[[], _T]) -> _T:
+    """Calls it in process 0, and then in the others, which find what it left on disk.
+
+    Raises:
+        RunError: If it fails anywhere with one.
+    """
+    if not several():
+        return function()
+    found: list[_T] = []
+    for turn in (True, False):
+        failure = None
+        if is_primary() == turn:
+            try:
+                found.append(function())
+            except errors.RunError as error:
+                failure = error
+        agree(failure)
+    return found[0]

@@ -1,0 +1,85 @@
+"""What every binary layer does over time: flips, saturation, and where its latents lie.
+
+The histogram is that of the latents in units of their root mean square, which is what
+signs depend on: a layer whose latents grow together has not changed. Its bins are
+`EDGES`; what lies beyond counts in the outermost.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from adaste_jax import metrics, train
+from experiments.training.run import Run
+
+EDGES = np.linspace(-4, 4, 41)
+
+
+class Watch:
+    """Looks at the layers of one run; compiled once."""
+
+    def __init__(self, run: Run):
+        """Nothing is computed yet."""
+        self._run = run
+        self._shares = jax.jit(self._measure)
+
+    def records(
+        self, state: train.TrainState, epoch: int, signs: list[jax.Array] | None
+    ) -> list[dict[str, Any]]:
+        """A line of `layers.jsonl` for each binary layer.
+
+        Args:
+            state: After the last step of the epoch.
+            epoch: Epochs that are done; 0 is before the first step.
+            signs: Of the latents when the epoch began, as `metrics.pack_signs` gives
+                them; None in full precision.
+
+        Returns:
+            By layer: `step`, `epoch`, `layer` (its path), `flips_per_epoch` (share of
+            weights of another sign than when the epoch began; absent in epoch 0),
+            `saturated` (share of the training weights that annealing holds at their
+            largest magnitude), `rms` of the latents, and `latents`, their histogram.
+            Empty in full precision.
+        """
+        if signs is None:
+            return []
+        shares = jax.device_get(self._shares(state, signs))
+        if epoch == 0:
+            del shares["flips_per_epoch"]
+        return [
+            {
+                "step": int(state.step),
+                "epoch": epoch,
+                "layer": path,
+                **{name: float(found[path]) for name, found in shares.items()},
+                **_histogram(latent),
+            }
+            for path, latent in self._run.latents(state).items()
+        ]
+
+    def _measure(
+        self, state: train.TrainState, signs: list[jax.Array]
+    ) -> dict[str, dict[str, jax.Array]]:
+        where = self._run.where
+        weights = self._run.weights(state)
+        saturated = metrics.by_path(metrics.saturated_share, weights, where=where)
+        chosen = metrics.by_path(lambda leaf, where: leaf, state.params, where=where)
+        return {
+            "flips_per_epoch": {
+                path: metrics.flip_rate_since([bits], leaf, where=True)
+                for bits, (path, leaf) in zip(signs, chosen.items(), strict=True)
+            },
+            "saturated": saturated,
+        }
+
+
+def _histogram(latent: np.ndarray) -> dict[str, Any]:
+    """Root mean square and counts; a tenth of a second for ten million latents."""
+    values = latent[np.isfinite(latent)].astype(np.float32, copy=False)
+    mean = np.mean(np.square(values), dtype=np.float64) if values.size else 0.0
+    rms = float(np.sqrt(mean))
+    last, width = len(EDGES) - 2, (EDGES[-1] - EDGES[0]) / (len(EDGES) - 1)
+    bins = values / np.float32(width * (rms or 1.0)) - np.float32(EDGES[0] / width)
+    counts = np.bincount(np.clip(bins, 0, last).astype(np.uint8), minlength=last + 1)
+    return {"rms": rms, "latents": counts.tolist()}

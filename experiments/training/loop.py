@@ -1,0 +1,415 @@
+"""The one training loop: trains, evaluates, saves and resumes."""
+
+import os
+import platform
+from importlib import metadata
+from typing import Any, NamedTuple, NoReturn
+
+import jax
+import ml_collections
+import rich.console
+
+import adaste_jax
+from adaste_jax import metrics
+from experiments import console as consoles
+from experiments import errors
+from experiments.report import html, plots
+from experiments.runs import (
+    checkpoints,
+    identity,
+    processes,
+    records,
+    small_files,
+    stopping,
+    workdir,
+)
+from experiments.training import layers, progress, tally
+from experiments.training.run import Run
+
+
+def train_and_evaluate(
+    config: ml_collections.ConfigDict,
+    workdir_path: str | os.PathLike[str],
+    *,
+    console: rich.console.Console | None = None,
+) -> dict[str, Any]:
+    """Trains the network of a config, or resumes what stands in the workdir.
+
+    A resumed run ends with the same bits as one that was never interrupted.
+
+    Args:
+        config: As `configs/base.py`.
+        workdir_path: The folder of the run; see `Workdir`.
+        console: Where progress is shown. Default: standard output.
+
+    Returns:
+        What `result.json` holds.
+
+    Raises:
+        RunError: If the run cannot start or go on; the message says why.
+        StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
+    """
+    console = console or consoles.create()
+    if not processes.is_primary():
+        console = consoles.create(quiet=True)
+    processes.agree_on(
+        "the config",
+        {**identity.computed(config), "versions": _versions()},
+        "Start all processes with the same command and the same versions.",
+    )
+    with stopping.Stopping() as stop:
+        try:
+            with stop.at_once():
+                prepared = _prepare(config, workdir_path, console)
+        except stopping.SignalError:
+            raise errors.StoppedError(
+                f"stopped by {stop.name} before training began: the same command "
+                "starts it."
+            ) from None
+        if not isinstance(prepared, _Prepared):
+            return prepared
+        with prepared.folder:
+            return _train_and_test(prepared, stop, console)
+
+
+class _Prepared(NamedTuple):
+    """A run whose workdir is open."""
+
+    run: Run
+    state: Any
+    folder: workdir.Workdir
+
+
+def _prepare(
+    config: ml_collections.ConfigDict,
+    path: str | os.PathLike[str],
+    console: rich.console.Console,
+) -> _Prepared | dict[str, Any]:
+    """Everything before the first step; or the result, where the run is finished."""
+    stored = identity.stored(config)
+    with processes.agreeing():
+        if processes.is_primary():
+            workdir.check(path, stored, upgrade=identity.upgraded)
+    result = workdir.finished(path)
+    if result is not None:
+        text = f"{workdir.absolute(path)} holds a finished run; nothing to do."
+        consoles.say(console, text)
+        return result
+    recorded = workdir.origin(path) or {}
+    begun = checkpoints.exist(workdir.absolute(path) / workdir.CHECKPOINTS)
+    started = recorded.get("init_from") or {}
+    run = Run(config, initial_step=started.get("step"))
+    state = run.init()
+    if not begun:
+        state = run.warm_started(state)
+        started = None if run.initial is None else run.initial.source
+    origin = {
+        "data": run.splits.identity(),
+        "init_from": started or None,
+        "teacher": run.teacher and run.teacher.source,
+    }
+    processes.agree_on(
+        "what is read", origin, "Give all processes the same data and the same files."
+    )
+    folder = None
+    with processes.agreeing():
+        folder = workdir.Workdir(
+            path, stored, writes=processes.is_primary(), upgrade=identity.upgraded
+        )
+        messages = folder.settle_origin(origin, begun=begun)
+    assert folder is not None
+    for message in messages:
+        consoles.say(console, message)
+    return _Prepared(run, state, folder)
+
+
+def _train_and_test(
+    prepared: _Prepared, stop: stopping.Stopping, console: rich.console.Console
+) -> dict[str, Any]:
+    run, state, folder = prepared
+    config = run.config
+    table = run.summary(state)
+    folder.write("summary.txt", f"{table}\n")
+    folder.write("summary.json", small_files.dumps(table.as_dict(), indent=2) + "\n")
+    with checkpoints.Checkpoints(
+        folder.path / workdir.CHECKPOINTS, keep=config.keep_checkpoints
+    ) as store:
+        state, clock = _train(run, state, folder, store, stop, console)
+    step = int(state.step)
+    try:
+        with stop.at_once():
+            test = run.evaluate(state, "test")
+    except stopping.SignalError:
+        _stop(step, run, stop)
+    folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})
+    if folder.writes:
+        with folder.writing():
+            plots.draw_all(folder.path / "plots", folder.records(), run.latents(state))
+    result = {
+        **{f"test_{name}": value for name, value in test.items()},
+        "epochs": config.num_epochs,
+        "seed": config.seed,
+        "steps": step,
+        "steps_per_second": clock.steps_per_second,
+        "one_bit_parameters": table.one_bit_parameters,
+        "real_parameters": table.real_parameters,
+        "method": config.method,
+        "config": identity.published(config),
+        "device": jax.devices()[0].device_kind,
+        "num_devices": jax.device_count(),
+        "num_processes": jax.process_count(),
+        "versions": _versions(),
+    }
+    _write_report(folder, result, console)
+    folder.finish(result)
+    return result
+
+
+def _versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    own = {"python": platform.python_version(), "adaste_jax": adaste_jax.__version__}
+    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
+    return own | {name: metadata.version(name) for name in packages}
+
+
+def _write_report(
+    folder: workdir.Workdir, result: dict[str, Any], console: rich.console.Console
+) -> None:
+    """Writes `report.html`. What goes wrong there is no reason to lose the run."""
+    if not folder.writes:
+        return
+    try:
+        text = html.page([records.read(folder.path, result=result)])
+        folder.write("report.html", text)
+    except Exception as error:
+        consoles.say(
+            console,
+            f"could not write report.html: {error!r}. The run is whole; "
+            "`python -m experiments.report` writes it anew.",
+        )
+
+
+def _train(
+    run: Run,
+    state: Any,
+    folder: workdir.Workdir,
+    store: checkpoints.Checkpoints,
+    stop: stopping.Stopping,
+    console: rich.console.Console,
+) -> tuple[Any, progress.Clock]:
+    """Takes the state, or the checkpoint there is, to the last step.
+
+    At the end of an epoch the state is saved first, with the sums of the epoch, and
+    evaluated and reported then: a run that is killed in between reports when it goes
+    on.
+    """
+    config, feed = run.config, run.feed
+    epoch_tally = run.start_tally(state)
+    clock = progress.Clock()
+    watch = layers.Watch(run)
+    to_report, speed, saved = False, None, -1
+    restored = store.restore({"state": state, "tally": epoch_tally})
+    if restored is not None:
+        arrays, record, messages = restored
+        state, epoch_tally = arrays["state"], arrays["tally"]
+        feed.seek(record["position"])
+        clock = progress.Clock(record["clock"])
+        to_report, speed = record.get("to_report", False), record.get("speed")
+        saved = int(state.step)
+        for message in [*messages, f"resuming at step {saved}"]:
+            consoles.say(console, message)
+    step = int(state.step)
+    for message in folder.rewind(saved, to_report=to_report):
+        consoles.say(console, message)
+    log = progress.Log(
+        folder,
+        console,
+        step=step,
+        num_steps=run.num_steps,
+        tensorboard=config.tensorboard and folder.writes,
+    )
+
+    def save() -> None:
+        nonlocal saved
+        _refuse_bad_loss(run, state, epoch_tally, step, store)
+        folder.check_place()
+        means = {name: float(value) for name, value in epoch_tally.means().items()}
+        store.save(
+            step,
+            {"state": state, "tally": epoch_tally},
+            {
+                "position": feed.position(),
+                "clock": clock.record,
+                "to_report": to_report,
+                "speed": speed,
+            },
+            progress=means,
+        )
+        saved = step
+
+    def end() -> NoReturn:
+        if saved != step:
+            save()
+        store.wait()
+        _stop(step, run, stop)
+
+    with log:
+        if restored is None:
+            log.write_layers(watch.records(state, 0, epoch_tally.signs))
+        while True:
+            if to_report:
+                epoch = step // feed.steps_per_epoch
+                try:
+                    with stop.at_once():
+                        found = _validate(run, state, epoch)
+                        shares = watch.records(state, epoch, epoch_tally.signs)
+                except stopping.SignalError:
+                    end()
+                if "accuracy" in found:
+                    store.rate(step, found["accuracy"])
+                values = _epoch_values(run, state, epoch_tally)
+                _report_epoch(run, log, step, epoch, values, found, speed)
+                log.write_layers(shares)
+                epoch_tally = run.start_tally(state)
+                to_report = False
+            if step >= run.num_steps:
+                break
+            epoch = step // feed.steps_per_epoch
+            for calls, (batch, taken) in enumerate(feed.batches(step)):
+                state, reported = run.train_step(state, batch, run.resident)
+                epoch_tally = tally.add(epoch_tally, reported, step)
+                step += taken
+                if not clock.running:
+                    jax.block_until_ready(epoch_tally)  # the first call compiles
+                    clock.start(step)
+                if _time_to_look(log, calls):
+                    _refuse_bad_loss(run, state, epoch_tally, step, store)
+                    log.show(step, epoch_tally.means())
+                stopped = stop.reached(step)
+                if step % feed.steps_per_epoch == 0:
+                    break
+                if stopped or _crosses(step, taken, config.checkpoint_every_steps):
+                    clock.stop(step)
+                    save()
+                if stopped:
+                    end()
+            _refuse_bad_loss(run, state, epoch_tally, step, store)
+            speed = clock.stop(step)
+            log.show(step, epoch_tally.means())
+            to_report = True
+            if (
+                (epoch + 1) % config.checkpoint_every_epochs == 0
+                or step == run.num_steps
+                or _crosses(step, taken, config.checkpoint_every_steps)
+            ):
+                save()
+            if stopped:
+                end()
+        store.wait()
+    return state, clock
+
+
+def _time_to_look(log: progress.Log, calls: int) -> bool:
+    """Whether to stop the device and look at the metrics.
+
+    Once a second; where there are several processes, which have to look at the same
+    step, every hundred calls.
+    """
+    return calls % 100 == 99 if processes.several() else log.due()
+
+
+def _crosses(step: int, taken: int, every: int) -> bool:
+    """Whether the last `taken` steps have passed a multiple of `every`; 0 has none."""
+    return every > 0 and step // every > (step - taken) // every
+
+
+def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
+    """Ends a run that has been asked to, once its checkpoint is complete.
+
+    Raises:
+        StoppedError: Always.
+    """
+    raise errors.StoppedError(
+        f"stopped by {stop.name} at step {step} of {run.num_steps}, and saved: the "
+        "same command goes on from there."
+    )
+
+
+def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
+    values: dict[str, Any] = dict(epoch_tally.means())
+    nonfinite = epoch_tally.nonfinite_steps(run.feed.steps_per_epoch)
+    if nonfinite:
+        values["nonfinite_steps"] = nonfinite
+    if epoch_tally.signs is not None:
+        values["flips_per_epoch"] = metrics.flip_rate_since(
+            epoch_tally.signs, state.params, where=run.where
+        )
+    if run.config.skip_nonfinite:
+        values["skipped_updates"] = run.skipped(state)[1]
+    return values
+
+
+def _validate(run: Run, state: Any, epoch: int) -> dict[str, float]:
+    """Loss and accuracy on validation examples; empty where it is not their turn."""
+    config = run.config
+    due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
+    if not due or not len(run.splits.validation):
+        return {}
+    return run.evaluate(state, "validation")
+
+
+def _report_epoch(
+    run: Run,
+    log: progress.Log,
+    step: int,
+    epoch: int,
+    values: dict[str, Any],
+    found: dict[str, float],
+    speed: float | None,
+) -> None:
+    """Writes the metrics of an epoch, and prints its line."""
+    log.write(step, epoch, "train", values)
+    text = f"epoch {epoch}/{run.config.num_epochs}  "
+    text += f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
+    if "accuracy" in values:
+        text += f"  train {100 * values['accuracy']:.2f} %"
+    if found:
+        log.write(step, epoch, "validation", found)
+    if "accuracy" in found:
+        text += f"  validation {100 * found['accuracy']:.2f} %"
+    if "flips_per_epoch" in values:
+        text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
+    if values.get("skipped_updates"):
+        text += f"  skipped {values['skipped_updates']}"
+    if speed is not None:
+        log.write(step, epoch, "timing", {"steps_per_second": speed})
+        text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
+    log.line(text)
+
+
+def _refuse_bad_loss(
+    run: Run,
+    state: Any,
+    epoch_tally: tally.Tally,
+    step: int,
+    store: checkpoints.Checkpoints,
+) -> None:
+    """Stops a run whose loss is not a number any more.
+
+    Raises:
+        RunError: If a loss since the start of the epoch was not finite, or more updates
+            in a row were not than may be skipped.
+    """
+    bad = int(epoch_tally.first_bad_step)
+    what = "the loss"
+    if run.config.skip_nonfinite:
+        in_a_row, _ = run.skipped(state)
+        bad = step - in_a_row if in_a_row > run.config.skip_nonfinite else -1
+        what = f"more than {run.config.skip_nonfinite} updates in a row: the update"
+    if bad < 0:
+        return
+    epoch, batch = divmod(bad, run.feed.steps_per_epoch)
+    raise errors.RunError(
+        f"{what} is not finite at step {bad} (epoch {epoch + 1}, batch {batch} of it, "
+        f"from 0). {store.last_good()}"
+    )

@@ -1,0 +1,138 @@
+"""What a run shows while it works, and where its metrics go."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich.console
+
+from experiments import console as consoles
+from experiments.runs import workdir
+
+console = consoles.create
+"""The console of a run: standard output, or plain lines in a notebook."""
+
+
+class Clock:
+    """Steps per second of training, without compilation, evaluation and saving."""
+
+    def __init__(self, record: Mapping[str, float] | None = None):
+        """Goes on from `record`, what an earlier part of the run has taken."""
+        record = record or {"seconds": 0.0, "steps": 0}
+        self._seconds, self._steps = record["seconds"], record["steps"]
+        self._begin: tuple[float, int] | None = None
+
+    def start(self, step: int) -> None:
+        """Counts from here, where `step` steps are known to be done."""
+        self._begin = (time.perf_counter(), step)
+
+    @property
+    def running(self) -> bool:
+        """Whether `start` was called after the last `stop`."""
+        return self._begin is not None
+
+    def stop(self, step: int) -> float | None:
+        """Counts up to here; steps per second since `start`."""
+        if self._begin is None or step == self._begin[1]:
+            return None
+        seconds, steps = time.perf_counter() - self._begin[0], step - self._begin[1]
+        self._seconds += seconds
+        self._steps += steps
+        self._begin = None
+        return steps / seconds
+
+    @property
+    def record(self) -> dict[str, float]:
+        """What a checkpoint keeps."""
+        return {"seconds": self._seconds, "steps": self._steps}
+
+    @property
+    def steps_per_second(self) -> float:
+        """Over the whole run; 0 where nothing was timed."""
+        return self._steps / self._seconds if self._seconds else 0.0
+
+
+class Log:
+    """A progress bar, a line an epoch, the files of lines, and TensorBoard."""
+
+    def __init__(
+        self,
+        folder: workdir.Workdir,
+        console: rich.console.Console,
+        *,
+        step: int,
+        num_steps: int,
+        tensorboard: bool,
+    ):
+        """Opens everything.
+
+        Args:
+            folder: Where metrics are written.
+            console: Where progress is shown.
+            step: Steps that are done.
+            num_steps: Steps of the whole run.
+            tensorboard: Whether to write for TensorBoard, if tensorboardX is installed.
+        """
+        self._folder = folder
+        self._console = console
+        self._writer = _summary_writer(folder) if tensorboard else None
+        self._shown = 0.0
+        self._bar = consoles.bar(console)
+        self._task = self._bar.add_task("training", total=num_steps, completed=step)
+
+    def __enter__(self) -> "Log":
+        """Shows the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Takes the bar away, and closes what is open."""
+        self._bar.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def due(self) -> bool:
+        """Whether it is time to look at the metrics again; they stop the device."""
+        return time.perf_counter() - self._shown > 1.0
+
+    def show(self, step: int, values: Mapping[str, Any]) -> None:
+        """Moves the bar."""
+        self._shown = time.perf_counter()
+        text = f"loss {values['loss']:.3f}" if "loss" in values else "no finite loss"
+        if "accuracy" in values:
+            text += f"  accuracy {100 * values['accuracy']:.1f} %"
+        self._bar.update(self._task, completed=step, description=text)
+
+    def write(
+        self, step: int, epoch: int, split: str, values: Mapping[str, Any]
+    ) -> None:
+        """Adds a line to `metrics.jsonl`, and the values to TensorBoard."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self._folder.append({"step": step, "epoch": epoch, "split": split, **numbers})
+        if self._writer is not None:
+            for name, value in numbers.items():
+                self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def write_layers(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Adds lines to `layers.jsonl`, and their shares to TensorBoard."""
+        if not records:
+            return
+        self._folder.append(*records, file=workdir.LAYERS)
+        if self._writer is not None:
+            for record in records:
+                for name in ("flips_per_epoch", "saturated", "rms"):
+                    if name in record:
+                        tag = f"{name}/{record['layer']}"
+                        self._writer.add_scalar(tag, record[name], record["step"])
+
+    def line(self, text: str) -> None:
+        """Prints a line above the bar."""
+        consoles.say(self._console, text)
+
+
+def _summary_writer(folder: workdir.Workdir) -> Any:
+    try:
+        import tensorboardX
+    except ImportError:
+        return None
+    return tensorboardX.SummaryWriter(str(folder.path / "tensorboard"))
