@@ -2,14 +2,14 @@
 
     python -m experiments.export --workdir=runs/quickstart --out=quickstart.safetensors
 
-prints what each layer takes, and the accuracy before and after. With `--program=FILE`
+prints what each layer takes, and the accuracy before and after where the data are at
+hand (`--no-data` does not look for them). With `--program=FILE`
 the network is also written as a program that JAX alone can run.
 """
 
 import argparse
 import contextlib
 import functools
-import math
 import os
 import pathlib
 import subprocess
@@ -18,29 +18,18 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import rich.console
-import rich.table
-import rich.text
 from absl import logging
 
-import adaste_jax
-from adaste_jax import export
+from adaste_jax import export, methods, train
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.deployment import deployed, description
+from experiments.deployment import comparison, deployed, description
+from experiments.deployment.comparison import show as show
 from experiments.runs import checkpoints, identity
-from experiments.training import restore
-from experiments.training.run import Run
-
-_TITLES = {
-    "packed": "packed weights",
-    "training": "weights of the last step, float32",
-    "deployed": "deployed weights, float32",
-    "file": "file",
-    "program": "program",
-}
+from experiments.training import restore, states
+from experiments.training.evaluation import Evaluation
+from experiments.training.problem import Problem
 
 
 def export_run(
@@ -50,18 +39,24 @@ def export_run(
     program: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
+    data: bool = True,
 ) -> dict[str, Any]:
-    """Writes the file, reads it back, and compares the two networks.
+    """Writes the file, reads it back, and compares the two networks on test examples.
+
+    The network is built from what the workdir holds. The data are only read for the
+    comparison, and for batch-norm statistics where the weights of the last step are
+    still soft.
 
     Args:
-        workdir: Folder of a run with a checkpoint.
+        workdir: Folder of a run with a checkpoint, or one of its checkpoints.
         out: File to write.
         program: Where to write the network as a program too; None for nowhere.
         fold: Whether batch normalisation is folded into a scale and a shift.
         num_test: How many test images are compared; 0 for all.
+        data: Whether the data are read for the comparison.
 
     Returns:
-        The report; see `show`.
+        The report; see `comparison.show`.
 
     Raises:
         RunError: If there is no checkpoint or nothing binary in it, a number in it is
@@ -69,51 +64,61 @@ def export_run(
     """
     deployed.check_count("num_test", num_test, least=0)
     saved = restore.saved(workdir)
-    run = Run(saved.config.lock())
-    state = saved.state(run)
-    return export_state(run, state, out, program=program, fold=fold, num_test=num_test)
+    problem = saved.problem()
+    method = states.method_of(problem)
+    state, _ = saved.load(problem, method)
+    return export_state(
+        problem,
+        method,
+        state,
+        out,
+        program=program,
+        fold=fold,
+        num_test=num_test,
+        data=data,
+    )
 
 
 def export_state(
-    run: Run,
-    state: Any,
+    problem: Problem,
+    method: methods.Method,
+    state: train.TrainState,
     out: str | os.PathLike[str],
     *,
     program: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
+    data: bool = True,
 ) -> dict[str, Any]:
-    """As `export_run`, from a run in memory."""
-    if run.where is None:
-        raise errors.RunError(
-            f"the method {run.config.method!r} has no binary weights to pack."
-        )
+    """Does what `export_run` does, from a state in memory."""
+    config = problem.config
     deployed.check_count("num_test", num_test, least=0)
+    if state is None or not states.is_binary(method, state.params):
+        raise errors.RunError(
+            f"the method {config.method!r} has no binary weights to pack."
+        )
     _refuse_nonfinite(state)
     for path in (out, program):
         if path is not None:
             _make_folder(pathlib.Path(path))
-    config = run.config
-    model_state = run.deployed_statistics(state)
-    deploy = run.method.deploy
-    if deploy is None:
-        weights = adaste_jax.deploy(state.params, where=run.where)
-    else:
-        weights = adaste_jax.binarize(state.params, deploy, where=run.where)
-    plain = deployed.describe(config, run.splits, folded=False)
+    model_state = Evaluation(problem, method).statistics(state)
+    weights = method.deploy(state.params)
+    plain = problem.described
     description.check(plain)
     outputs = jax.jit(deployed.network(plain))
-    training = (run.weights(state), state.model_state)
+    soft = method.weights(state.params, state.step, state.key)
     functions: dict[str, Callable[..., Any]] = {
-        "training": functools.partial(outputs, *training),
+        "training": functools.partial(outputs, soft, state.model_state),
         "deployed": functools.partial(outputs, weights, model_state),
     }
 
     stored = weights, model_state
-    described = plain
+    described = {
+        **plain,
+        "architecture": {**plain["architecture"], "folded": fold},
+    }
     if fold:
         stored = deployed.fold(plain, *stored)
-        described = deployed.describe(config, run.splits, folded=True)
     metadata = {
         **described,
         "config": identity.published(config),
@@ -121,7 +126,7 @@ def export_state(
         "commit": _commit(),
     }
     packing: dict[str, Any] = {
-        "where": run.where,
+        "where": method.where,
         "deploy": lambda weights: weights,  # shipped already; their scale is found
         "metadata": metadata,
     }
@@ -142,93 +147,21 @@ def export_state(
             )
         read_back = jax.export.deserialize(bytearray(written))
         functions["program"] = jax.jit(read_back.call)
+    report = comparison.sizes(out, program, loaded, weights, model_state)
+    if not data:
+        return report
+    try:
+        test = problem.splits.test
+    except errors.RunError as error:
+        return {**report, "not_compared": str(error)}
     logits, labels = deployed.all_logits(
         functions,
-        run.splits.test,
+        test,
         batch_size=config.eval_batch_size,
         image_size=config.image_size or None,
         most=num_test,
     )
-    return _report(out, program, loaded, weights, model_state, logits, labels)
-
-
-def show(report: dict[str, Any], console: rich.console.Console) -> None:
-    """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
-    table = rich.table.Table(box=None, pad_edge=False)
-    table.add_column("tensor", no_wrap=True)
-    for name in ("shape", "float32 bytes", "bytes", "ratio"):
-        table.add_column(name, justify="right")
-    rows = report["tensors"] + [
-        {"name": _TITLES[name], **report[name]}
-        for name in ("packed", "file", "program")
-        if name in report
-    ]
-    for row in rows:
-        table.add_row(
-            rich.text.Text(consoles.shown(row["name"], console.encoding)),
-            " x ".join(map(str, row.get("shape", ()))),
-            f"{row['float32_bytes']:,}",
-            f"{row['bytes']:,}",
-            f"{row['ratio']:.2f}",
-        )
-    console.print(table)
-    console.print()
-    table = rich.table.Table(box=None, pad_edge=False)
-    table.add_column(f"on {report['num_test']:,} test examples", no_wrap=True)
-    for name in ("accuracy", "loss", "difference", "changed"):
-        table.add_column(name, justify="right")
-    for name, path in report["paths"].items():
-        table.add_row(
-            _TITLES[name],
-            f"{100 * path['accuracy']:.2f} %",
-            f"{path['loss']:.4f}",
-            f"{path['largest_difference']:.2g}",
-            f"{path['other_predictions']}",
-        )
-    console.print(table)
-    consoles.say(
-        console,
-        "difference: the largest of a logit; changed: predictions; to the "
-        "deployed weights in float32",
-    )
-
-
-def _report(
-    out: str | os.PathLike[str],
-    program: str | os.PathLike[str] | None,
-    loaded: export.Loaded,
-    params: Any,
-    model_state: Any,
-    logits: dict[str, np.ndarray],
-    labels: np.ndarray,
-) -> dict[str, Any]:
-    tensors = []
-    packed = []
-    for name, stored in loaded.header["tensors"].items():
-        count = math.prod(stored["shape"])
-        if stored["encoding"] == "real":
-            size = count * jnp.dtype(stored["dtype"]).itemsize
-        else:
-            size = -(-count // {"bits": 8, "trits": 5}[stored["encoding"]])
-            packed.append((4 * count, size))
-        tensors.append(
-            {"name": name, "shape": stored["shape"], **_sizes(4 * count, size)}
-        )
-    float32_bytes, packed_bytes = map(sum, zip(*packed, strict=True))
-    whole = sum(4 * leaf.size for leaf in jax.tree.leaves((params, model_state)))
-    report = {
-        "tensors": tensors,
-        "packed": _sizes(float32_bytes, packed_bytes),
-        "file": _sizes(whole, pathlib.Path(out).stat().st_size),
-        "num_test": len(labels),
-        "paths": {
-            name: _compared(found, logits["deployed"], labels)
-            for name, found in logits.items()
-        },
-    }
-    if program:
-        report["program"] = _sizes(whole, pathlib.Path(program).stat().st_size)
-    return report
+    return {**report, **comparison.paths(logits, labels)}
 
 
 def _make_folder(file: pathlib.Path) -> None:
@@ -264,21 +197,6 @@ def _refuse_nonfinite(state: Any) -> None:
         )
 
 
-def _sizes(float32_bytes: int, size: int) -> dict[str, float]:
-    ratio = float32_bytes / size if size else 1.0
-    return {"float32_bytes": float32_bytes, "bytes": size, "ratio": ratio}
-
-
-def _compared(
-    found: np.ndarray, expected: np.ndarray, labels: np.ndarray
-) -> dict[str, float]:
-    return {
-        **deployed.score(found, labels),
-        "largest_difference": float(np.abs(found - expected).max()),
-        "other_predictions": int((found.argmax(-1) != expected.argmax(-1)).sum()),
-    }
-
-
 def _commit() -> str | None:
     """The commit of this program, marked where files have changed since; or None."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -310,6 +228,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         type=command_line.whole(),
         default=0,
         help="test examples to compare; 0 is all",
+    )
+    parser.add_argument(
+        "--data",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="read the data, to compare the network on test examples",
     )
     console = consoles.program()
     arguments = parser.parse_args(argv)

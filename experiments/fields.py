@@ -1,6 +1,6 @@
 """Kinds of values that a config can hold, each with a check that names the field.
 
-A row of a table (`checks.FIELDS`, `models.OPTIONS`, `methods.OPTIONS`) is the name of a
+A row of a table (`checks.FIELDS`, `models.OPTIONS`) is the name of a
 field and its kind.
 """
 

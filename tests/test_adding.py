@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from adaste_jax import estimators
+from adaste_jax.methods import _straight_through
 from experiments import methods
 from experiments.studies import gallery
 from tests import reference
@@ -37,9 +38,9 @@ def placed():
         patch.setattr(reference, NAME, scope[NAME], raising=False)
         row = _row(PIECES["tests/estimators/cases.py"], vars(cases))
         patch.setitem(cases.CASES, NAME, row)
-        patch.setitem(methods.METHODS, NAME, None)
-        family = "experiments/methods/_straight_through.py"
-        exec(PIECES[family], dict(vars(methods._straight_through)))
+        scope = dict(vars(_straight_through))
+        exec(PIECES["adaste_jax/methods/_straight_through.py"], scope)
+        patch.setitem(methods.METHODS, NAME, scope[NAME])
         yield module
 
 
@@ -69,6 +70,6 @@ def test_the_picture_and_the_method_work(placed):
     picture = _row(PIECES["experiments/studies/gallery.py"], vars(gallery))
     found = gallery.curves(picture, 2.0)
     assert found["up"].max() == pytest.approx(2.0)
-    length = methods.Length(num_epochs=1, steps_per_epoch=10, num_examples=80)
-    method = methods.create(NAME, methods.defaults(), length)
-    np.testing.assert_array_equal(method.estimator(np.float32([-1, 2])), [-1, 1])
+    method = methods.create(NAME, methods.defaults(), steps=10)
+    weights = method.weights({"kernel": np.float32([-1, 2])}, 0)
+    np.testing.assert_array_equal(weights["kernel"], [-1, 1])

@@ -13,7 +13,7 @@ from experiments import console as consoles
 from experiments import errors, fields, methods
 from experiments.compare import entry, search, tables
 from experiments.runs import identity, small_files, workdir
-from experiments.training import checks, run
+from experiments.training import checks, problem
 
 
 def compare(
@@ -55,7 +55,7 @@ def compare(
         variants = {name: entry.Variant(name) for name in variants}
     _check(config, variants, seeds, factors, together)
     folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
-    splits = run.load(config)
+    splits = problem.load(config)
     origin = {"data": splits.identity()}
     begun = (folder.path / "trials").exists()
     for message in folder.settle_origin(origin, begun=begun):

@@ -17,7 +17,7 @@ EXTENSIONS = 2
 KNOBS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "adaste": ("anneal_fraction", (0.5, 0.8, 1.0)),
     "adaste_averaged": ("away", (0.0, 0.3, 1.0)),
-    "adaste_literal": ("cap", (0.5, 2.0)),
+    "adaste_paper": ("cap", (0.5, 2.0)),
     "adaste_released": ("initial_latent", (1.0, 10.0)),
     "bayesbinn": ("temperature", (1e-10, 1e-8)),
     "bop": ("tau", (1e-8, 1e-7, 1e-6)),

@@ -18,7 +18,7 @@ import numpy as np
 from adaste_jax import train
 from experiments import errors
 from experiments.data import datasets
-from experiments.training import seeds
+from experiments.training.problem import keys_of
 from experiments.training.run import Run
 
 
@@ -103,7 +103,7 @@ class Trainer:
         """Of what training keeps for a weight: latents and optimiser state."""
         state = jax.eval_shape(self.run.init)
         kept = jax.tree.leaves((state.params, state.opt_state))
-        weights = jax.tree.leaves(jax.eval_shape(self.run.deployed, state.params))
+        weights = jax.tree.leaves(jax.eval_shape(self.run.method.deploy, state.params))
         total = sum(leaf.size * leaf.dtype.itemsize for leaf in kept)
         return total / sum(leaf.size for leaf in weights)
 
@@ -172,8 +172,7 @@ class Trainer:
         return self._compiled[width]
 
     def _epoch(self, state, order, resident, rate):
-        method = self.run.method_at(rate)
-        step = train.train_step(self.run.forward, **self.run.step_arguments(method))
+        step = self.run.pure_step(rate)
 
         def one(state, index):
             state, report = step(state, {"index": index}, resident)
@@ -182,23 +181,19 @@ class Trainer:
         return jax.lax.scan(one, state, order)
 
     def _step(self, state, index, resident, rate):
-        method = self.run.method_at(rate)
-        step = train.train_step(self.run.forward, **self.run.step_arguments(method))
-        state, report = step(state, {"index": index}, resident)
+        state, report = self.run.pure_step(rate)(state, {"index": index}, resident)
         return state, report["loss"][None]
 
     def _order(self, seed: int, epoch: int) -> np.ndarray:
         size, batch = len(self.run.splits.train), self.run.config.batch_size
-        return np.asarray(
-            datasets.epoch_order(seeds.keys_of(seed).order, epoch, size, batch)
-        )
+        return np.asarray(datasets.epoch_order(keys_of(seed).order, epoch, size, batch))
 
     @functools.cached_property
     def _levels(self) -> Callable[[Any], jax.Array]:
         """Which level each deployed weight has: [trials, weights], int8."""
 
         def levels(params):
-            weights = jax.tree.leaves(self.run.deployed(params))
+            weights = jax.tree.leaves(self.run.method.deploy(params))
             signs = [jnp.sign(leaf).astype(jnp.int8).ravel() for leaf in weights]
             return jnp.concatenate(signs)
 

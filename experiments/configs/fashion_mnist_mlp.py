@@ -23,7 +23,7 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
     config.methods.adaste.learning_rate = 2e-3
     config.methods.ste.learning_rate = 2e-3
     config.methods.bayesbinn.learning_rate = 3e-3
-    config.methods.adaste_literal.learning_rate = 1e-2
+    config.methods.adaste_paper.learning_rate = 1e-2
     config.methods.adaste_released.learning_rate = 3e-3
     if variant == "smoke":
         config.num_epochs = 1

@@ -5,8 +5,8 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,18 @@ from experiments import errors
 from experiments.runs import plain_path
 from experiments.runs import processes
 from experiments.runs import small_files
+
+
+class Older(NamedTuple):
+    """A form that an older version gave to the arrays.
+
+    Attributes:
+        like: Arrays of that form.
+        upgraded: From arrays of that form to those of today.
+    """
+
+    like: Any
+    upgraded: Callable[[Any], Any]
 
 
 class Checkpoints:
@@ -144,7 +156,7 @@ class Checkpoints:
             self._best = (accuracy, step)
 
     def restore(
-        self, like: Any, *, step: int | None = None
+        self, like: Any, *, step: int | None = None, older: Sequence[Older] = ()
     ) -> tuple[Any, dict[str, Any], list[str]] | None:
         """Loads the latest checkpoint that can be read, or that of a step.
 
@@ -152,6 +164,7 @@ class Checkpoints:
             like: Arrays of the structure, shapes, dtypes and shardings to restore;
                 shardings may be others than those that were saved.
             step: Only this one will do; None is the latest.
+            older: Forms of older versions, tried where that of today does not fit.
 
         Returns:
             The arrays, the record and messages about checkpoints that could not be
@@ -166,12 +179,12 @@ class Checkpoints:
                 f"{self._folder} has no checkpoint of step {step}; it has {steps}."
             )
         steps = steps if step is None else [step]
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        forms = [Older(like, lambda arrays: arrays), *older]
         failures: list[tuple[int, Exception]] = []
         for tried in reversed(steps):
             failure: Exception | None = None
             try:
-                arrays, record = self._load(tried, target)
+                arrays, record = self._load_any(tried, forms)
             except Exception as error:  # Orbax and TensorStore raise many kinds
                 failure = error
             if any(processes.gather(int(failure is not None))):
@@ -188,7 +201,22 @@ class Checkpoints:
             "folder away to start anew, or choose another --workdir."
         )
 
-    def _load(self, step: int, target: Any) -> tuple[Any, dict[str, Any]]:
+    def _load_any(
+        self, step: int, forms: Sequence[Older]
+    ) -> tuple[Any, dict[str, Any]]:
+        """Loads in the first form that fits; the error is that of the form of today."""
+        failures = []
+        for form in forms:
+            try:
+                arrays, record = self._load(step, form.like)
+            except Exception as error:  # Orbax and TensorStore raise many kinds
+                failures.append(error)
+            else:
+                return form.upgraded(arrays), record
+        raise failures[0]
+
+    def _load(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         found = self._manager.restore(
             step,
             args=ocp.args.Composite(

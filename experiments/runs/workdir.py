@@ -22,6 +22,8 @@ LOCK = ".lock"
 CONFIG = "config.json"
 ORIGIN = "origin.json"
 """What the run computes from besides its config: data, and networks it starts from."""
+PROBLEM = "problem.json"
+"""The network and its input, so that it can be built again without the data."""
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
 
@@ -36,6 +38,7 @@ _CURES = {
     "--workdir, or put the file back from a copy.",
     ORIGIN: "What the run began with is unknown: put the file back from a copy, or "
     "delete it to go on without a check of the data.",
+    PROBLEM: "Put it back from a copy, or delete it: then the data are read instead.",
     RESULT: "Delete it, and the same command writes it anew from the checkpoint.",
 }
 
@@ -319,6 +322,15 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any] | None:
         RunError: If the file is damaged.
     """
     return _read(absolute(path), ORIGIN, data=dict)
+
+
+def problem(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """What the run in a folder recorded of its problem; None of version 0.1.
+
+    Raises:
+        RunError: If the file is damaged.
+    """
+    return _read(absolute(path), PROBLEM, network=dict, num_train=int)
 
 
 def read_lines(file: pathlib.Path) -> small_files.Lines:

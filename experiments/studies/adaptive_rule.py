@@ -18,6 +18,7 @@ import optax
 from absl import app
 
 from adaste_jax import estimators, optim
+from adaste_jax import methods as library
 from experiments import command_line, methods
 from experiments.compare import command, entry
 
@@ -101,63 +102,99 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-DEFAULTS: dict[str, Any] = {
-    "learning_rate": 3e-3,
-    "forward": "annealed",  # "sign"; "literal": the paper's, in absolute units
-    "place": "none",  # of the slope: "before" or "after" the average
-    "average": 0.9,
-    "adam": True,  # divides the average by Adam's second moment
-    "cap": 0.5,
-    "away": -1.0,  # slope away from zero; below 0 it is the rule's
-    "noise": 0.0,  # holds latents whose average is below so many standard deviations
-    "keep_rms": False,  # scales the latents of a layer to a constant RMS
-    **methods.ANNEALING,
-}
-
-
 def enter() -> None:
-    """Enters the method of this study, which is not one of the experiments."""
-    methods.enter("adaptive_rule", **DEFAULTS)(_adaptive_rule)
+    """Enters the method of this study, which is not one of the library."""
+    methods.METHODS["adaptive_rule"] = adaptive_rule
 
 
-def _adaptive_rule(options: Any, length: methods.Length) -> methods.Method:
-    mu, soft_steps = methods.annealing(options, length)
-    annealed = options.forward == "annealed"
+def adaptive_rule(
+    steps: int,
+    *,
+    learning_rate: float = 3e-3,
+    forward: str = "annealed",
+    place: str = "none",
+    average: float = 0.9,
+    adam: bool = True,
+    cap: float = 0.5,
+    away: float = -1.0,
+    noise: float = 0.0,
+    keep_rms: bool = False,
+    alpha: float = 0.01,
+    mu_init: float = 0.01,
+    mu_end: float = 100.0,
+    anneal_fraction: float = 0.8,
+    **run: Any,
+) -> library.Method:
+    """A method with AdaSTE's slope in one place of the update, or in none.
+
+    Args:
+        steps: Length of the run.
+        learning_rate: Learning rate of the latents.
+        forward: Forward map: `"annealed"` in units of the layer, `"literal"` as the
+            paper has it, in absolute units, or `"sign"`.
+        place: Place of the slope: `"before"` or `"after"` the average, or `"none"`.
+        average: Coefficient of the average of the gradient.
+        adam: Whether the average is divided by Adam's second moment.
+        cap: Largest slope toward zero.
+        away: Slope away from zero; below 0 it is that of the rule.
+        noise: Holds latents whose average is below so many standard deviations.
+        keep_rms: Whether the latents of a layer are scaled to a constant RMS.
+        alpha: Margin of AdaSTE.
+        mu_init: mu in step 0.
+        mu_end: mu at the end of annealing.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords of every method.
+    """
+    annealed = forward == "annealed"
+    base = library.adaste(
+        steps,
+        learning_rate=learning_rate,
+        alpha=alpha,
+        mu_init=mu_init,
+        mu_end=mu_end,
+        anneal_fraction=anneal_fraction,
+        **run,
+    )
+    mu = lambda step: base.values(step)["mu"]
     slope = optim.scale_by_adaste(
         mu,
-        alpha=options.alpha,
-        cap=options.cap,
-        away=None if options.away < 0 else options.away,
+        alpha=alpha,
+        cap=cap,
+        away=None if away < 0 else away,
         unit="rms" if annealed else None,
     )
-    average = (
-        optax.scale_by_adam(b1=options.average)
-        if options.adam
-        else optax.ema(options.average, debias=True)
+    mean = optax.scale_by_adam(b1=average) if adam else optax.ema(average, debias=True)
+    chain = {"none": [mean], "before": [slope, mean], "after": [mean, slope]}[place]
+    if noise:
+        chain.append(hold_in_noise(noise, average=average))
+    schedule = optax.cosine_decay_schedule(learning_rate, steps)
+    chain.append(optax.scale_by_learning_rate(schedule))
+    if keep_rms:
+        chain.append(constant_rms())
+    real = run.get("real_learning_rate", 1e-3)
+    tx = optax.partition(
+        {
+            "latent": optax.chain(*chain),
+            "real": optax.adam(optax.cosine_decay_schedule(real, steps)),
+        },
+        functools.partial(optim.labels, rules={"latent": base.where}),
+        mask_compatible_extra_args=True,
     )
-    parts = {"none": [average], "before": [slope, average], "after": [average, slope]}
-    chain = parts[options.place]
-    if options.noise:
-        chain.append(hold_in_noise(options.noise, average=options.average))
-    chain.append(optax.scale_by_learning_rate(methods.cosine(options, length)))
-    if options.keep_rms:
-        chain.append(keep_rms())
-    estimator = estimators.ste_identity
-    hyperparameters = {}
-    if options.forward != "sign":
-        estimator = functools.partial(
-            estimators.adaste,
-            alpha=options.alpha,
-            rule="identity",
-            unit="rms" if annealed else None,
-            rescale=annealed,
-        )
-        hyperparameters = {"mu": mu}
-    return methods.Method(
-        tx=optax.chain(*chain),
-        estimator=estimator,
-        hyperparameters=hyperparameters,
-        soft_steps=0 if options.forward == "sign" else soft_steps,
+    if forward == "sign":
+        return library.ste(steps, **run)._replace(tx=tx)
+    estimator = functools.partial(
+        estimators.adaste,
+        alpha=alpha,
+        rule="identity",
+        unit="rms" if annealed else None,
+        rescale=annealed,
+    )
+    return library.from_estimator(
+        estimator,
+        tx,
+        where=base.where,
+        schedules={"mu": mu},
+        binary_from=base.binary_from,
     )
 
 
@@ -211,7 +248,7 @@ def hold_in_noise(threshold: float, *, average: float) -> optax.GradientTransfor
     return optax.GradientTransformation(init, update)
 
 
-def keep_rms() -> optax.GradientTransformation:
+def constant_rms() -> optax.GradientTransformation:
     """Scales the latents of each layer back to the RMS they had before the step."""
 
     def update(updates, state, params):

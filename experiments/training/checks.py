@@ -38,7 +38,7 @@ FIELDS: dict[str, fields.Kind | None] = {
     "model_options": None,
     "dtype": fields.Choice(DTYPES),
     "binary_exclude": fields.Several(fields.Pattern()),
-    "method": None,  # and its options: methods.OPTIONS
+    "method": None,  # and its options: methods.options_of
     "methods": None,
     "real_learning_rate": fields.positive(),
     "init_from": _PATH,
@@ -67,10 +67,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         RunError: Naming the field, what it must be and its value.
     """
     check_common(config)
-    length = methods.Length(
-        num_epochs=config.num_epochs, steps_per_epoch=1, num_examples=config.batch_size
-    )
-    methods.check(_value(config, "method"), _value(config, "methods"), length)
+    method, options = _value(config, "method"), _value(config, "methods")
+    methods.create(method, options, steps=config.num_epochs)
 
 
 def check_common(config: ml_collections.ConfigDict) -> None:

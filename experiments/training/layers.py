@@ -61,8 +61,10 @@ class Watch:
     def _measure(
         self, state: train.TrainState, signs: list[jax.Array]
     ) -> dict[str, dict[str, jax.Array]]:
-        where = self._run.where
-        weights = self._run.weights(state)
+        method, where = self._run.method, self._run.where
+        weights = method.weights(
+            state.params, state.step, state.key if method.random else None
+        )
         saturated = metrics.by_path(metrics.saturated_share, weights, where=where)
         chosen = metrics.by_path(lambda leaf, where: leaf, state.params, where=where)
         return {

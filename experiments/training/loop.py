@@ -23,7 +23,7 @@ from experiments.runs import (
     stopping,
     workdir,
 )
-from experiments.training import layers, progress, tally
+from experiments.training import layers, progress, restore, tally
 from experiments.training.run import Run
 
 
@@ -130,6 +130,8 @@ def _train_and_test(
     config = run.config
     table = run.summary(state)
     folder.write("summary.txt", f"{table}\n")
+    record = run.problem.record()
+    folder.write(workdir.PROBLEM, small_files.dumps(record, indent=2) + "\n")
     folder.write("summary.json", small_files.dumps(table.as_dict(), indent=2) + "\n")
     with checkpoints.Checkpoints(
         folder.path / workdir.CHECKPOINTS, keep=config.keep_checkpoints
@@ -203,12 +205,13 @@ def _train(
     evaluated and reported then: a run that is killed in between reports when it goes
     on.
     """
-    config, feed = run.config, run.feed
+    config, feed = run.config, run.problem.feed
     epoch_tally = run.start_tally(state)
     clock = progress.Clock()
     watch = layers.Watch(run)
     to_report, speed, saved = False, None, -1
-    restored = store.restore({"state": state, "tally": epoch_tally})
+    like = {"state": state, "tally": epoch_tally}
+    restored = store.restore(like, older=restore.before_0_2(config, like))
     if restored is not None:
         arrays, record, messages = restored
         state, epoch_tally = arrays["state"], arrays["tally"]
@@ -337,7 +340,7 @@ def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
 
 def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
     values: dict[str, Any] = dict(epoch_tally.means())
-    nonfinite = epoch_tally.nonfinite_steps(run.feed.steps_per_epoch)
+    nonfinite = epoch_tally.nonfinite_steps(run.problem.steps_per_epoch)
     if nonfinite:
         values["nonfinite_steps"] = nonfinite
     if epoch_tally.signs is not None:
@@ -408,7 +411,7 @@ def _refuse_bad_loss(
         what = f"more than {run.config.skip_nonfinite} updates in a row: the update"
     if bad < 0:
         return
-    epoch, batch = divmod(bad, run.feed.steps_per_epoch)
+    epoch, batch = divmod(bad, run.problem.steps_per_epoch)
     raise errors.RunError(
         f"{what} is not finite at step {bad} (epoch {epoch + 1}, batch {batch} of it, "
         f"from 0). {store.last_good()}"

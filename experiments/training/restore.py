@@ -8,16 +8,19 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 import ml_collections
 
+from adaste_jax import methods, train
 from experiments import errors
-from experiments.data import fingerprint
+from experiments.data import datasets, fingerprint
 from experiments.runs import checkpoints, identity, small_files, workdir
-from experiments.training import losses
+from experiments.training import losses, states
+from experiments.training.evaluation import Evaluation
+from experiments.training.problem import Problem, keys_of
 
 # Runs that agree in these have the same training and validation images.
 _DATA_FIELDS = ("dataset", "resident", "image_size", "num_train", "validation")
@@ -42,31 +45,44 @@ class Saved:
         """Whether the state is the same whenever it is read."""
         return self.step is not None or (self.folder / workdir.RESULT).exists()
 
-    def state(self, run: Any) -> Any:
-        """The `TrainState` that a checkpoint holds; see `load`."""
-        return self.load(run)[0]
+    def problem(self, splits: datasets.Splits[Any] | None = None) -> Problem:
+        """What the run learns.
 
-    def load(self, run: Any) -> tuple[Any, dict[str, Any]]:
+        The data are read only if the run began before version 0.2, which records what
+        has to be known of them, or when they are used.
+
+        Args:
+            splits: The data, if they are loaded already.
+        """
+        record = workdir.problem(self.folder) if splits is None else None
+        return Problem(self.config, splits=splits, record=record)
+
+    def load(
+        self, problem: Problem, method: methods.Method
+    ) -> tuple[train.TrainState, dict[str, Any]]:
         """What a checkpoint holds, and which one it is.
 
         Args:
-            run: A `Run` of `config`.
+            problem: What the run learns.
+            method: How it is trained.
 
         Returns:
-            The `TrainState`, and `step` and `checksum` of the checkpoint.
+            The state, and `step` and `checksum` of the checkpoint.
 
         Raises:
             RunError: If there is no checkpoint, or it cannot be read.
         """
-        state = run.init()
+        state = states.start(problem, method, self.config.seed)
         store = checkpoints.Checkpoints(
             self.folder / workdir.CHECKPOINTS,
             keep=self.config.keep_checkpoints,
             read_only=True,
         )
-        like = {"state": state, "tally": run.start_tally(state)}
+        like = {"state": state, "tally": states.start_tally(method, state)}
         try:
-            found = store.restore(like, step=self.step)
+            found = store.restore(
+                like, step=self.step, older=before_0_2(self.config, like)
+            )
             if found is None:
                 raise errors.RunError(f"{self.folder} holds no checkpoint yet.")
             state = found[0]["state"]
@@ -122,26 +138,29 @@ class Start(NamedTuple):
     source: dict[str, Any]
 
 
-def start(run: Any, state: Any, drawn: Any, *, step: int | None = None) -> Start:
-    """What `config.init_from` of a run has in store for it.
+def start(
+    problem: Problem, state: train.TrainState, *, step: int | None = None
+) -> Start:
+    """What `config.init_from` names has in store for a run.
 
     Args:
-        run: A `Run`.
-        state: Its first state.
-        drawn: Shapes of parameters and model state as the layers draw them: what a run
-            of another method is compared with.
-        step: Of the checkpoint, where the config names none: the one that the run
-            started from before. None is the latest.
+        problem: What the run learns.
+        state: The first state of the run; only shapes matter.
+        step: Step of the checkpoint, where the config names none: the one that the run
+            started from before. Default: the latest.
 
     Raises:
         RunError: If they cannot be read, or have other paths or shapes.
     """
+    config = problem.config
     with _naming("init_from"):
-        other = saved(run.config.init_from)
+        other = saved(config.init_from)
         if other.step is None:
             other = dataclasses.replace(other, step=step)
-        same = other.config.method == run.config.method
-        found, source = other.load(_rebuilt(other, run))
+        same = other.config.method == config.method
+        rebuilt = _rebuilt(other, problem)
+        found, source = other.load(rebuilt, states.method_of(rebuilt))
+        drawn = jax.eval_shape(problem.draw, keys_of(config.seed).network)
         _check_shapes(
             (found.params, found.model_state),
             (state.params, state.model_state) if same else drawn,
@@ -150,11 +169,11 @@ def start(run: Any, state: Any, drawn: Any, *, step: int | None = None) -> Start
     return Start(found.params, found.model_state, same, source)
 
 
-def teacher(run: Any) -> losses.Teacher:
-    """The network that `config.teacher` of a run names, deployed.
+def teacher(problem: Problem) -> losses.Teacher:
+    """The network that `config.teacher` names, deployed.
 
     Args:
-        run: A `Run`.
+        problem: What its student learns.
 
     Returns:
         The network.
@@ -162,37 +181,72 @@ def teacher(run: Any) -> losses.Teacher:
     Raises:
         RunError: If it cannot be read, is not finished, or knows other data.
     """
+    config = problem.config
     with _naming("teacher"):
-        other = saved(run.config.teacher)
+        other = saved(config.teacher)
         if not other.fixed:
             raise errors.RunError(
                 f"{other.folder} is not finished, so its network may change: wait, or "
                 "name a checkpoint (WORKDIR/checkpoints/STEP)."
             )
         differing = [
-            f"{name}: {other.config[name]} there, {run.config[name]} here"
+            f"{name}: {other.config[name]} there, {config[name]} here"
             for name in _DATA_FIELDS
-            if other.config[name] != run.config[name]
+            if other.config[name] != config[name]
         ]
         if differing:
             raise errors.RunError(
                 f"{other.folder} has learned from other images "
                 f"({'; '.join(differing)}). A teacher needs the same."
             )
-        _check_data(other, run)
-        rebuilt = _rebuilt(other, run)
-        state, source = other.load(rebuilt)
+        _check_data(other, problem)
+        rebuilt = _rebuilt(other, problem)
+        method = states.method_of(rebuilt)
+        state, source = other.load(rebuilt, method)
     forward = rebuilt.forward
 
     def logits(variables: Any, inputs: jax.Array) -> jax.Array:
         return forward(*variables, inputs, train=False, key=None)[0]
 
-    variables = rebuilt.deployed(state.params), rebuilt.deployed_statistics(state)
-    return losses.Teacher(logits, variables, source)
+    statistics = Evaluation(rebuilt, method).statistics(state)
+    return losses.Teacher(logits, (method.deploy(state.params), statistics), source)
 
 
-def _check_data(other: Saved, run: Any) -> None:
-    """Refuses a run whose training or validation data were not those of `run`.
+class _Count(NamedTuple):
+    step: jax.Array
+
+
+def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints.Older]:
+    """The form that version 0.1 gave to the state of `adaste`.
+
+    Its transformation of the latents counted steps once more, between Adam and the
+    learning rate. All other methods have kept their form.
+
+    Args:
+        config: The config of the run.
+        like: The tree of arrays that a checkpoint holds today.
+    """
+    if config.method != "adaste":
+        return []
+
+    def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
+        whole = tree["state"].opt_state
+        partition = whole.inner_state if config.skip_nonfinite else whole
+        latent = partition.inner_states["latent"]
+        latent = latent._replace(inner_state=change(latent.inner_state))
+        states = {**partition.inner_states, "latent": latent}
+        partition = partition._replace(inner_states=states)
+        if config.skip_nonfinite:
+            partition = whole._replace(inner_state=partition)
+        state = dataclasses.replace(tree["state"], opt_state=partition)
+        return {**tree, "state": state}
+
+    old = changed(like, lambda inner: (inner[0], _Count(inner[1].count), inner[1]))
+    return [checkpoints.Older(old, lambda found: changed(found, lambda i: i[::2]))]
+
+
+def _check_data(other: Saved, problem: Problem) -> None:
+    """Refuses a run whose training or validation data were not those of `problem`.
 
     Raises:
         RunError: Saying what differs.
@@ -202,7 +256,7 @@ def _check_data(other: Saved, run: Any) -> None:
         return
     there, here = (
         {part: found[part] for part in ("train", "validation") if part in found}
-        for found in (recorded["data"], run.splits.identity())
+        for found in (recorded["data"], problem.splits.identity())
     )
     differing = fingerprint.differences(there, here)
     if differing:
@@ -212,12 +266,14 @@ def _check_data(other: Saved, run: Any) -> None:
         )
 
 
-def _rebuilt(other: Saved, run: Any) -> Any:
-    """The run of another config, on the data of `run` if they are the same."""
-    same = all(other.config[name] == run.config[name] for name in _DATA_FIELDS)
+def _rebuilt(other: Saved, problem: Problem) -> Problem:
+    """What another run learns, on the data of `problem` if they are the same."""
+    here = problem.config
+    same = all(other.config[name] == here[name] for name in _DATA_FIELDS)
     config = other.config.copy_and_resolve_references()
-    config.update(data_dir=run.config.data_dir, cache_dir=run.config.cache_dir)
-    return type(run)(config.lock(), splits=run.splits if same else None)
+    config.update(data_dir=here.data_dir, cache_dir=here.cache_dir)
+    other = dataclasses.replace(other, config=config.lock())
+    return other.problem(problem.splits if same else None)
 
 
 @contextlib.contextmanager

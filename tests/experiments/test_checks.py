@@ -12,7 +12,7 @@ from ml_collections import config_dict
 from experiments import errors, fields, methods, models
 from experiments.configs import base
 from experiments.data import datasets
-from experiments.training import checks, run
+from experiments.training import checks, problem, run
 
 
 def config_with(path, value):
@@ -47,11 +47,6 @@ def test_the_table_of_networks_has_every_option():
             "parent",
             "name",
         }
-
-
-def test_the_table_of_methods_has_every_option():
-    options = list(methods.defaults().values())
-    assert methods.OPTIONS.keys() == {name for each in options for name in each}
 
 
 @pytest.mark.parametrize("method", methods.METHODS)
@@ -127,10 +122,26 @@ def test_numbers_of_numpy_and_absent_folders_are_fine(name, value):
         ("model_options.norm_momentum", 1.0, r"norm_momentum .* in \[0, 1\), got 1.0"),
         ("model_options.use_logit_norm", 0, "use_logit_norm must be True or False"),
         ("model_options.dtype", "int8", "dtype must be one of float32, bfloat16, got"),
-        ("methods.adaste.mu_end", float("nan"), "adaste.mu_end must be a number > 0"),
-        ("methods.adaste.learning_rate", None, "learning_rate must be a number > 0"),
-        ("methods.adaste.anneal_fraction", 1.5, r"anneal_fraction .* \(0, 1\], got"),
-        ("methods.adaste.mu_init", 200.0, "ascending, got 200.0 and 100.0"),
+        (
+            "methods.adaste.mu_end",
+            float("nan"),
+            "mu_end must be a number, got nan",
+        ),
+        (
+            "methods.adaste.learning_rate",
+            None,
+            "learning_rate must be a number, got",
+        ),
+        (
+            "methods.adaste.anneal_fraction",
+            1.5,
+            r"`anneal_fraction` must be in \(0, 1\]",
+        ),
+        (
+            "methods.adaste.mu_init",
+            200.0,
+            "`mu_end` must be at least `mu_init`, 200.0",
+        ),
         ("num_train", 100, "batch_size is 128, but there are only 100"),
         ("num_epochs", config_dict.required_placeholder(int), ">= 1, got None"),
     ],
@@ -158,7 +169,7 @@ def test_a_value_out_of_range_is_named(path, value, expected):
 def test_a_misspelt_name_is_refused_before_any_data_are_read(
     path, value, meant, monkeypatch
 ):
-    monkeypatch.setattr(run, "load", lambda config: pytest.fail("data were read"))
+    monkeypatch.setattr(problem, "load", lambda config: pytest.fail("data were read"))
     with pytest.raises(errors.RunError, match=f"did you mean '{meant}'"):
         run.Run(config_with(path, value))
 
@@ -183,17 +194,12 @@ def test_an_absent_option_has_its_default():
 
 
 def test_an_option_of_a_method_of_ones_own_must_be_like_its_default(monkeypatch):
-    monkeypatch.setitem(methods.METHODS, "own", None)  # till the test ends
-    defaults = {
-        "learning_rate": 0.1,
-        "turns": 2,
-        "fast": False,
-        "kind": "a",
-        "cap": -1.0,
-    }
-    methods.enter("own", **defaults)(lambda options, length: None)
+    def own(steps, *, learning_rate=0.1, turns=2, fast=False, kind="a", cap=-1.0):
+        pytest.fail("options are checked first")
+
+    monkeypatch.setitem(methods.METHODS, "own", own)
     methods.options_of("own", ml_collections.ConfigDict({"own": {"cap": -2.0}}))
-    wrong = {"turns": 2.5, "fast": 1, "kind": None, "cap": "x", "learning_rate": 0.0}
+    wrong = {"turns": 2.5, "fast": 1, "kind": None, "cap": "x", "learning_rate": "a"}
     for option, value in wrong.items():
         options = ml_collections.ConfigDict({"own": {option: value}})
         with pytest.raises(errors.RunError, match=rf"methods\.own\.{option} must be"):

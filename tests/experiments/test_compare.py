@@ -10,7 +10,7 @@ import optax
 import pytest
 import rich.console
 
-from adaste_jax import train
+from adaste_jax import methods as library
 from experiments import errors, methods
 from experiments.compare import comparison, entry, search, tables, trials
 from experiments.configs import quickstart
@@ -153,15 +153,15 @@ def test_trials_at_once_are_the_same_as_one_after_the_other(method):
 def broken_methods(monkeypatch):
     """One that cannot be built, and one whose loss is not finite after a step."""
 
-    def impossible(options, length):
+    def impossible(steps, *, learning_rate=1.0, **run):
         raise TypeError("this cannot be built")
 
-    def explodes(options, length):
-        return methods.Method(tx=optax.scale(jnp.inf), estimator=lambda latent: latent)
+    def explodes(steps, *, learning_rate=1.0, **run):
+        tx = optax.with_extra_args_support(optax.scale(jnp.inf))
+        return library.from_estimator(lambda latent: latent, tx)
 
-    for name, build in (("impossible", impossible), ("explodes", explodes)):
-        monkeypatch.setitem(methods.METHODS, name, None)  # till the test ends
-        methods.enter(name, learning_rate=1.0)(build)
+    monkeypatch.setitem(methods.METHODS, "impossible", impossible)
+    monkeypatch.setitem(methods.METHODS, "explodes", explodes)
 
 
 def test_a_method_that_fails_is_a_row_that_says_so(tmp_path, broken_methods):
@@ -281,19 +281,19 @@ def test_every_method_takes_a_step(method):
     """Traced only: what a step needs is there, and the state keeps its form."""
     run = Run(small_config(method=method))
     state = jax.eval_shape(run.init)
-    step = train.train_step(run.forward, **run.step_arguments(run.method))
+    step = run.pure_step(jnp.float32(0.1))
     index = jax.ShapeDtypeStruct((64,), jnp.int32)
     after, report = jax.eval_shape(step, state, {"index": index}, run.feed.resident)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
     assert ("flip_rate" in report) == (method != "full_precision")
-    weights = jax.eval_shape(run.deployed, state.params)
+    weights = jax.eval_shape(run.method.deploy, state.params)
     assert weights["Dense_0"]["kernel"].shape == (64, 16)
 
 
 def test_every_method_has_defaults():
-    assert set(methods.defaults()) == set(methods.METHODS)
+    assert set(methods.defaults()) == {*methods.METHODS, *methods.OLD_NAMES}
     assert all("learning_rate" in options for options in methods.defaults().values())
 
 

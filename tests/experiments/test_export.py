@@ -42,6 +42,10 @@ def make_run(model, **changes):
     return Run(config.lock())
 
 
+def export_state(run, *args, **options):
+    return command.export_state(run.problem, run.method, *args, **options)
+
+
 @pytest.mark.parametrize(
     ("model", "fold"),
     [
@@ -57,7 +61,9 @@ def test_files_and_programs_predict_what_the_deployed_network_does(
     """Every logit of the whole test set; folding and compilation may round."""
     run = make_run(model, method="adaste", reestimate_batches=20)
     out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
-    report = command.export_state(run, run.init(), out, program=program, fold=fold)
+    report = command.export_state(
+        run.problem, run.method, run.init(), out, program=program, fold=fold
+    )
     assert report["num_test"] == 360
     assert report["paths"]["deployed"]["loss"] < 10  # or the tolerance means nothing
     tolerance = {"file": 1e-4 if fold else 0.0, "program": 1e-4}
@@ -141,7 +147,9 @@ def test_soft_weights_are_deployed_with_statistics_of_their_own(method, tmp_path
     """While weights are soft or drawn, what trains is not what is shipped."""
     run = make_run("mlp", method=method, reestimate_batches=3)
     state = run.init()
-    report = command.export_state(run, state, tmp_path / "m.safetensors")
+    report = command.export_state(
+        run.problem, run.method, state, tmp_path / "m.safetensors"
+    )
     paths = report["paths"]
     assert paths["training"]["largest_difference"] > 0.1
     assert paths["file"]["largest_difference"] == 0
@@ -155,11 +163,13 @@ def test_what_the_method_ships_is_what_is_stored(method, tmp_path):
     run = make_run("mlp", method=method, reestimate_batches=2)
     state = run.init()
     out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
-    report = command.export_state(run, state, out, program=program, fold=True)
+    report = command.export_state(
+        run.problem, run.method, state, out, program=program, fold=True
+    )
     for path in ("file", "program"):
         assert report["paths"][path]["largest_difference"] < 1e-4
     stored = export.load(out).params["Dense_1"]["kernel"]
-    shipped = run.method.deploy(state.params["Dense_1"]["kernel"])
+    shipped = run.method.deploy(state.params)["Dense_1"]["kernel"]
     np.testing.assert_array_equal(stored, shipped)
     assert report["packed"]["ratio"] > (19 if method == "ternary_absmean" else 31)
 
@@ -185,7 +195,7 @@ def test_what_cannot_be_exported_is_said(tmp_path):
         command.export_run(tmp_path, tmp_path / "out")
     run = make_run("mlp", method="full_precision")
     with pytest.raises(errors.RunError, match="no binary weights"):
-        command.export_state(run, None, tmp_path / "out")
+        export_state(run, None, tmp_path / "out")
     folder = tmp_path / "run"
     workdir.Workdir(folder, make_run("mlp").config.to_dict())
     with pytest.raises(errors.RunError, match="no checkpoint yet"):
@@ -260,10 +270,14 @@ def test_weights_that_are_not_finite_are_refused_before_a_byte(tmp_path, value):
     out.write_bytes(b"the old one")
     state = run.init()
     with pytest.raises(errors.RunError, match=r"not finite .params/Dense_1/kernel"):
-        command.export_state(run, spoiled(state, value), out, program=program)
+        command.export_state(
+            run.problem, run.method, spoiled(state, value), out, program=program
+        )
     stats = jax.tree.map(lambda leaf: leaf * value, state.model_state)
     with pytest.raises(errors.RunError, match=r"not finite .model_state/batch_stats/"):
-        command.export_state(run, dataclasses.replace(state, model_state=stats), out)
+        command.export_state(
+            run.problem, run.method, dataclasses.replace(state, model_state=stats), out
+        )
     assert out.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -282,7 +296,9 @@ def test_an_error_of_the_library_names_the_file_and_the_leaf(
     out, program = tmp_path / "m.safetensors", tmp_path / "m.stablehlo"
     file = out if what == "save" else program
     with pytest.raises(errors.RunError, match=rf"cannot write {file}: .*'params/x'"):
-        command.export_state(run, run.init(), out, program=program, num_test=10)
+        command.export_state(
+            run.problem, run.method, run.init(), out, program=program, num_test=10
+        )
 
 
 def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
@@ -294,7 +310,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     out.write_bytes(b"the old one")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(errors.RunError, match="No space left"):
-        command.export_state(run, run.init(), out)
+        export_state(run, run.init(), out)
     assert out.read_bytes() == b"the old one"
     assert list(tmp_path.iterdir()) == [out]
 
@@ -303,7 +319,7 @@ def test_a_file_records_its_own_method_and_no_private_path(tmp_path):
     """As JSON: what `identity.config_of` reads again, and little else."""
     run = make_run("mlp", data_dir="/private/data", cache_dir="/private/cache")
     out = tmp_path / "m.safetensors"
-    command.export_state(run, run.init(), out, num_test=10)
+    export_state(run, run.init(), out, num_test=10)
     assert b"private" not in out.read_bytes()
     assert b"python" not in out.read_bytes()
     header = export.load(out).header

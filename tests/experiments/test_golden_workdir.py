@@ -72,6 +72,10 @@ def test_it_ends_where_the_run_that_was_not_stopped_did(golden):
             test_loop.final_state(path, config)
         )
     }
+    # Version 0.1 counted the steps of the latents once more.
+    latents = "opt_state/inner_states/latent/inner_state"
+    del expected[f"{latents}/1/step"]
+    expected[f"{latents}/1/count"] = expected.pop(f"{latents}/2/count")
     assert found.keys() == expected.keys()
     for name, array in expected.items():
         if np.issubdtype(array.dtype, np.floating):

@@ -22,7 +22,7 @@ def lines(params, weights, epoch, signs):
     """What a run with these weights records at step 7."""
     run = types.SimpleNamespace(
         where=adaste_jax.kernels(),
-        weights=lambda state: weights,
+        method=types.SimpleNamespace(weights=lambda *_: weights, random=False),
         latents=lambda state: {"a/kernel": np.asarray(state.params["a"]["kernel"])},
     )
     state = train.TrainState.create(params, optax.identity(), key=jax.random.key(0))

@@ -263,14 +263,14 @@ def test_methods_train(tmp_path, method):
             {"binary_exclude": ("^Dense_7/",)},
             "binary_exclude: .*Dense_7/.*Dense_0/kernel",
         ),
-        ({"methods": {"adaste": {"alpha": 1.5}}}, "alpha must be a number in"),
+        ({"methods": {"adaste": {"alpha": 1.5}}}, "`alpha` must be in"),
         (
             {"methods": {"adaste": {"mu_init": -1.0}}},
-            "adaste.mu_init must be a number > 0",
+            "`mu_init` must be greater than 0",
         ),
         (
             {"methods": {"adaste": {"learning_rate": 0.0}}},
-            "learning_rate must be a number > 0",
+            "`learning_rate` must be greater than 0",
         ),
     ],
 )

@@ -1,6 +1,5 @@
 """What a config can ask for besides a method: warm-up, other losses, other runs."""
 
-import functools
 import json
 import shutil
 
@@ -9,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import adaste_jax
 from experiments import errors, methods, models
 from experiments.compare import trials
 from experiments.training import losses
@@ -17,11 +15,6 @@ from experiments.training.run import Run
 from tests.experiments import test_loop
 
 run_once, small_config = test_loop.run_once, test_loop.small_config
-
-LENGTH = methods.Length(num_epochs=5, steps_per_epoch=10, num_examples=100)
-WARM = methods.Length(
-    num_epochs=5, steps_per_epoch=10, num_examples=100, warmup_steps=20
-)
 
 
 def leaves(tree):
@@ -51,23 +44,16 @@ def saved_state(path, **fields):
 # Warm-up.
 
 
-def test_warm_up_rises_linearly_and_then_leaves_the_schedule_alone():
-    options = methods.defaults()["ste"]
-    plain, warm = methods.cosine(options, LENGTH), methods.cosine(options, WARM)
-    for step, share in [(0, 1 / 20), (9, 0.5), (19, 1.0), (20, 1.0), (49, 1.0)]:
-        assert float(warm(step)) == pytest.approx(share * float(plain(step)), rel=1e-6)
-
-
 @pytest.mark.parametrize("name", ["adaste", "adaste_released", "binary_connect"])
 def test_first_step_of_a_method_is_a_twentieth(name):
     latents = {"kernel": jnp.array([0.3, -0.2, 0.1])}
     grads = {"kernel": jnp.array([0.02, -0.05, 0.03])}
 
-    def first_update(length):
-        tx = methods.create(name, methods.defaults(), length).tx
+    def first_update(**run):
+        tx = methods.create(name, methods.defaults(), steps=50, **run).tx
         return tx.update(grads, tx.init(latents), latents)[0]["kernel"]
 
-    ratio = first_update(WARM) / first_update(LENGTH)
+    ratio = first_update(warmup_steps=20) / first_update()
     np.testing.assert_allclose(ratio, 1 / 20, rtol=1e-4)
 
 
@@ -77,7 +63,7 @@ def test_warm_up_holds_for_parameters_that_stay_real():
     )
     run = Run(config)
     state = run.init()
-    tx = run.tx(run.method)
+    tx = run.method.tx
 
     @jax.jit
     def first_update(state):
@@ -130,13 +116,12 @@ def test_a_students_step_reports_the_distance_to_its_teacher(float_run):
     run = Run(config)
     state = run.init()
     batch, _ = next(iter(run.feed.batches(0)))
-    inputs, labels = run._prepare_to_train(None, batch, run.resident)
-    weights = adaste_jax.binarize(
-        state.params,
-        functools.partial(run.method.estimator, mu=run.method.hyperparameters["mu"](0)),
+    inputs, labels = run._prepare(None, batch, run.resident)
+    weights = run.method.weights(state.params, 0)
+    student, _ = run.problem.forward(
+        weights, state.model_state, inputs, train=True, key=None
     )
-    student, _ = run.forward(weights, state.model_state, inputs, train=True, key=None)
-    teacher, _ = run.forward(
+    teacher, _ = run.problem.forward(
         *saved_state(float_run, method="full_precision", num_epochs=4),
         inputs,
         train=False,

@@ -1,0 +1,146 @@
+"""What a file saves, and what each path from weights to logits gives: the report."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import rich.console
+import rich.table
+import rich.text
+
+from adaste_jax import export
+from experiments import console as consoles
+from experiments.deployment import deployed
+
+TITLES = {
+    "packed": "packed weights",
+    "training": "weights of the last step, float32",
+    "deployed": "deployed weights, float32",
+    "file": "file",
+    "program": "program",
+}
+
+
+def show(report: dict[str, Any], console: rich.console.Console) -> None:
+    """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
+    table = rich.table.Table(box=None, pad_edge=False)
+    table.add_column("tensor", no_wrap=True)
+    for name in ("shape", "float32 bytes", "bytes", "ratio"):
+        table.add_column(name, justify="right")
+    rows = report["tensors"] + [
+        {"name": TITLES[name], **report[name]}
+        for name in ("packed", "file", "program")
+        if name in report
+    ]
+    for row in rows:
+        table.add_row(
+            rich.text.Text(consoles.shown(row["name"], console.encoding)),
+            " x ".join(map(str, row.get("shape", ()))),
+            f"{row['float32_bytes']:,}",
+            f"{row['bytes']:,}",
+            f"{row['ratio']:.2f}",
+        )
+    console.print(table)
+    console.print()
+    if "paths" not in report:
+        why = report.get("not_compared", "the data were not asked for (--no-data)")
+        consoles.say(console, f"not compared on test examples: {why}")
+        return
+    table = rich.table.Table(box=None, pad_edge=False)
+    table.add_column(f"on {report['num_test']:,} test examples", no_wrap=True)
+    for name in ("accuracy", "loss", "difference", "changed"):
+        table.add_column(name, justify="right")
+    for name, path in report["paths"].items():
+        table.add_row(
+            TITLES[name],
+            f"{100 * path['accuracy']:.2f} %",
+            f"{path['loss']:.4f}",
+            f"{path['largest_difference']:.2g}",
+            f"{path['other_predictions']}",
+        )
+    console.print(table)
+    consoles.say(
+        console,
+        "difference: the largest of a logit; changed: predictions; to the "
+        "deployed weights in float32",
+    )
+
+
+def sizes(
+    out: str | os.PathLike[str],
+    program: str | os.PathLike[str] | None,
+    loaded: export.Loaded,
+    params: Any,
+    model_state: Any,
+) -> dict[str, Any]:
+    """Bytes of each tensor and of each file, beside those of float32.
+
+    Args:
+        out: The one-bit file.
+        program: The program; None where there is none.
+        loaded: What was read from `out`.
+        params: Deployed parameters.
+        model_state: Their batch-norm statistics.
+
+    Returns:
+        `tensors`, `packed` and `file`, and `program` where there is one.
+    """
+    tensors = []
+    packed = []
+    for name, stored in loaded.header["tensors"].items():
+        count = math.prod(stored["shape"])
+        if stored["encoding"] == "real":
+            size = count * jnp.dtype(stored["dtype"]).itemsize
+        else:
+            size = -(-count // {"bits": 8, "trits": 5}[stored["encoding"]])
+            packed.append((4 * count, size))
+        tensors.append(
+            {"name": name, "shape": stored["shape"], **_sizes(4 * count, size)}
+        )
+    float32_bytes, packed_bytes = map(sum, zip(*packed, strict=True))
+    whole = sum(4 * leaf.size for leaf in jax.tree.leaves((params, model_state)))
+    report = {
+        "tensors": tensors,
+        "packed": _sizes(float32_bytes, packed_bytes),
+        "file": _sizes(whole, pathlib.Path(out).stat().st_size),
+    }
+    if program:
+        report["program"] = _sizes(whole, pathlib.Path(program).stat().st_size)
+    return report
+
+
+def paths(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
+    """Accuracy and loss of each path, and how far its logits are from `deployed`.
+
+    Args:
+        logits: Logits [n, ..., classes] by path.
+        labels: Labels [n, ...].
+
+    Returns:
+        `num_test` and `paths`.
+    """
+    compared = {
+        name: _compared(found, logits["deployed"], labels)
+        for name, found in logits.items()
+    }
+    return {"num_test": len(labels), "paths": compared}
+
+
+def _sizes(float32_bytes: int, size: int) -> dict[str, float]:
+    ratio = float32_bytes / size if size else 1.0
+    return {"float32_bytes": float32_bytes, "bytes": size, "ratio": ratio}
+
+
+def _compared(
+    found: np.ndarray, expected: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
+    return {
+        **deployed.score(found, labels),
+        "largest_difference": float(np.abs(found - expected).max()),
+        "other_predictions": int((found.argmax(-1) != expected.argmax(-1)).sum()),
+    }

@@ -1,0 +1,98 @@
+"""How good the network is that a method would ship."""
+
+import functools
+import math
+from typing import Any
+
+import jax
+
+from adaste_jax import methods, train
+from experiments import errors
+from experiments.data import feeds
+from experiments.training.problem import Problem
+
+LN_2 = math.log(2)
+
+
+class Evaluation:
+    """Evaluates the network that is shipped; compiled once."""
+
+    def __init__(self, problem: Problem, method: methods.Method):
+        """Compiles nothing yet.
+
+        Args:
+            problem: The problem.
+            method: How its network is trained.
+        """
+        self._problem, self._method = problem, method
+        prepare = functools.partial(problem.prepare, kind="none")
+        self._step = train.make_eval_step(problem.forward, method, prepare=prepare)
+        varied = functools.partial(problem.prepare, kind=problem.config.augment)
+        self._update = train.make_statistics_step(
+            problem.forward, method, prepare=varied
+        )
+
+    def __call__(self, state: train.TrainState, split: str) -> dict[str, float]:
+        """Mean loss and metrics of the deployed network.
+
+        Args:
+            state: Latents and batch-norm statistics.
+            split: `"train"`, `"validation"` or `"test"`.
+
+        Returns:
+            `loss`, in nats, and `accuracy`; of text also `bits_per_byte`. Examples with
+            a label that is none of the classes (-1: unknown) are left out.
+
+        Raises:
+            RunError: If no example has a label, or the loss is not finite.
+        """
+        config, splits = self._problem.config, self._problem.splits
+        batches, resident = feeds.evaluation(
+            getattr(splits, split),
+            batch_size=config.eval_batch_size,
+            image_size=config.image_size or None,
+        )
+        model_state = self.statistics(state)
+        sums = [
+            self._step(state.params, model_state, batch, resident) for batch in batches
+        ]
+        total = {name: sum(float(part[name]) for part in sums) for name in sums[0]}
+        count = total.pop("count")
+        if not count:
+            raise errors.RunError(
+                f"no example of the {split} split of {config.dataset} has a label "
+                f"from 0 to {splits.num_classes - 1}, so there is nothing to "
+                "evaluate: use a data set whose labels are known."
+            )
+        found = {name: value / count for name, value in total.items()}
+        if "correct" in found:
+            found["accuracy"] = found.pop("correct")
+        if not math.isfinite(found["loss"]):
+            raise errors.RunError(
+                f"the loss on the {split} split is {found['loss']} at step "
+                f"{int(state.step)}: the network gives numbers that are not finite. "
+                "Lower the learning rate or change the method, in a new --workdir."
+            )
+        if splits.is_text:
+            found["bits_per_byte"] = found["loss"] / LN_2
+        return found
+
+    def statistics(self, state: train.TrainState) -> Any:
+        """Batch-norm statistics for the deployed weights.
+
+        They are those of the state, unless the training weights are still soft. Then
+        they are taken anew over batches of training examples, always the same ones.
+        """
+        model_state = state.model_state
+        if int(state.step) >= self._method.statistics_from:
+            return model_state
+        if not jax.tree.leaves(model_state):
+            return model_state  # no batch norm, no statistics
+        feed = self._problem.feed
+        count = self._problem.config.reestimate_batches
+        for number, batch in enumerate(feed.sample(count)):
+            key = jax.random.fold_in(state.key, number)
+            model_state = self._update(
+                state.params, model_state, batch, key, feed.resident
+            )
+        return model_state

@@ -1,0 +1,181 @@
+"""What is learned: data, network and loss. How it is trained is a method's business."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from adaste_jax import train
+from adaste_jax.nn import linen
+from experiments import errors, models
+from experiments.data import datasets, feeds, sources, streams
+from experiments.deployment import deployed
+from experiments.runs import processes
+from experiments.training import losses
+
+
+class Keys(NamedTuple):
+    """The four keys that the seed of a run stands for."""
+
+    network: jax.Array
+    train: jax.Array
+    order: jax.Array
+    latents: jax.Array
+
+
+def keys_of(seed: int) -> Keys:
+    """The keys of a run."""
+    return Keys(*jax.random.split(jax.random.key(seed), 4))
+
+
+class Problem:
+    """The data, the network and the loss of a config.
+
+    Attributes:
+        config: The config.
+        described: The network and its input, as JSON; see `deployed.describe`.
+        num_train: Number of training examples.
+        network: The network, a Linen module.
+        forward: The network as a function; see `adaste_jax.train`.
+        steps_per_epoch: Whole batches in the training examples.
+        num_steps: Optimiser steps in the whole run.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        *,
+        splits: datasets.Splits[Any] | None = None,
+        record: Mapping[str, Any] | None = None,
+        network: Any = None,
+    ):
+        """Builds the network. Reads the data only if there is no `record`.
+
+        Args:
+            config: A config with the fields of `configs/base.py`, checked.
+            splits: The data, if they are loaded already. Default: they are loaded when
+                they are needed.
+            record: What `record` gave for this config, from the workdir of its run.
+            network: A Linen module in the place of the network of the config.
+
+        Raises:
+            RunError: If the data cannot be had, or do not fit the config.
+        """
+        self.config = config
+        if splits is not None:
+            self.splits = splits
+        if record is None:
+            splits = self.splits
+            record = {
+                "network": deployed.describe(config, splits, folded=False),
+                "num_train": len(splits.train),
+            }
+        self.described = record["network"]
+        self.num_train = record["num_train"]
+        self._check()
+        self.network = network or models.create(
+            config.model, num_classes=self.num_classes, **models.options_of(config)
+        )
+        self.forward = linen.functional(self.network)
+        self.steps_per_epoch = self.num_train // config.batch_size
+        self.num_steps = config.num_epochs * self.steps_per_epoch
+
+    def record(self) -> dict[str, Any]:
+        """What has to be known of the data to build the network again, as JSON."""
+        return {"network": self.described, "num_train": self.num_train}
+
+    @functools.cached_property
+    def splits(self) -> datasets.Splits[Any]:
+        """The data, loaded when they are first needed.
+
+        Raises:
+            RunError: If they cannot be had.
+        """
+        return processes.primary_first(functools.partial(load, self.config))
+
+    @functools.cached_property
+    def feed(self) -> feeds.ResidentFeed | feeds.StreamFeed:
+        """The source of training batches."""
+        order = keys_of(self.config.seed).order
+        return feeds.create(self.config, self.splits.train, key=order)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes: labels lie in 0 ... num_classes - 1."""
+        return self.described["architecture"]["num_classes"]
+
+    def _check(self) -> None:
+        if self.num_classes < 2:
+            raise errors.RunError(
+                f"{self.config.dataset} has {self.num_classes} class, and there is "
+                "nothing to tell apart: give a data set of two classes or more."
+            )
+        if self.num_train < self.config.batch_size:
+            raise errors.RunError(
+                f"batch_size is {self.config.batch_size}, but there are only "
+                f"{self.num_train} training examples."
+            )
+
+    @property
+    def inputs(self) -> jax.ShapeDtypeStruct:
+        """One input of the network: shape and dtype."""
+        inputs = deployed.network_input(self.described)
+        if "dtype" in self.described["input"]:
+            inputs = inputs.astype(self.described["input"]["dtype"])
+        return jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
+
+    def draw(self, key: jax.Array) -> tuple[Any, dict[str, Any]]:
+        """Parameters and state of the network, as its layers draw them."""
+        inputs = jnp.zeros(self.inputs.shape, self.inputs.dtype)
+        variables = dict(self.network.init(key, inputs, train=False))
+        return variables.pop("params"), variables
+
+    def loss(self, teacher: losses.Teacher | None = None) -> train.Loss:
+        """The loss of the config, with what a teacher adds to it."""
+        config = self.config
+        hard = losses.cross_entropy(config.label_smoothing)
+        if teacher is None:
+            return hard
+        return losses.distillation(
+            hard,
+            weight=config.distill_weight,
+            temperature=config.distill_temperature,
+        )
+
+    def prepare(
+        self, key: Any, batch: Any, resident: Any, *, kind: str
+    ) -> tuple[jax.Array, jax.Array]:
+        """Inputs and labels of a batch; see `adaste_jax.train.Prepare`.
+
+        Args:
+            key: PRNG key of the augmentation.
+            batch: A batch of `feed`.
+            resident: The data that every step gets.
+            kind: Kind of augmentation.
+        """
+        images, labels = feeds.images_and_labels(batch, resident)
+        found = self.described["input"]
+        moments = {name: found[name] for name in ("mean", "std", "max_value")}
+        return datasets.augment(key, images, kind=kind, **moments), labels
+
+
+def load(config: ml_collections.ConfigDict) -> datasets.Splits[sources.Source]:
+    """The data of a config.
+
+    Raises:
+        RunError: If they cannot be had.
+    """
+    common: dict[str, Any] = {
+        "data_dir": config.data_dir or None,
+        "num_train": config.num_train or None,
+        "num_test": config.num_test or None,
+        "validation": config.validation,
+    }
+    if config.resident or config.dataset in sources.PACKAGED:
+        cache_dir = config.cache_dir or None
+        return datasets.load(config.dataset, cache_dir=cache_dir, **common)
+    image_size = config.image_size or None
+    return streams.open_splits(config.dataset, image_size=image_size, **common)
