@@ -14,6 +14,7 @@ A method that fails is a row that says so. What is finished stands in the workdi
 same command goes on where it was interrupted, and methods and seeds may be added.
 """
 
-from experiments.compare.comparison import compare
+from experiments.compare.entry import Variant
+from experiments.compare.own import compare
 
-__all__ = ["compare"]
+__all__ = ["Variant", "compare"]

@@ -12,7 +12,7 @@ from ml_collections import config_flags
 from experiments import console as consoles
 from experiments import errors, methods
 from experiments.compare import entry, search, tables
-from experiments.compare.comparison import compare
+from experiments.compare.comparison import compare_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "What to train: a file of experiments/configs.", lock_config=True
@@ -48,7 +48,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     console = consoles.program()
     try:
-        rows = compare(
+        rows = compare_config(
             _CONFIG.value,
             variants,
             _WORKDIR.value,

@@ -2,8 +2,9 @@
 
 import functools
 import math
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -12,11 +13,12 @@ import rich.console
 from experiments import console as consoles
 from experiments import errors, fields, methods
 from experiments.compare import entry, search, tables
+from experiments.data import datasets
 from experiments.runs import identity, small_files, workdir
 from experiments.training import checks, problem
 
 
-def compare(
+def compare_config(
     config: ml_collections.ConfigDict,
     variants: Mapping[str, entry.Variant] | Sequence[str],
     workdir_path: str | pathlib.Path,
@@ -48,14 +50,64 @@ def compare(
     Raises:
         RunError: If the comparison cannot start.
     """
+    checks.check_common(config)
+    if not config.resident:
+        raise errors.RunError("a comparison needs config.resident to be True.")
+
+    def load():
+        splits = problem.load(config)
+        return splits, functools.partial(problem.Problem, splits=splits)
+
+    return compare_problems(
+        config,
+        variants,
+        workdir_path,
+        load=load,
+        seeds=seeds,
+        factors=factors,
+        knobs=knobs,
+        together=together,
+        baseline=baseline,
+        console=console,
+    )
+
+
+def compare_problems(
+    config: ml_collections.ConfigDict,
+    variants: Mapping[str, entry.Variant] | Sequence[str],
+    workdir_path: str | os.PathLike[str],
+    *,
+    load: Callable[[], tuple[datasets.Splits[Any], Callable[..., problem.Problem]]],
+    seeds: int,
+    factors: Sequence[float],
+    knobs: bool,
+    together: int,
+    baseline: str,
+    console: rich.console.Console | None,
+) -> list[dict[str, Any]]:
+    """Does what `compare_config` does, with data and networks from elsewhere.
+
+    Args:
+        config: Config of all rows, checked but for the methods.
+        variants: Rows to train.
+        workdir_path: Folder of the results.
+        load: Gives the data, and the function from a config to its problem. Called
+            once, after everything else has been checked.
+        seeds: How many networks are tested for each method.
+        factors: Learning rates to begin the search with, in units of the default.
+        knobs: Whether the option of `search.KNOBS` is chosen too.
+        together: Trials in one compiled program; 0 chooses.
+        baseline: Row that differences are taken to.
+        console: Where progress is shown. Default: standard output.
+    """
     console = console or consoles.create()
     if not isinstance(variants, Mapping):
         if len(set(variants)) < len(variants):
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
         variants = {name: entry.Variant(name) for name in variants}
-    _check(config, variants, seeds, factors, together)
+    _check(variants, seeds, factors, together)
     folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
-    splits = problem.load(config)
+    splits, problem_of = load()
     origin = {"data": splits.identity()}
     begun = (folder.path / "trials").exists()
     for message in folder.settle_origin(origin, begun=begun):
@@ -73,7 +125,7 @@ def compare(
                 name,
                 variant,
                 folder.path / "trials" / name,
-                splits=splits,
+                problem_of=problem_of,
                 factors=factors,
                 knobs=knobs,
                 together=together,
@@ -120,7 +172,6 @@ def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(
-    config: ml_collections.ConfigDict,
     variants: Mapping[str, entry.Variant],
     seeds: int,
     factors: Sequence[float],
@@ -146,9 +197,6 @@ def _check(
         )
     if together < 0:
         raise errors.RunError(f"--together must be at least 0, got {together}.")
-    checks.check_common(config)
-    if not config.resident:
-        raise errors.RunError("a comparison needs config.resident to be True.")
 
 
 def _line(found: dict[str, Any]) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from experiments import errors
 from experiments.compare import search, tables, trials
-from experiments.data import datasets
 from experiments.runs import identity, small_files, workdir
+from experiments.training.problem import Problem
 
 _MEASURED = ("accuracy", "loss")
 
@@ -42,7 +42,7 @@ class Entry:
         variant: Variant,
         folder: pathlib.Path,
         *,
-        splits: datasets.Splits[Any],
+        problem_of: Callable[[ml_collections.ConfigDict], Problem],
         factors: Sequence[float],
         knobs: bool,
         together: int,
@@ -55,7 +55,7 @@ class Entry:
             name: Of the row.
             variant: What to train.
             folder: Of its results.
-            splits: The data.
+            problem_of: Makes the problem of a config.
             factors: As in `compare.compare`.
             knobs: Likewise.
             together: Likewise.
@@ -64,7 +64,7 @@ class Entry:
         config = config.copy_and_resolve_references()
         config.methods[variant.method].update(variant.options)
         self._config, self._name, self._method = config, name, variant.method
-        self._folder, self._splits = folder, splits
+        self._folder, self._problem_of = folder, problem_of
         self._together, self._advance = together, advance
         self._trainers: dict[search.Options, trials.Trainer] = {}
         options = config.methods[variant.method].to_dict()
@@ -179,7 +179,10 @@ class Entry:
             config = self._config.copy_and_resolve_references()
             config.methods[self._method].update(dict(options))
             self._trainers[options] = trials.Trainer(
-                config, self._method, splits=self._splits, together=self._together
+                config,
+                self._method,
+                problem_of=self._problem_of,
+                together=self._together,
             )
         return self._trainers[options]
 

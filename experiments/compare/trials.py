@@ -18,7 +18,7 @@ import numpy as np
 from adaste_jax import train
 from experiments import errors
 from experiments.data import datasets
-from experiments.training.problem import keys_of
+from experiments.training.problem import Problem, keys_of
 from experiments.training.run import Run
 
 
@@ -57,7 +57,7 @@ class Trainer:
         config: ml_collections.ConfigDict,
         method: str,
         *,
-        splits: datasets.Splits[Any] | None = None,
+        problem_of: Callable[[ml_collections.ConfigDict], Problem] | None = None,
         together: int = 0,
     ):
         """Builds everything; compiles nothing yet.
@@ -65,7 +65,7 @@ class Trainer:
         Args:
             config: As for `Run`; its `method` and `seed` are not looked at.
             method: One of `methods.METHODS`.
-            splits: The data, if loaded already.
+            problem_of: Makes the problem of a config. Default: the config says it.
             together: See `choose_together`.
 
         Raises:
@@ -75,7 +75,7 @@ class Trainer:
         config.method = method
         if not config.resident:
             raise errors.RunError("a comparison needs config.resident to be True.")
-        self.run = Run(config, splits=splits)
+        self.run = Run(config, problem=problem_of(config) if problem_of else None)
         self._together = choose_together(together)
         self._compiled: dict[int, Any] = {}
 

@@ -80,12 +80,44 @@ def check_common(config: ml_collections.ConfigDict) -> None:
     Raises:
         RunError: As `check`.
     """
+    _check_fields(config)
+    options = fields.mapping(_value(config, "model_options"), "config.model_options")
+    models.check(_value(config, "model"), options)
+    _check_dataset(config)
+    _check_together(config)
+
+
+def check_own(config: ml_collections.ConfigDict) -> None:
+    """Refuses what no run can have, whatever its method, network and data.
+
+    Args:
+        config: A config with the fields of `configs/base.py`; of network and data
+            nothing is looked at.
+
+    Raises:
+        RunError: Naming the field, what it must be and its value.
+    """
+    _check_fields(config)
+    _check_together(config)
+
+
+def check_name(name: str) -> None:
+    """Refuses a name that no field has.
+
+    Raises:
+        RunError: Saying which field may be meant.
+    """
+    if name not in FIELDS:
+        raise errors.RunError(
+            f"config has no field {name!r}{fields.guess(name, FIELDS)}; the fields "
+            "and their meaning: experiments/configs/base.py."
+        )
+
+
+def _check_fields(config: ml_collections.ConfigDict) -> None:
+    """Refuses unknown and missing fields, and values out of range."""
     for name in config:
-        if name not in FIELDS:
-            raise errors.RunError(
-                f"config has no field {name!r}{fields.guess(name, FIELDS)}; the fields "
-                "and their meaning: experiments/configs/base.py."
-            )
+        check_name(name)
     if missing := sorted(set(FIELDS) - set(config)):
         raise errors.RunError(
             f"config lacks the field {missing[0]!r}: start from base.get_config() of "
@@ -94,10 +126,6 @@ def check_common(config: ml_collections.ConfigDict) -> None:
     values = {name: _value(config, name) for name in FIELDS}
     kinds = {name: kind for name, kind in FIELDS.items() if kind is not None}
     fields.check(values, kinds)
-    options = fields.mapping(values["model_options"], "config.model_options")
-    models.check(values["model"], options)
-    _check_dataset(config)
-    _check_together(config)
 
 
 def _value(config: ml_collections.ConfigDict, name: str) -> Any:

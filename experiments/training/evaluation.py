@@ -73,7 +73,7 @@ class Evaluation:
                 f"{int(state.step)}: the network gives numbers that are not finite. "
                 "Lower the learning rate or change the method, in a new --workdir."
             )
-        if splits.is_text:
+        if self._problem.is_text:
             found["bits_per_byte"] = found["loss"] / LN_2
         return found
 

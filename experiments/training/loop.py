@@ -1,16 +1,12 @@
 """The one training loop: trains, evaluates, saves and resumes."""
 
 import os
-import platform
-from importlib import metadata
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import ml_collections
 import rich.console
 
-import adaste_jax
-from adaste_jax import metrics
 from experiments import console as consoles
 from experiments import errors
 from experiments.report import html, plots
@@ -23,7 +19,7 @@ from experiments.runs import (
     stopping,
     workdir,
 )
-from experiments.training import layers, progress, restore, tally
+from experiments.training import beginning, epochs, layers, older, progress, tally
 from experiments.training.run import Run
 
 
@@ -54,77 +50,26 @@ def train_and_evaluate(
         console = consoles.create(quiet=True)
     processes.agree_on(
         "the config",
-        {**identity.computed(config), "versions": _versions()},
+        {**identity.computed(config), "versions": beginning.versions()},
         "Start all processes with the same command and the same versions.",
     )
     with stopping.Stopping() as stop:
         try:
             with stop.at_once():
-                prepared = _prepare(config, workdir_path, console)
+                prepared = beginning.prepare(config, workdir_path, console)
         except stopping.SignalError:
             raise errors.StoppedError(
                 f"stopped by {stop.name} before training began: the same command "
                 "starts it."
             ) from None
-        if not isinstance(prepared, _Prepared):
+        if not isinstance(prepared, beginning.Prepared):
             return prepared
         with prepared.folder:
             return _train_and_test(prepared, stop, console)
 
 
-class _Prepared(NamedTuple):
-    """A run whose workdir is open."""
-
-    run: Run
-    state: Any
-    folder: workdir.Workdir
-
-
-def _prepare(
-    config: ml_collections.ConfigDict,
-    path: str | os.PathLike[str],
-    console: rich.console.Console,
-) -> _Prepared | dict[str, Any]:
-    """Everything before the first step; or the result, where the run is finished."""
-    stored = identity.stored(config)
-    with processes.agreeing():
-        if processes.is_primary():
-            workdir.check(path, stored, upgrade=identity.upgraded)
-    result = workdir.finished(path)
-    if result is not None:
-        text = f"{workdir.absolute(path)} holds a finished run; nothing to do."
-        consoles.say(console, text)
-        return result
-    recorded = workdir.origin(path) or {}
-    begun = checkpoints.exist(workdir.absolute(path) / workdir.CHECKPOINTS)
-    started = recorded.get("init_from") or {}
-    run = Run(config, initial_step=started.get("step"))
-    state = run.init()
-    if not begun:
-        state = run.warm_started(state)
-        started = None if run.initial is None else run.initial.source
-    origin = {
-        "data": run.splits.identity(),
-        "init_from": started or None,
-        "teacher": run.teacher and run.teacher.source,
-    }
-    processes.agree_on(
-        "what is read", origin, "Give all processes the same data and the same files."
-    )
-    folder = None
-    with processes.agreeing():
-        folder = workdir.Workdir(
-            path, stored, writes=processes.is_primary(), upgrade=identity.upgraded
-        )
-        messages = folder.settle_origin(origin, begun=begun)
-    assert folder is not None
-    for message in messages:
-        consoles.say(console, message)
-    return _Prepared(run, state, folder)
-
-
 def _train_and_test(
-    prepared: _Prepared, stop: stopping.Stopping, console: rich.console.Console
+    prepared: beginning.Prepared, stop: stopping.Stopping, console: rich.console.Console
 ) -> dict[str, Any]:
     run, state, folder = prepared
     config = run.config
@@ -160,18 +105,11 @@ def _train_and_test(
         "device": jax.devices()[0].device_kind,
         "num_devices": jax.device_count(),
         "num_processes": jax.process_count(),
-        "versions": _versions(),
+        "versions": beginning.versions(),
     }
     _write_report(folder, result, console)
     folder.finish(result)
     return result
-
-
-def _versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
-    own = {"python": platform.python_version(), "adaste_jax": adaste_jax.__version__}
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    return own | {name: metadata.version(name) for name in packages}
 
 
 def _write_report(
@@ -211,7 +149,7 @@ def _train(
     watch = layers.Watch(run)
     to_report, speed, saved = False, None, -1
     like = {"state": state, "tally": epoch_tally}
-    restored = store.restore(like, older=restore.before_0_2(config, like))
+    restored = store.restore(like, older=older.before_0_2(config, like))
     if restored is not None:
         arrays, record, messages = restored
         state, epoch_tally = arrays["state"], arrays["tally"]
@@ -264,14 +202,14 @@ def _train(
                 epoch = step // feed.steps_per_epoch
                 try:
                     with stop.at_once():
-                        found = _validate(run, state, epoch)
+                        found = epochs.validate(run, state, epoch)
                         shares = watch.records(state, epoch, epoch_tally.signs)
                 except stopping.SignalError:
                     end()
                 if "accuracy" in found:
                     store.rate(step, found["accuracy"])
-                values = _epoch_values(run, state, epoch_tally)
-                _report_epoch(run, log, step, epoch, values, found, speed)
+                values = epochs.values(run, state, epoch_tally)
+                epochs.report(run, log, step, epoch, values, found, speed)
                 log.write_layers(shares)
                 epoch_tally = run.start_tally(state)
                 to_report = False
@@ -336,58 +274,6 @@ def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
         f"stopped by {stop.name} at step {step} of {run.num_steps}, and saved: the "
         "same command goes on from there."
     )
-
-
-def _epoch_values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
-    values: dict[str, Any] = dict(epoch_tally.means())
-    nonfinite = epoch_tally.nonfinite_steps(run.problem.steps_per_epoch)
-    if nonfinite:
-        values["nonfinite_steps"] = nonfinite
-    if epoch_tally.signs is not None:
-        values["flips_per_epoch"] = metrics.flip_rate_since(
-            epoch_tally.signs, state.params, where=run.where
-        )
-    if run.config.skip_nonfinite:
-        values["skipped_updates"] = run.skipped(state)[1]
-    return values
-
-
-def _validate(run: Run, state: Any, epoch: int) -> dict[str, float]:
-    """Loss and accuracy on validation examples; empty where it is not their turn."""
-    config = run.config
-    due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
-    if not due or not len(run.splits.validation):
-        return {}
-    return run.evaluate(state, "validation")
-
-
-def _report_epoch(
-    run: Run,
-    log: progress.Log,
-    step: int,
-    epoch: int,
-    values: dict[str, Any],
-    found: dict[str, float],
-    speed: float | None,
-) -> None:
-    """Writes the metrics of an epoch, and prints its line."""
-    log.write(step, epoch, "train", values)
-    text = f"epoch {epoch}/{run.config.num_epochs}  "
-    text += f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
-    if "accuracy" in values:
-        text += f"  train {100 * values['accuracy']:.2f} %"
-    if found:
-        log.write(step, epoch, "validation", found)
-    if "accuracy" in found:
-        text += f"  validation {100 * found['accuracy']:.2f} %"
-    if "flips_per_epoch" in values:
-        text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
-    if values.get("skipped_updates"):
-        text += f"  skipped {values['skipped_updates']}"
-    if speed is not None:
-        log.write(step, epoch, "timing", {"steps_per_second": speed})
-        text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
-    log.line(text)
 
 
 def _refuse_bad_loss(

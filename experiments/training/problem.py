@@ -1,7 +1,7 @@
 """What is learned: data, network and loss. How it is trained is a method's business."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -38,8 +38,8 @@ class Problem:
         config: The config.
         described: The network and its input, as JSON; see `deployed.describe`.
         num_train: Number of training examples.
-        network: The network, a Linen module.
         forward: The network as a function; see `adaste_jax.train`.
+        draw: From a key to parameters and state of the network.
         steps_per_epoch: Whole batches in the training examples.
         num_steps: Optimiser steps in the whole run.
     """
@@ -50,7 +50,7 @@ class Problem:
         *,
         splits: datasets.Splits[Any] | None = None,
         record: Mapping[str, Any] | None = None,
-        network: Any = None,
+        functions: tuple[train.Forward, Callable[[jax.Array], Any]] | None = None,
     ):
         """Builds the network. Reads the data only if there is no `record`.
 
@@ -59,7 +59,8 @@ class Problem:
             splits: The data, if they are loaded already. Default: they are loaded when
                 they are needed.
             record: What `record` gave for this config, from the workdir of its run.
-            network: A Linen module in the place of the network of the config.
+            functions: A network in the place of that of the config: `forward`, and
+                `draw`, from a key to parameters and model state.
 
         Raises:
             RunError: If the data cannot be had, or do not fit the config.
@@ -76,10 +77,10 @@ class Problem:
         self.described = record["network"]
         self.num_train = record["num_train"]
         self._check()
-        self.network = network or models.create(
-            config.model, num_classes=self.num_classes, **models.options_of(config)
-        )
-        self.forward = linen.functional(self.network)
+        if functions is not None:
+            self.forward, self.draw = functions
+        else:
+            self.forward, self.draw = self._of_config()
         self.steps_per_epoch = self.num_train // config.batch_size
         self.num_steps = config.num_epochs * self.steps_per_epoch
 
@@ -120,6 +121,12 @@ class Problem:
             )
 
     @property
+    def is_text(self) -> bool:
+        """Whether the inputs are bytes of a text."""
+        found = self.described["input"]
+        return found["mean"] is None and "dtype" not in found
+
+    @property
     def inputs(self) -> jax.ShapeDtypeStruct:
         """One input of the network: shape and dtype."""
         inputs = deployed.network_input(self.described)
@@ -127,11 +134,20 @@ class Problem:
             inputs = inputs.astype(self.described["input"]["dtype"])
         return jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
 
-    def draw(self, key: jax.Array) -> tuple[Any, dict[str, Any]]:
-        """Parameters and state of the network, as its layers draw them."""
-        inputs = jnp.zeros(self.inputs.shape, self.inputs.dtype)
-        variables = dict(self.network.init(key, inputs, train=False))
-        return variables.pop("params"), variables
+    def _of_config(self) -> tuple[train.Forward, Callable[[jax.Array], Any]]:
+        """The network that the config names, and what draws its parameters."""
+        network = models.create(
+            self.config.model,
+            num_classes=self.num_classes,
+            **models.options_of(self.config),
+        )
+
+        def draw(key: jax.Array) -> tuple[Any, dict[str, Any]]:
+            inputs = jnp.zeros(self.inputs.shape, self.inputs.dtype)
+            variables = dict(network.init(key, inputs, train=False))
+            return variables.pop("params"), variables
+
+        return linen.functional(network), draw
 
     def loss(self, teacher: losses.Teacher | None = None) -> train.Loss:
         """The loss of the config, with what a teacher adds to it."""

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +18,7 @@ from adaste_jax import methods, train
 from experiments import errors
 from experiments.data import datasets, fingerprint
 from experiments.runs import checkpoints, identity, small_files, workdir
-from experiments.training import losses, states
+from experiments.training import losses, older, states
 from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem, keys_of
 
@@ -81,7 +81,7 @@ class Saved:
         like = {"state": state, "tally": states.start_tally(method, state)}
         try:
             found = store.restore(
-                like, step=self.step, older=before_0_2(self.config, like)
+                like, step=self.step, older=older.before_0_2(self.config, like)
             )
             if found is None:
                 raise errors.RunError(f"{self.folder} holds no checkpoint yet.")
@@ -206,43 +206,11 @@ def teacher(problem: Problem) -> losses.Teacher:
     forward = rebuilt.forward
 
     def logits(variables: Any, inputs: jax.Array) -> jax.Array:
-        return forward(*variables, inputs, train=False, key=None)[0]
+        params, model_state = variables
+        return forward(params, model_state, inputs, train=False, key=None)[0]
 
     statistics = Evaluation(rebuilt, method).statistics(state)
     return losses.Teacher(logits, (method.deploy(state.params), statistics), source)
-
-
-class _Count(NamedTuple):
-    step: jax.Array
-
-
-def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints.Older]:
-    """The form that version 0.1 gave to the state of `adaste`.
-
-    Its transformation of the latents counted steps once more, between Adam and the
-    learning rate. All other methods have kept their form.
-
-    Args:
-        config: The config of the run.
-        like: The tree of arrays that a checkpoint holds today.
-    """
-    if config.method != "adaste":
-        return []
-
-    def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
-        whole = tree["state"].opt_state
-        partition = whole.inner_state if config.skip_nonfinite else whole
-        latent = partition.inner_states["latent"]
-        latent = latent._replace(inner_state=change(latent.inner_state))
-        states = {**partition.inner_states, "latent": latent}
-        partition = partition._replace(inner_states=states)
-        if config.skip_nonfinite:
-            partition = whole._replace(inner_state=partition)
-        state = dataclasses.replace(tree["state"], opt_state=partition)
-        return {**tree, "state": state}
-
-    old = changed(like, lambda inner: (inner[0], _Count(inner[1].count), inner[1]))
-    return [checkpoints.Older(old, lambda found: changed(found, lambda i: i[::2]))]
 
 
 def _check_data(other: Saved, problem: Problem) -> None:

@@ -42,12 +42,14 @@ class Run:
             splits: The data of this config, if they are loaded already.
             initial_step: Step of the checkpoint of `config.init_from` to start from,
                 where that names a workdir. Default: the latest.
-            problem: The problem of this config, if it is built already.
+            problem: The problem of this config, if it is built already; then the
+                config is not checked.
 
         Raises:
             RunError: If a field of the config is out of range or names nothing.
         """
-        checks.check(config)
+        if problem is None:
+            checks.check(config)
         self.config = config
         self._initial_step = initial_step
         self.problem = problem or Problem(config, splits=splits)

@@ -41,7 +41,7 @@ def run(path, variants=("ste", "adaste"), **options):
         **options,
     }
     config = options.pop("config", None) or small_config()
-    return comparison.compare(config, variants, path, **options)
+    return comparison.compare_config(config, variants, path, **options)
 
 
 def by_name(rows):

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -21,7 +22,7 @@ from experiments import export as command
 from experiments.configs import base
 from experiments.deployment import deployed, description
 from experiments.runs import checkpoints, identity, workdir
-from experiments.training import restore
+from experiments.training import loop, problem, restore
 from experiments.training.run import Run
 
 NETWORKS = {
@@ -44,6 +45,19 @@ def make_run(model, **changes):
 
 def export_state(run, *args, **options):
     return command.export_state(run.problem, run.method, *args, **options)
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """The folder of a run, and the one-bit file that is made of it."""
+    folder = tmp_path_factory.mktemp("exported") / "run"
+    config = base.get_config()
+    config.update(num_epochs=1, num_train=200, batch_size=64, method="ste")
+    config.model_options.features = (16,)
+    loop.train_and_evaluate(config.lock(), folder)
+    out = folder.parent / "m.safetensors"
+    command.export_run(folder, out, num_test=5)
+    return folder, out.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -355,3 +369,41 @@ def test_names_of_classes_travel_in_the_file(tmp_path):
     found = deployed.describe(run.config, Named(), folded=False)
     assert found["architecture"]["class_names"] == list(names)
     description.check(found)
+
+
+def test_a_finished_run_is_exported_without_its_data(
+    finished_run, monkeypatch, tmp_path
+):
+    folder, with_data = finished_run
+
+    def missing(config):
+        raise errors.RunError("the data set is not here")
+
+    monkeypatch.setattr(problem, "load", missing)
+    out = tmp_path / "m.safetensors"
+    for data, why in ((True, "is not here"), (False, "were not asked for")):
+        report = command.export_run(folder, out, data=data)
+        assert out.read_bytes() == with_data
+        assert "paths" not in report
+        console = rich.console.Console(width=200, record=True, quiet=False)
+        command.show(report, console)
+        assert why in console.export_text()
+
+
+def test_a_run_that_recorded_no_problem_is_built_from_its_data(
+    finished_run, monkeypatch, tmp_path
+):
+    """As version 0.1 left it."""
+    folder, with_data = finished_run
+    old = tmp_path / "old"
+    shutil.copytree(folder, old)
+    (old / workdir.PROBLEM).unlink()
+    command.export_run(old, tmp_path / "m.safetensors", num_test=5)
+    found = export.load(tmp_path / "m.safetensors")
+    (tmp_path / "expected").write_bytes(with_data)
+    expected = export.load(tmp_path / "expected")
+    assert found.metadata == expected.metadata
+    jax.tree.map(np.testing.assert_array_equal, found.params, expected.params)
+    (old / workdir.PROBLEM).write_text("{")
+    with pytest.raises(errors.RunError, match=r"problem\.json.*the data are read"):
+        command.export_run(old, tmp_path / "m.safetensors")

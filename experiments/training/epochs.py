@@ -1,0 +1,60 @@
+"""The end of an epoch: what is measured, written and printed."""
+
+from typing import Any
+
+from adaste_jax import metrics
+from experiments.training import progress, tally
+from experiments.training.run import Run
+
+
+def values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
+    """Means of the metrics of an epoch, and what is counted over the whole of it."""
+    found: dict[str, Any] = dict(epoch_tally.means())
+    nonfinite = epoch_tally.nonfinite_steps(run.problem.steps_per_epoch)
+    if nonfinite:
+        found["nonfinite_steps"] = nonfinite
+    if epoch_tally.signs is not None:
+        found["flips_per_epoch"] = metrics.flip_rate_since(
+            epoch_tally.signs, state.params, where=run.where
+        )
+    if run.config.skip_nonfinite:
+        found["skipped_updates"] = run.skipped(state)[1]
+    return found
+
+
+def validate(run: Run, state: Any, epoch: int) -> dict[str, float]:
+    """Loss and accuracy on validation examples; empty where it is not their turn."""
+    config = run.config
+    due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
+    if not due or not len(run.splits.validation):
+        return {}
+    return run.evaluate(state, "validation")
+
+
+def report(
+    run: Run,
+    log: progress.Log,
+    step: int,
+    epoch: int,
+    values: dict[str, Any],
+    found: dict[str, float],
+    speed: float | None,
+) -> None:
+    """Writes the metrics of an epoch, and prints its line."""
+    log.write(step, epoch, "train", values)
+    text = f"epoch {epoch}/{run.config.num_epochs}  "
+    text += f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
+    if "accuracy" in values:
+        text += f"  train {100 * values['accuracy']:.2f} %"
+    if found:
+        log.write(step, epoch, "validation", found)
+    if "accuracy" in found:
+        text += f"  validation {100 * found['accuracy']:.2f} %"
+    if "flips_per_epoch" in values:
+        text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
+    if values.get("skipped_updates"):
+        text += f"  skipped {values['skipped_updates']}"
+    if speed is not None:
+        log.write(step, epoch, "timing", {"steps_per_second": speed})
+        text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
+    log.line(text)

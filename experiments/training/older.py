@@ -1,0 +1,43 @@
+"""Forms that older versions gave to what a checkpoint holds."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from experiments.runs import checkpoints
+
+
+class _Count(NamedTuple):
+    step: jax.Array
+
+
+def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints.Older]:
+    """The form that version 0.1 gave to the state of `adaste`.
+
+    Its transformation of the latents counted steps once more, between Adam and the
+    learning rate. All other methods have kept their form.
+
+    Args:
+        config: The config of the run.
+        like: The tree of arrays that a checkpoint holds today.
+    """
+    if config.method != "adaste":
+        return []
+
+    def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
+        whole = tree["state"].opt_state
+        partition = whole.inner_state if config.skip_nonfinite else whole
+        latent = partition.inner_states["latent"]
+        latent = latent._replace(inner_state=change(latent.inner_state))
+        states = {**partition.inner_states, "latent": latent}
+        partition = partition._replace(inner_states=states)
+        if config.skip_nonfinite:
+            partition = whole._replace(inner_state=partition)
+        state = dataclasses.replace(tree["state"], opt_state=partition)
+        return {**tree, "state": state}
+
+    old = changed(like, lambda inner: (inner[0], _Count(inner[1].count), inner[1]))
+    return [checkpoints.Older(old, lambda found: changed(found, lambda i: i[::2]))]
