@@ -26,7 +26,7 @@ from experiments import command_line, errors
 from experiments import console as consoles
 from experiments.deployment import comparison, deployed, description
 from experiments.deployment.comparison import show as show
-from experiments.runs import checkpoints, identity
+from experiments.runs import identity, kept
 from experiments.training import restore, states
 from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem
@@ -189,7 +189,7 @@ def _refuse_nonfinite(state: Any) -> None:
         RunError: Naming the first leaf with NaN or infinity.
     """
     trees = {"params": state.params, "model_state": state.model_state}
-    bad = checkpoints.nonfinite(trees)
+    bad = kept.nonfinite(trees)
     if bad:
         raise errors.RunError(
             f"the network of step {int(state.step)} is not finite ({bad}): there is "

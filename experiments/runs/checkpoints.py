@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from adaste_jax import metrics
 from experiments import errors
-from experiments.runs import plain_path
+from experiments.runs import kept, plain_path
 from experiments.runs import processes
 from experiments.runs import small_files
 
@@ -65,13 +65,13 @@ class Checkpoints:
                     # reads it, and a damaged one is of no consequence.
                     best_fn=lambda metrics: 0.0,
                     lightweight_initialize=True,
-                    preservation_policy=_Policy(lambda: self._best, keep),
+                    preservation_policy=kept.Policy(lambda: self._best, keep),
                     enable_async_checkpointing=True,
                     cleanup_tmp_directories=not read_only,
                     read_only=read_only,
                 ),
             )
-        self._best = _best_of(folder, self.steps)
+        self._best = kept.best_of(folder, self.steps)
 
     def __enter__(self) -> "Checkpoints":
         """Gives itself."""
@@ -112,7 +112,7 @@ class Checkpoints:
             RunError: If it, or the one before, cannot be written, or a number in it is
                 not finite.
         """
-        bad = nonfinite(arrays)
+        bad = kept.nonfinite(arrays)
         if bad:
             raise errors.RunError(
                 f"the state of step {step} has numbers that are not finite ({bad}), so "
@@ -121,7 +121,7 @@ class Checkpoints:
         if accuracy is not None:
             self.rate(step, accuracy)
         record = {**record, "best": self._best}
-        record = {**record, "checksum": _checksum(arrays, record)}
+        record = {**record, "checksum": kept.checksum(arrays, record)}
         with self._writing(f"write that of step {step} or the one before it"):
             self._manager.save(
                 step,
@@ -197,7 +197,7 @@ class Checkpoints:
         tried, failure = failures[0]
         raise errors.RunError(
             f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
-            f"step {tried}: {_first_line(failure)}). Nothing was changed. Move that "
+            f"step {tried}: {kept.first_line(failure)}). Nothing was changed. Move that "
             "folder away to start anew, or choose another --workdir."
         )
 
@@ -225,9 +225,9 @@ class Checkpoints:
             ),
         )
         arrays, record = found["arrays"], dict(found["record"])
-        if record.pop("checksum", None) != _checksum(arrays, record):
+        if record.pop("checksum", None) != kept.checksum(arrays, record):
             raise ValueError("its contents do not have the checksum it was saved with")
-        bad = nonfinite(arrays)
+        bad = kept.nonfinite(arrays)
         if bad:
             raise ValueError(f"it holds numbers that are not finite ({bad})")
         record.pop("best", None)
@@ -272,7 +272,7 @@ class Checkpoints:
             yield
         except Exception as error:  # a full disk is a ValueError of TensorStore
             raise errors.RunError(
-                f"checkpoints in {self._folder}: cannot {what}: {_first_line(error)}. "
+                f"checkpoints in {self._folder}: cannot {what}: {kept.first_line(error)}. "
                 "Those that are complete are kept: mend the cause, and the same "
                 "command goes on from the latest."
             ) from error
@@ -281,7 +281,7 @@ class Checkpoints:
         """Moves broken checkpoints out of the way of new ones of the same step."""
         if not failures or self._read_only:
             return [
-                f"checkpoint {step} cannot be read: {_first_line(error)}"
+                f"checkpoint {step} cannot be read: {kept.first_line(error)}"
                 for step, error in failures
             ]
         aside = self._folder.with_name("damaged_checkpoints")
@@ -295,81 +295,6 @@ class Checkpoints:
         self._manager.reload()
         return [
             f"checkpoint {step} cannot be read and was moved to {aside}: "
-            f"{_first_line(error)}"
+            f"{kept.first_line(error)}"
             for step, error in failures
         ]
-
-
-def nonfinite(arrays: Any) -> str:
-    """Leaves with numbers that are not finite, in words; empty where there are none."""
-    found = metrics.nonfinite(arrays)
-    shown = [f"{path}: {count} of them" for path, count in list(found.items())[:5]]
-    if len(found) > len(shown):
-        shown.append(f"and {len(found) - len(shown)} leaves more")
-    return ", ".join(shown)
-
-
-def exist(folder: pathlib.Path) -> bool:
-    """Whether a folder holds checkpoints, readable or not."""
-    return any(found.name.isdecimal() for found in folder.glob("*"))
-
-
-class _Policy:
-    """Keeps the latest checkpoints, and the one of the best step."""
-
-    def __init__(self, best: Callable[[], tuple[float, int] | None], keep: int):
-        self._best, self._keep = best, keep
-
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Which of the checkpoints, in ascending order, stay."""
-        del context
-        best = self._best()
-        first = len(checkpoints) - self._keep
-        return [
-            number >= first or (best is not None and info.step == best[1])
-            for number, info in enumerate(checkpoints)
-        ]
-
-
-def _best_of(folder: pathlib.Path, steps: list[int]) -> tuple[float, int] | None:
-    """The best accuracy that the newest readable record knows, and its step.
-
-    Version 0.1 kept the accuracy of each checkpoint in a file of its own instead.
-    """
-    for step in reversed(steps):
-        with contextlib.suppress(errors.RunError):
-            file = folder / str(step) / "record" / "metadata"
-            record = small_files.read(file, cure="")
-            if "best" in record:
-                return tuple(record["best"]) if record["best"] else None
-    known = []
-    for step in steps:
-        with contextlib.suppress(errors.RunError):
-            file = folder / str(step) / "metrics" / "metrics"
-            found = small_files.read(file, cure="", accuracy=float)
-            known.append((found["accuracy"], step))
-    return max(known, default=None)
-
-
-def _checksum(arrays: Any, record: Mapping[str, Any]) -> str:
-    """Of every bit of the arrays and of the record."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps(record, sort_keys=True).encode())
-    for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
-        header = (jax.tree_util.keystr(path), str(array.dtype), array.shape)
-        digest.update(repr(header).encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    line = (str(error).strip() or repr(error)).splitlines()[0]
-    for tail in (
-        " [source locations",
-        " [tensorstore_spec",
-    ):  # long, and of no use here
-        line = line.split(tail)[0]
-    return line[:1000]

@@ -10,7 +10,7 @@ import rich.console
 
 import adaste_jax
 from experiments import console as consoles
-from experiments.runs import checkpoints, identity, processes, workdir
+from experiments.runs import identity, kept, processes, workdir
 from experiments.training.run import Run
 
 
@@ -38,7 +38,7 @@ def prepare(
         consoles.say(console, text)
         return result
     recorded = workdir.origin(path) or {}
-    begun = checkpoints.exist(workdir.absolute(path) / workdir.CHECKPOINTS)
+    begun = kept.exist(workdir.absolute(path) / workdir.CHECKPOINTS)
     started = recorded.get("init_from") or {}
     run = Run(config, initial_step=started.get("step"))
     state = run.init()

@@ -1,8 +1,13 @@
-"""The end of an epoch: what is measured, written and printed."""
+"""The end of an epoch and of a run: what is measured, written and printed."""
 
 from typing import Any
 
+import rich.console
+
 from adaste_jax import metrics
+from experiments import console as consoles
+from experiments.report import html
+from experiments.runs import records, workdir
 from experiments.training import progress, tally
 from experiments.training.run import Run
 
@@ -58,3 +63,20 @@ def report(
         log.write(step, epoch, "timing", {"steps_per_second": speed})
         text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
     log.line(text)
+
+
+def write_page(
+    folder: workdir.Workdir, result: dict[str, Any], console: rich.console.Console
+) -> None:
+    """Writes `report.html`. What goes wrong there is no reason to lose the run."""
+    if not folder.writes:
+        return
+    try:
+        text = html.page([records.read(folder.path, result=result)])
+        folder.write("report.html", text)
+    except Exception as error:
+        consoles.say(
+            console,
+            f"could not write report.html: {error!r}. The run is whole; "
+            "`python -m experiments.report` writes it anew.",
+        )

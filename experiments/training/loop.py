@@ -9,12 +9,11 @@ import rich.console
 
 from experiments import console as consoles
 from experiments import errors
-from experiments.report import html, plots
+from experiments.report import plots
 from experiments.runs import (
     checkpoints,
     identity,
     processes,
-    records,
     small_files,
     stopping,
     workdir,
@@ -107,26 +106,9 @@ def _train_and_test(
         "num_processes": jax.process_count(),
         "versions": beginning.versions(),
     }
-    _write_report(folder, result, console)
+    epochs.write_page(folder, result, console)
     folder.finish(result)
     return result
-
-
-def _write_report(
-    folder: workdir.Workdir, result: dict[str, Any], console: rich.console.Console
-) -> None:
-    """Writes `report.html`. What goes wrong there is no reason to lose the run."""
-    if not folder.writes:
-        return
-    try:
-        text = html.page([records.read(folder.path, result=result)])
-        folder.write("report.html", text)
-    except Exception as error:
-        consoles.say(
-            console,
-            f"could not write report.html: {error!r}. The run is whole; "
-            "`python -m experiments.report` writes it anew.",
-        )
 
 
 def _train(
