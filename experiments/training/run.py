@@ -24,7 +24,6 @@ class Run:
         config: The config.
         problem: Data, network and loss.
         method: How the network is trained.
-        evaluate: Mean loss and metrics of the deployed network; see `Evaluation`.
     """
 
     def __init__(
@@ -54,7 +53,7 @@ class Run:
         self._initial_step = initial_step
         self.problem = problem or Problem(config, splits=splits)
         self.method = states.method_of(self.problem)
-        self.evaluate = Evaluation(self.problem, self.method)
+        self._evaluation = Evaluation(self.problem, self.method)
 
     @property
     def splits(self) -> datasets.Splits[Any]:
@@ -176,6 +175,10 @@ class Run:
             return inputs, labels
         logits = self.teacher.logits(resident["teacher"], inputs)
         return inputs, {"label": labels, "teacher": logits}
+
+    def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
+        """Mean loss and metrics of the deployed network; see `Evaluation`."""
+        return self._evaluation(state, split)
 
     def skipped(self, state: train.TrainState) -> tuple[int, int]:
         """Updates that were not finite and were skipped: the last in a row, and all."""

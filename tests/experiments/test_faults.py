@@ -16,8 +16,9 @@ import pytest
 
 from experiments import errors
 from experiments.data import datasets
-from experiments.runs import checkpoints, stopping, workdir
-from experiments.training import loop, progress, run
+from experiments.runs import kept, stopping, workdir
+from experiments.training import loop, problem, progress
+from experiments.training.problem import Problem
 from experiments.training.run import Run
 from tests.experiments import disks, test_loop
 
@@ -116,7 +117,7 @@ def test_checkpoints_within_an_epoch_change_no_bit(tmp_path, monkeypatch, whole)
 
 def poison(patch, chosen):
     """Images become NaN in every batch that holds one of these."""
-    plain = Run._prepare
+    plain = Problem.prepare
 
     def prepare(self, key, batch, resident, *, kind):
         inputs, labels = plain(self, key, batch, resident, kind=kind)
@@ -125,7 +126,7 @@ def poison(patch, chosen):
             bad = jnp.zeros((), bool)
         return jnp.where(bad, jnp.nan, inputs), labels
 
-    patch.setattr(Run, "_prepare", prepare)
+    patch.setattr(Problem, "prepare", prepare)
 
 
 def poisoned_steps(config, chosen):
@@ -255,7 +256,7 @@ def test_a_checkpoint_that_an_older_version_saved_with_nan_is_passed_over(
 ):
     path = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "nonfinite", lambda arrays: "")
+        patch.setattr(kept, "nonfinite", lambda arrays: "")
         spoil_update(patch, 11)
         with pytest.raises(errors.RunError, match="loss is not finite at step 12"):
             test_loop.run_once(path, num_epochs=4)
@@ -321,7 +322,7 @@ def test_a_signal_while_the_data_are_read_stops_at_once(tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
         pytest.fail("it goes on reading")
 
-    monkeypatch.setattr(run, "load", load)
+    monkeypatch.setattr(problem, "load", load)
     with pytest.raises(errors.StoppedError, match="SIGTERM before training began"):
         test_loop.run_once(tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -347,7 +348,7 @@ def test_a_network_without_a_finite_test_loss_has_no_result(tmp_path, monkeypatc
 def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
     path = tmp_path / "run"
     test_loop.break_off(monkeypatch, path, at=10, num_epochs=4)
-    plain = run.load
+    plain = problem.load
 
     def load(config):
         splits = plain(config)
@@ -357,7 +358,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path, monkeypatch):
         return dataclasses.replace(splits, train=train)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "load", load)
+        patch.setattr(problem, "load", load)
         with pytest.raises(errors.RunError, match="400 examples then and now, but"):
             test_loop.run_once(path, num_epochs=4)
     test_loop.run_once(path, num_epochs=4)
