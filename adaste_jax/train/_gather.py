@@ -5,16 +5,13 @@ forward pass is one bit a weight, and for the backward pass the gradient.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax.train import _mesh
-
-Gather = Literal["float", "packed"]
-"""How split weights are gathered: as floats, or eight signs in a byte."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))

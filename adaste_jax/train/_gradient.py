@@ -7,15 +7,12 @@ whole batch.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from adaste_jax.train import _measure
-
-Statistics = Literal["global", "local"]
-"""Batch-norm statistics of the whole batch, or of the share of each device."""
+from adaste_jax.train import _measure, _placement
 
 Measure = Callable[[Any, Any], _measure.Measured]
 """`_measure.measure` with loss and metrics bound: from outputs and labels."""
@@ -73,7 +70,7 @@ def make_pass(
     measure: Measure,
     *,
     microbatches: int,
-    statistics: Statistics,
+    statistics: _placement.Statistics,
     loss_scale: float,
     unroll: bool,
     reduce_loss: Callable[[jax.Array], jax.Array] = lambda loss: loss,
@@ -87,8 +84,8 @@ def make_pass(
         measure: Losses and metrics, one per label.
         microbatches: Into how many parts the batch is cut. Part i has the examples
             i, i + microbatches, ..., so that parts of a split batch stay split.
-        statistics: As in `make_train_step`.
-        loss_scale: As in `make_train_step`.
+        statistics: Whether each part may normalise by its own statistics.
+        loss_scale: Factor of the loss, divided out of the gradient.
         unroll: Writes the microbatches out, for backends with slow loops.
         reduce_loss: Of a microbatch, before it is differentiated.
         reduce_grads: Of a microbatch, before they are added up.

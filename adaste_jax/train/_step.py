@@ -1,6 +1,5 @@
 """One step of training, as a pure function."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +9,8 @@ import optax
 
 from adaste_jax import methods, metrics
 from adaste_jax.train import (
-    _forms,
     _gradient,
-    _labels,
     _measure,
-    _network,
     _prepare,
     _state,
     _update,
@@ -22,43 +18,6 @@ from adaste_jax.train import (
 
 Step = Callable[..., tuple[_state.TrainState, dict[str, jax.Array]]]
 """`step(state, batch, resident)` gives the next state and the metrics."""
-
-
-@_forms.of_training(warns=False)
-def train_step(
-    network: Any,
-    method: methods.Method,
-    *,
-    loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
-    metrics: _measure.Metrics | None = None,
-    prepare: _prepare.Prepare | None = None,
-    shares: bool = True,
-    microbatches: int = 1,
-    loss_scale: float = 1.0,
-    batch_statistics: _gradient.Statistics = "global",
-) -> Step:
-    """One step of training as a pure function, for programs that compile it themselves.
-
-    `jax.vmap` of it over states trains several networks at once. See `make_train_step`
-    for the arguments, and for what the step takes and returns. It takes the form of
-    0.1 too: `train_step(forward, tx, estimator=..., ...)`.
-    """
-    forward = _network.forward_of(network)
-    check_metrics(metrics, method)
-    run = _gradient.make_pass(
-        forward,
-        functools.partial(_measure.measure, loss, metrics),
-        microbatches=microbatches,
-        statistics=batch_statistics,
-        loss_scale=loss_scale,
-        unroll=has_slow_loops(jax.default_backend()),
-    )
-    step = step_of(lambda params: run, method, prepare=prepare, shares=shares)
-
-    def call(state, batch, resident=None):
-        return step(state, *_prepare.batch_of(prepare, batch, resident))
-
-    return call
 
 
 def step_of(
@@ -72,7 +31,9 @@ def step_of(
     prepare = prepare or _prepare.take_image_and_label
     update = _update.update_of(method.tx)
 
-    def step(state, batch, resident):
+    def step(
+        state: _state.TrainState, batch: Any, resident: Any
+    ) -> tuple[_state.TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         prepare_key, forward_key = jax.random.split(key)
         inputs, labels = prepare(prepare_key, batch, resident)

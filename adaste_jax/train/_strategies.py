@@ -1,15 +1,12 @@
 """Three ways to share a pass over many devices; all average before any rule."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
-from adaste_jax.train import _gather, _gradient, _mesh
-
-Strategy = Literal["jit", "shard_map", "pmap"]
-"""How a step is spread over devices: see `make_train_step`."""
+from adaste_jax.train import _gather, _gradient, _mesh, _placement
 
 MakePass = Callable[..., _gradient.Pass]
 """`_gradient.make_pass` with all but the reductions bound."""
@@ -17,30 +14,26 @@ MakePass = Callable[..., _gradient.Pass]
 
 def over_devices(
     make: MakePass,
+    placement: _placement.Placement,
     *,
-    strategy: Strategy,
-    mesh: Mesh,
-    sharding: Any,
     packed: Any,
     microbatches: int,
-    statistics: _gradient.Statistics,
 ) -> _gradient.Pass:
     """A pass over the whole batch, for arrays of all devices inside `jax.jit`.
 
     Args:
         make: Makes the pass of one program.
-        strategy: As in `make_train_step`.
-        mesh: The devices.
-        sharding: Tree of `NamedSharding`s of the weights; None where they are whole.
+        placement: With its mesh, whose axes are left to the compiler.
         packed: Tree of booleans: which split weights are gathered as bits.
-        microbatches: As in `make_train_step`.
-        statistics: As in `make_train_step`.
+        microbatches: Number of passes for a batch.
 
     Returns:
         The pass.
     """
-    if strategy == "jit":
+    sharding = None if placement.sharding is None else placement.sharding.params
+    if placement.strategy in ("jit", "pure"):
         return _one_program(make, sharding=sharding, packed=packed)
+    mesh, statistics = placement.mesh, placement.batch_statistics
     checked = _checked_map(
         make,
         mesh,
@@ -49,11 +42,13 @@ def over_devices(
         microbatches=microbatches,
         statistics=statistics,
     )
-    if strategy == "shard_map":
+    if placement.strategy == "shard_map":
         return checked
     mapped = _unchecked_map(make, mesh, statistics=statistics)
 
-    def run(weights, deployed, model_state, *rest):
+    def run(
+        weights: Any, deployed: Any, model_state: Any, *rest: Any
+    ) -> _gradient.Found:
         if jax.tree.leaves(model_state):
             # Whether statistics differ by device `pmap` does not see: the same
             # program, looked at by `shard_map` and not run.
@@ -93,7 +88,7 @@ def _checked_map(
     sharding: Any,
     packed: Any,
     microbatches: int,
-    statistics: _gradient.Statistics,
+    statistics: _placement.Statistics,
 ) -> _gradient.Pass:
     """A pass by `jax.shard_map`, where JAX keeps account of what differs by device."""
     axes = _mesh.batch_axes(mesh)
@@ -165,7 +160,7 @@ def _checked_map(
 
 
 def _unchecked_map(
-    make: MakePass, mesh: Mesh, *, statistics: _gradient.Statistics
+    make: MakePass, mesh: Mesh, *, statistics: _placement.Statistics
 ) -> _gradient.Pass:
     """A pass by `jax.pmap`, with arguments and results that have no axis of devices."""
     axes = _mesh.batch_axes(mesh)
@@ -197,7 +192,7 @@ def _unchecked_map(
 def _finish(
     found: _gradient.Found,
     axes: tuple[str, ...],
-    statistics: _gradient.Statistics,
+    statistics: _placement.Statistics,
     *,
     what: tuple[str, ...],
 ) -> _gradient.Found:
