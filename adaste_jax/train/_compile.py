@@ -42,11 +42,13 @@ class CompiledStep:
         many: bool,
         classes: list[int],
     ):
-        self._method, self._given, self._prepare = method, given, prepare
+        self._method, self._prepare = method, prepare
         self._microbatches, self._classes = microbatches, classes
         self._placed = _place.computing(given)
+        self._given = given.mesh or _mesh.default_mesh()
+        self._mesh = _place.automatic(self._given)
         self._axis = 1 if many else 0
-        self._whole, self._split = _mesh.shardings(self._placed.mesh, self._axis)
+        self._whole, self._split = _mesh.shardings(self._mesh, self._axis)
         state = self._placed.sharding
         self._target: Any = self._whole if state is None else state
         self._compiled = jax.jit(
@@ -62,7 +64,7 @@ class CompiledStep:
         self, state: _state.TrainState, batch: Any, resident: Any = None
     ) -> tuple[_state.TrainState, dict[str, jax.Array]]:
         """Takes a step."""
-        mesh = self._placed.mesh
+        mesh = self._mesh
         batch, resident = _prepare.batch_of(self._prepare, batch, resident)
         if not self._checked:
             self._check(state)
@@ -78,12 +80,13 @@ class CompiledStep:
             labels = _checks.labels_on_host(batch) if self._prepare is None else None
             if labels is not None:
                 if not self._checked:
-                    self._compiled.eval_shape(*arguments)  # traces, once for all
+                    trace: Any = self._compiled.eval_shape
+                    trace(*arguments)  # once for all
                 if self._classes:
                     _labels.check_labels(labels, self._classes[0])
             self._checked = True
             found = self._compiled(*arguments)
-        new_state, report = _place.handed_back(found, self._given.mesh)
+        new_state, report = _place.handed_back(found, self._given)
         self._unshared.remember(new_state, resident)
         return new_state, report
 
@@ -92,7 +95,7 @@ class CompiledStep:
     ) -> jax.stages.Lowered:
         """Lowers the program for these arguments, as `jax.jit` does."""
         batch, resident = _prepare.batch_of(self._prepare, batch, resident)
-        with _place.within(self._placed.mesh):
+        with _place.within(self._mesh):
             return self._compiled.lower(state, batch, resident)
 
     def _check(self, state: _state.TrainState) -> None:

@@ -64,7 +64,9 @@ def make_eval_step(
     _measure.check_metrics(metrics)
     prepare = prepare or _prepare.take_image_and_label
 
-    def evaluate(params, model_state, batch, resident):
+    def evaluate(
+        params: Any, model_state: Any, batch: Any, resident: Any
+    ) -> dict[str, jax.Array]:
         weights = method.deploy(params)
         inputs, labels = prepare(None, batch, resident)
         outputs, _ = forward(weights, model_state, inputs, train=False, key=None)
@@ -74,8 +76,11 @@ def make_eval_step(
 
     run = _compiled(evaluate, mesh)
 
-    def call(params, model_state, batch, resident=None):
-        return run(params, model_state, batch, resident)
+    def call(
+        params: Any, model_state: Any, batch: Any, resident: Any = None
+    ) -> dict[str, jax.Array]:
+        found: dict[str, jax.Array] = run(params, model_state, batch, resident)
+        return found
 
     return call
 
@@ -111,14 +116,18 @@ def make_statistics_step(
     forward = _network.forward_of(network)
     prepare = prepare or _prepare.take_image_and_label
 
-    def update(params, model_state, batch, key, resident):
+    def update(
+        params: Any, model_state: Any, batch: Any, key: Any, resident: Any
+    ) -> Any:
         inputs, _ = prepare(key, batch, resident)
         weights = method.deploy(params)
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
     run = _compiled(update, mesh, whole_arguments=2)
 
-    def call(params, model_state, batch, key, resident=None):
+    def call(
+        params: Any, model_state: Any, batch: Any, key: Any, resident: Any = None
+    ) -> Any:
         return run(params, model_state, batch, key, resident)
 
     return call
@@ -131,8 +140,8 @@ def _compiled(
 
     Args:
         function: A pure function, whose results are whole on every device.
-        mesh: None is the default mesh.
-        whole_arguments: How many the rest are.
+        mesh: Devices to split the batch over; None is the default mesh.
+        whole_arguments: Number of arguments after the batch.
     """
     given = _mesh.default_mesh() if mesh is None else mesh
     mesh = _place.automatic(given)
@@ -144,7 +153,7 @@ def _compiled(
         out_shardings=whole,
     )
 
-    def run(params, model_state, batch, *rest):
+    def run(params: Any, model_state: Any, batch: Any, *rest: Any) -> Any:
         _mesh.check_batch(batch, mesh, axis=0)
         with _place.within(mesh):
             found = compiled(

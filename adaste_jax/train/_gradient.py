@@ -95,12 +95,21 @@ def make_pass(
         The pass.
     """
 
-    def objective(weights, model_state, inputs, labels, key):
+    def objective(
+        weights: Any, model_state: Any, inputs: Any, labels: Any, key: Any
+    ) -> tuple[jax.Array, Any]:
         outputs, new_state = forward(weights, model_state, inputs, train=True, key=key)
         value, report = _measure.means(measure(outputs, labels))
         return loss_scale * reduce_loss(value), (report, new_state)
 
-    def one(weights, deployed, model_state, inputs, labels, key):
+    def one(
+        weights: Any,
+        deployed: Any,
+        model_state: Any,
+        inputs: Any,
+        labels: Any,
+        key: Any,
+    ) -> Found:
         grads, (report, model_state) = jax.grad(objective, has_aux=True)(
             weights, model_state, inputs, labels, key
         )
@@ -113,10 +122,17 @@ def make_pass(
             _, report = _measure.means(measure(outputs, labels))
         return Found(reduce_grads(grads), report, model_state)
 
-    def all_of_them(weights, deployed, model_state, inputs, labels, key):
+    def all_of_them(
+        weights: Any,
+        deployed: Any,
+        model_state: Any,
+        inputs: Any,
+        labels: Any,
+        key: Any,
+    ) -> Found:
         parts = jax.tree.map(lambda leaf: _cut(leaf, microbatches), (inputs, labels))
 
-        def add(carry, number_and_part):
+        def add(carry: Any, number_and_part: Any) -> tuple[Any, None]:
             sums, model_state = carry
             number, (inputs, labels) = number_and_part
             part_key = jax.random.fold_in(key, number)

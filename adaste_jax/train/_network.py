@@ -29,16 +29,18 @@ def forward_of(network: Any, *, axis_name: Any = None) -> _gradient.Forward:
         TypeError: If it is none of the three.
     """
     kind = _kind(network)
+    forward: _gradient.Forward = network
     if kind == "linen":
         from adaste_jax.nn import linen
 
-        return linen.functional(network, axis_name=axis_name)
-    if kind == "nnx":
+        forward = linen.functional(network, axis_name=axis_name)
+    elif kind == "nnx":
         from adaste_jax.nn import nnx
 
-        return nnx.functional(network)[0]
-    _gradient.check_forward(network)
-    return network
+        forward = nnx.functional(network)[0]
+    else:
+        _gradient.check_forward(network)
+    return forward
 
 
 def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:

@@ -36,8 +36,9 @@ def is_additive(method: methods.Method, params: Any) -> bool:
         jax.tree.leaves(pull(grad))
         for grad in (jax.tree.map(jnp.add, one, two), one, two)
     )
+    finfo: Any = jnp.finfo
     return all(
-        np.allclose(b, f + s, rtol=(e := 16 * np.finfo(np.float32).eps), atol=e)
+        jnp.allclose(b, f + s, rtol=(e := 16 * finfo(b.dtype).eps), atol=e)
         for b, f, s in zip(both, first, second, strict=True)
     )
 

@@ -187,7 +187,7 @@ def _statistics(
     forward = _network.forward_of(network)
     changed: list[bool] = []
 
-    def look(params, model_state, inputs, key):
+    def look(params: Any, model_state: Any, inputs: Any, key: Any) -> None:
         _, new = forward(
             method.deploy(params), model_state, inputs, train=True, key=key
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adaste_jax import methods, metrics
@@ -85,7 +86,7 @@ def step_of(
 
 def check_metrics(metrics: _measure.Metrics | None, method: methods.Method) -> None:
     """Refuses metrics whose names a step reports itself; see `_measure`."""
-    values = jax.eval_shape(method.values, jax.ShapeDtypeStruct((), jnp.int32))
+    values = jax.eval_shape(method.values, np.int32(0))
     _measure.check_metrics(metrics, _measure.RESERVED | set(values))
 
 
