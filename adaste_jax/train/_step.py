@@ -60,14 +60,11 @@ def step_of(
         values = method.values(state.step)
         _measure.check_names(found.report, values)
         report = dict(found.report)
-        where = method.where(state.params) if shares else False
-        if any(jax.tree.leaves(where)):
+        if shares and any(jax.tree.leaves(method.where(state.params))):
             report |= {
-                "flip_rate": metrics.flip_rate(
-                    method.deploy(state.params), method.deploy(params), where=where
-                ),
-                "saturated": metrics.saturated_share(weights, where=where),
-                "zero_gradient": metrics.zero_share(grads, where=where),
+                "flip_rate": metrics.flip_rate(state.params, params, method=method),
+                "saturated": metrics.saturated_share(weights, method=method),
+                "zero_gradient": metrics.zero_share(grads, method=method),
             }
         report |= values
         report = {name: jnp.asarray(v, jnp.float32) for name, v in report.items()}
