@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaste_jax import _paths, methods
-from adaste_jax.export import _encode, _format
+from adaste_jax.export import _encode, _format, _read
 
 
 class Loaded(NamedTuple):
@@ -151,7 +151,7 @@ def load(
         params_like: A tree of the structure and shapes that the parameters had, of
             arrays or `jax.ShapeDtypeStruct`. Default: nested dictionaries, which is
             what Flax Linen has.
-        model_state_like: Likewise for the model state.
+        model_state_like: Such a tree for the model state.
 
     Returns:
         Parameters, of which binary leaves are the weights that were shipped, model
@@ -163,7 +163,7 @@ def load(
         OSError: If the file cannot be read.
         ValueError: If the file does not fit `params_like` or `model_state_like`.
     """
-    tensors, header = _format.read(path)
+    tensors, header = _read.read(path)
     version = header["format"]
     tree = _format.nest(tensors, version)
     params, model_state = tree.get("params", {}), tree.get("model_state", {})

@@ -37,13 +37,17 @@ def make_eval_step(
     It evaluates the weights that are shipped. `evaluate` does so over a whole data set.
 
     Args:
-        network: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
         method: How the network was trained. In the form of 0.1 `where=`, `deploy=` and
             `deployed=False` stand in its place; without any of them kernels are signs.
         loss: From outputs and labels to one loss per label.
-        metrics: What to report besides, as in `make_train_step`.
-        prepare: As in `make_train_step`; it gets the key None.
-        mesh: As in `make_train_step`.
+        metrics: What to report besides: functions by name, from outputs and labels to
+            one number per label.
+        prepare: Function from a key, a batch and the resident data to inputs and
+            labels, see `Prepare`; its key is None here. Default: `batch["image"]` and
+            `batch["label"]`.
+        mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
+            has an axis `"data"`, else `data_mesh()`.
 
     Returns:
         The compiled evaluation. `batch` may have a leaf `"mask"` [batch], true where an
@@ -101,10 +105,13 @@ def make_statistics_step(
     points of accuracy; some tens of these updates before an evaluation recover them.
 
     Args:
-        network: As in `make_train_step`.
-        method: As in `make_eval_step`.
-        prepare: As in `make_train_step`.
-        mesh: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
+        method: How the network was trained; the forms of 0.1 are those of
+            `make_eval_step`.
+        prepare: Function from a key, a batch and the resident data to inputs and
+            labels, see `Prepare`. Default: `batch["image"]` and `batch["label"]`.
+        mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
+            has an axis `"data"`, else `data_mesh()`.
 
     Returns:
         The compiled update.

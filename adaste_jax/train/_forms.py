@@ -169,7 +169,7 @@ def _training(
 ) -> methods.Method:
     """A method out of the arguments of 0.1; whether it is additive is not known.
 
-    As in 0.1 `tx` gets `weights` and counts its updates itself.
+    `tx` gets `weights` and counts its updates itself, which is what 0.1 did.
     """
     own = _update.update_of(tx)
 

@@ -47,7 +47,7 @@ def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
     """Parameters and state of a module of Flax; None of a function.
 
     Args:
-        network: As in `forward_of`.
+        network: A Linen module, an NNX module, or a `Forward`.
         key: For a Linen module. An NNX module has drawn its parameters already.
         inputs: A few examples, for their shape.
     """
