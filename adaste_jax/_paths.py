@@ -7,7 +7,7 @@ A path is written with slashes, `"body/Dense_0/kernel"`. Everything that takes a
 import collections
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -15,6 +15,18 @@ import numpy as np
 Where = Callable[[Any], Any] | Sequence[str] | str | Any
 """Which leaves: a function from the tree to a tree of booleans (as in `optax.masked`),
 such a tree itself, or one or several regular expressions searched for in the path."""
+
+
+class Method(Protocol):
+    """What is asked here of a `methods.Method`, which is on a floor above."""
+
+    @property
+    def where(self) -> Callable[[Any], Any]:
+        """From parameters to a tree of booleans: which leaves are latents."""
+
+    @property
+    def deploy(self) -> Callable[[Any], Any]:
+        """From parameters to what is shipped."""
 
 
 def paths(tree: Any) -> list[str]:
@@ -142,13 +154,20 @@ def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
     return mask
 
 
-def select(tree: Any, where: Where | None) -> Any:
-    """Resolves a `where` to a tree of booleans of the structure of `tree`.
+def select(tree: Any, where: Where | None, method: Method | None = None) -> Any:
+    """Resolves a `where`, or what a method says, to a tree of booleans like `tree`.
 
     Raises:
-        TypeError: If the mask holds something else than booleans.
-        ValueError: If nothing is selected, or the mask does not fit the tree.
+        TypeError: If the mask holds something else than booleans, or both are given.
+        ValueError: If `where` selects nothing, or the mask does not fit the tree.
     """
+    if method is not None:
+        if where is not None:
+            raise TypeError(
+                "a method comes with `where`: which leaves are latents is the method's "
+                "own. Leave one of them out."
+            )
+        return method.where(tree)
     if where is None:
         where = kernels()
     if isinstance(where, str):

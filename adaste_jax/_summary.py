@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from adaste_jax import _multiply_adds, _paths
+from adaste_jax import _multiply_adds, _paths, methods
 
 ACTIVATIONS = "(activations)"
 """The row of products between activations, as in attention."""
@@ -139,6 +139,7 @@ def summary(
     forward: Callable[..., Any],
     params: Any,
     *inputs: Any,
+    method: methods.Method | None = None,
     where: _paths.Where | bool | None = None,
 ) -> Summary:
     """Counts the parameters, bytes and multiply-adds of a network.
@@ -157,12 +158,17 @@ def summary(
             weights.
         *inputs: Arrays or `jax.ShapeDtypeStruct`, or trees of them, each with a leading
             axis of the batch. Multiply-adds are divided by its size.
-        where: The leaves of one bit, as in `adaste_jax.binarize`; `False` for none.
+        method: How the network is trained: it says which leaves have one bit. Ternary
+            weights are counted as one bit too.
+        where: The leaves of one bit, without a method: regular expressions on the path,
+            a tree of booleans, or a function from the tree to one; `False` for none.
+            Default: all leaves called `kernel`.
 
     Returns:
         A `Summary`. Print it, or take numbers from it by name.
 
     Raises:
+        TypeError: If `method` comes with `where`.
         ValueError: If the inputs have no common leading axis, or `where` selects
             nothing.
 
@@ -184,10 +190,10 @@ def summary(
         )
     ((batch,),) = sizes
     leaves = jax.tree.leaves(params)
-    if where is False:
+    if where is False and method is None:
         one_bit = [False] * len(leaves)
     else:
-        one_bit = jax.tree.leaves(_paths.select(params, where))
+        one_bit = jax.tree.leaves(_paths.select(params, where, method))
     traced = jax.make_jaxpr(forward)(params, *inputs)
     counts = _multiply_adds.count(
         traced.jaxpr,

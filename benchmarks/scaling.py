@@ -62,11 +62,10 @@ def make(devices, dtype=jnp.float32, split=False, **options):
     tx = optax.sgd(0.1, momentum=0.9)
     state = train.TrainState.create(params, tx, key=jax.random.key(0))
     mesh = train.data_mesh(jax.devices()[:devices], fsdp=devices if split else 1)
-    placed = {"mesh": mesh}
-    if split:
-        placed = {"state_sharding": train.state_sharding(state, mesh)}
+    sharding = train.state_sharding(state, mesh) if split else None
+    placement = train.Placement(mesh=mesh, sharding=sharding, **options)
     step = train.make_train_step(
-        forward, tx, estimator=estimators.ste_identity, **placed, **options
+        forward, tx, estimator=estimators.ste_identity, placement=placement
     )
     size = PER_DEVICE * devices
     batch = {

@@ -88,7 +88,7 @@ def make(
         network: A key of `NETWORKS`.
         method: A key of `METHODS`.
         dtype: Of the activations.
-        shares: As in `train.make_train_step`.
+        shares: Whether the step reports flips, saturation and zero gradients.
     """
     module = models.create(
         network,
@@ -106,7 +106,7 @@ def make(
         estimator=estimator,
         hyperparameters=hyperparameters,
         deployed_pass=method == TWO_PASSES,
-        shares=shares,
+        report="full" if shares else "short",
     )
     state = train.TrainState.create(
         params, tx, key=jax.random.key(1), model_state=variables

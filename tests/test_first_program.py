@@ -1,5 +1,6 @@
 """A network, a method and a data set: the first program, and what it must not allow."""
 
+import dataclasses
 import functools
 
 import jax
@@ -138,23 +139,41 @@ def _rule_method():
     )._replace(deployed_pass=False)
 
 
-@pytest.mark.parametrize("kind", ["plain", "accumulated", "transformation", "skipped"])
+KINDS = {
+    "plain": lambda tx: tx,
+    "accumulated": lambda tx: optax.MultiSteps(tx, 4),
+    "transformation": lambda tx: optax.MultiSteps(tx, 4).gradient_transformation(),
+    "skipped": lambda tx: optax.apply_if_finite(tx, 1000),
+    "resumed": lambda tx: optax.MultiSteps(tx, 4),
+    "microbatches": lambda tx: tx,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_mu_in_the_report_is_mu_in_the_rule(kind):
-    method = _rule_method()
-    tx = {
-        "plain": lambda: method.tx,
-        "accumulated": lambda: optax.MultiSteps(method.tx, 4),
-        "transformation": lambda: optax.MultiSteps(
-            method.tx, 4
-        ).gradient_transformation(),
-        "skipped": lambda: optax.apply_if_finite(method.tx, 1000),
-    }[kind]()
-    method = method._replace(tx=tx)
+    def new():
+        method = _rule_method()
+        method = method._replace(tx=KINDS[kind](method.tx))
+        step = train.make_train_step(
+            _scalar,
+            method,
+            loss=_drift,
+            microbatches=4 if kind == "microbatches" else 1,
+            placement=train.Placement(mesh=train.data_mesh(jax.devices()[:1])),
+            report="short",
+        )
+        return method, step
+
+    method, step = new()
     params = {"kernel": jnp.array([0.3])}
-    state = train.TrainState.create(params, tx, key=jax.random.key(5))
-    step = train.make_train_step(_scalar, method, loss=_drift, shares=False)
+    state = train.TrainState.create(params, method.tx, key=jax.random.key(5))
     seen = []
     for number in range(80):
+        if kind == "resumed" and number == 42:  # within four that are accumulated
+            key = jax.random.key_data(state.key)
+            state = jax.tree.map(np.array, dataclasses.replace(state, key=key))
+            state = dataclasses.replace(state, key=jax.random.wrap_key_data(state.key))
+            _, step = new()
         label = np.nan if kind == "skipped" and number % 2 == 0 else 1.0
         before = float(state.params["kernel"][0])
         state, report = step(state, np.ones((8, 1)), np.full(8, label, np.float32))
@@ -162,7 +181,8 @@ def test_mu_in_the_report_is_mu_in_the_rule(kind):
         if change:
             seen.append(number)
             assert 1e-3 / change - 1 == pytest.approx(float(report["mu"]), rel=0.02)
-    expected = {"plain": range(80), "skipped": range(1, 80, 2)}
+    every = range(80)
+    expected = {"plain": every, "microbatches": every, "skipped": range(1, 80, 2)}
     assert seen == list(expected.get(kind, range(3, 80, 4)))
 
 
@@ -200,7 +220,8 @@ def test_the_old_form_takes_the_same_steps(name, shares):
     options = _old(name, method)
     start = method.init(problem.KEY, problem.drawn())
     inputs, labels = problem.batches()
-    new = train.make_train_step(_forward, method, shares=shares)
+    report = "full" if shares else "short"
+    new = train.make_train_step(_forward, method, report=report)
     with pytest.warns(DeprecationWarning, match=r"from_estimator\("):
         old = train.make_train_step(_forward, method.tx, shares=shares, **options)
     states = [
@@ -291,7 +312,9 @@ def test_a_linen_module_is_told_the_axes_of_its_batch_norm(strategy):
     (images, labels), _ = digits()
     network, method = Linen(), methods.ste(steps=5)
     state = train.init(network, method, images)
-    step = train.make_train_step(network, method, strategy=strategy)
+    step = train.make_train_step(
+        network, method, placement=train.Placement(strategy=strategy)
+    )
     state, report = step(state, images[:64], labels[:64])
     assert np.isfinite(report["loss"])
     mean = state.model_state["batch_stats"]["BatchNorm_0"]["mean"]

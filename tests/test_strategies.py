@@ -443,7 +443,7 @@ def test_a_rule_inside_the_network_is_right_where_the_docs_say(
         ({"microbatches": 0}, "`microbatches` must be at least 1"),
         ({"loss_scale": 0.0}, "`loss_scale` must be a number > 0"),
         ({"batch_statistics": "some"}, "`batch_statistics` must be one of"),
-        ({"gather": "packed"}, "needs `state_sharding`"),
+        ({"gather": "packed"}, "needs `sharding`"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):

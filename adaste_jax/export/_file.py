@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from adaste_jax import _paths, methods
-from adaste_jax.export import _encode, _format
+from adaste_jax.export import _encode, _format, _read
 
 
 class Loaded(NamedTuple):
@@ -33,9 +33,9 @@ def save(
     path: str | os.PathLike[str],
     params: Any,
     *,
+    method: methods.Method | None = None,
     where: _paths.Where | None = None,
     deploy: _encode.Deploy | None = None,
-    method: methods.Method | None = None,
     model_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
@@ -53,14 +53,16 @@ def save(
         path: File to write. An existing file is replaced.
         params: Latents, or weights +1 and -1: any tree. Where a key has a slash, the
             file is of version 2 of the format, which escapes it.
-        where: Which leaves are binary, as in `adaste_jax.deploy`.
-        deploy: From a tensor of latents to the weights that are shipped, for methods
-            that ship other weights than signs, for example `estimators.scaled_sign` or
-            `estimators.ternary_absmean`; `lambda weights: weights` where `params` are
-            such weights already. They are s, -s and 0, with one s for a tensor or for
-            each channel (the last axis), and may have another shape than the latents.
-        method: The method that trained the network, in the place of `where` and
-            `deploy`: it knows what is latent and what is shipped.
+        method: The method that trained the network. It knows which leaves are latents,
+            and what is shipped of them.
+        where: Without a method: which leaves are latents, by regular expressions on the
+            path, a tree of booleans, or a function from the tree to one. Default: all
+            leaves called `kernel`.
+        deploy: Without a method: from the latents of a leaf to the weights that are
+            shipped, for example `estimators.ternary_absmean`; or
+            `lambda weights: weights` where `params` are those weights already. Default:
+            the signs. Weights are s, -s and 0, with one s for a tensor or for each
+            channel (the last axis), and may have another shape than the latents.
         model_state: What else the network needs, stored as it is: in Flax Linen
             `{"batch_stats": ...}`.
         metadata: What a reader needs to know, as JSON: `architecture` and `config` to
@@ -71,9 +73,10 @@ def save(
         TypeError: If a method comes with `where` or `deploy`, a selected leaf is not
             floating point, a leaf is of a dtype that the format does not have, or the
             metadata cannot be written as JSON.
-        ValueError: If a leaf or a weight is not finite, nothing is selected, `deploy`
-            gives weights of another kind, a name is no good as a name of a tensor, or
-            the header would be larger than the format allows.
+        ValueError: If a leaf or a weight is not finite, nothing is binary, the weights
+            are not of the levels above, `params` have those levels and neither
+            `method` nor `deploy` says what they are, a name cannot be the name of a
+            tensor, or the header would be larger than the format allows.
 
     Example:
         >>> import os, tempfile
@@ -95,12 +98,18 @@ def save(
         ) from error
 
     _encode.require_finite(params=params, model_state=model_state)
-    mask, leaves, deploy = _encode.shipped(params, where, deploy, method)
     version = _version(params, model_state)
     entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     names = _names("params", params, version)
-    for name, leaf, binary in zip(names, leaves, mask, strict=True):
-        entries |= _binary(name, leaf, deploy) if binary else {name: _real(name, leaf)}
+    leaves = _encode.leaves(params, names, where=where, deploy=deploy, method=method)
+    for name, leaf in zip(names, leaves, strict=True):
+        if not isinstance(leaf, _encode.Encoded):
+            entries[name] = _real(name, leaf)
+            continue
+        entries[name] = leaf.packed, _description(leaf.packed, leaf)
+        if leaf.scale is not None:
+            scale = _format.scale_name(name)
+            entries[scale] = _real(scale, leaf.scale)
     names = _names("model_state", model_state, version)
     for name, leaf in zip(names, jax.tree.leaves(model_state), strict=True):
         entries[name] = _real(name, leaf)
@@ -142,7 +151,7 @@ def load(
         params_like: A tree of the structure and shapes that the parameters had, of
             arrays or `jax.ShapeDtypeStruct`. Default: nested dictionaries, which is
             what Flax Linen has.
-        model_state_like: Likewise for the model state.
+        model_state_like: Such a tree for the model state.
 
     Returns:
         Parameters, of which binary leaves are the weights that were shipped, model
@@ -154,7 +163,7 @@ def load(
         OSError: If the file cannot be read.
         ValueError: If the file does not fit `params_like` or `model_state_like`.
     """
-    tensors, header = _format.read(path)
+    tensors, header = _read.read(path)
     version = header["format"]
     tree = _format.nest(tensors, version)
     params, model_state = tree.get("params", {}), tree.get("model_state", {})
@@ -204,37 +213,18 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def _version(*trees: Any) -> int:
-    """Of the format that can name every leaf: 1 wherever that will do."""
+    """The version of the format that can name every leaf: 1 wherever that will do."""
     keys = itertools.chain.from_iterable(_paths.keys(trees))
     return 2 if any("/" in key for key in keys) else 1
 
 
 def _names(root: str, tree: Any, version: int) -> list[str]:
-    """Of all leaves, as "params/body/kernel"; no two are alike."""
+    """Names of all leaves, as "params/body/kernel"; no two are alike."""
     names = [_format.tensor_name(root, keys, version) for keys in _paths.keys(tree)]
     for name, count in collections.Counter(names).items():
         if count > 1:
             raise ValueError(f"two leaves have one name, {name!r}.")
     return names
-
-
-def _binary(
-    name: str, leaf: Any, deploy: _encode.Deploy | None
-) -> dict[str, tuple[np.ndarray, dict[str, Any]]]:
-    """The tensor of packed weights, and that of their scale if they have one."""
-    encoded = _encode.encode(leaf, deploy, name=name)
-    described = _description(
-        encoded.encoding,
-        encoded.dtype.name,
-        encoded.shape,
-        encoded.axes,
-        encoded.packed,
-    )
-    entries = {name: (encoded.packed, described)}
-    if encoded.scale is not None:
-        scale = _format.scale_name(name)
-        entries[scale] = _real(scale, encoded.scale)
-    return entries
 
 
 def _real(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
@@ -245,21 +235,19 @@ def _real(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
             f"{', '.join(_format.DTYPES)}. Store random keys by `jax.random.key_data`."
         )
     stored = np.asarray(leaf, dtype, order="C")
-    return stored, _description("real", stored.dtype.name, stored.shape, (), stored)
+    return stored, _description(stored)
 
 
 def _description(
-    encoding: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    axes: tuple[int, ...],
-    stored: np.ndarray,
+    stored: np.ndarray, encoded: _encode.Encoded | None = None
 ) -> dict[str, Any]:
+    """What the header says of a tensor: a real one, or what is packed in `stored`."""
+    tensor = stored if encoded is None else encoded
     return {
-        "encoding": encoding,
-        "dtype": dtype,
-        "shape": list(shape),
-        "axes": list(axes),
+        "encoding": "real" if encoded is None else encoded.encoding,
+        "dtype": tensor.dtype.name,
+        "shape": list(tensor.shape),
+        "axes": [] if encoded is None else list(encoded.axes),
         "sha256": hashlib.sha256(stored.tobytes()).hexdigest(),
     }
 

@@ -34,7 +34,7 @@ def fold_batch_norm(
         var: Running variances v, of the same shape.
         scale: gamma; None for 1 (batch normalisation without a factor).
         bias: beta; None for 0.
-        epsilon: As in the layer: 1e-5 in Flax.
+        epsilon: Number added to the variance, that of the layer: 1e-5 in Flax.
 
     Returns:
         a and b, each of shape [channels].
@@ -110,7 +110,7 @@ def fold_linen(model: Any, variables: Any, *args: Any, **kwargs: Any) -> dict[st
         model: A Linen module that contains `nn.BatchNorm` with one feature axis.
         variables: Its variables: `{"params": ..., "batch_stats": ...}`.
         *args: Arguments of `model.apply` in evaluation mode. Only their shapes count.
-        **kwargs: Likewise, for example `train=False`.
+        **kwargs: Its keyword arguments, for example `train=False`.
 
     Returns:
         Variables without the folded statistics.
@@ -133,9 +133,11 @@ def fold_linen(model: Any, variables: Any, *args: Any, **kwargs: Any) -> dict[st
     from flax import linen as nn
     from flax import traverse_util
 
+    flat: Any = traverse_util.flatten_dict  # these two have no types
+    nested: Any = traverse_util.unflatten_dict
     epsilons: dict[tuple[str, ...], float] = {}
 
-    def record(call, call_args, call_kwargs, context):
+    def record(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
         module = context.module
         if isinstance(module, nn.BatchNorm) and context.method_name == "__call__":
             _check_foldable(module, *call_args, **call_kwargs)
@@ -148,8 +150,8 @@ def fold_linen(model: Any, variables: Any, *args: Any, **kwargs: Any) -> dict[st
         raise ValueError(
             "the network calls no `nn.BatchNorm`: there is nothing to fold."
         )
-    params = traverse_util.flatten_dict(variables.get("params", {}))
-    stats = traverse_util.flatten_dict(variables["batch_stats"])
+    params = flat(variables.get("params", {}))
+    stats = flat(variables["batch_stats"])
     for path, epsilon in epsilons.items():
         try:
             factor, shift = fold_batch_norm(
@@ -164,14 +166,14 @@ def fold_linen(model: Any, variables: Any, *args: Any, **kwargs: Any) -> dict[st
             raise ValueError(f"the BatchNorm at {where!r}: {error}") from error
         params |= {(*path, "scale"): factor, (*path, "bias"): shift}
     folded = {name: tree for name, tree in variables.items() if name != "batch_stats"}
-    folded["params"] = traverse_util.unflatten_dict(params)
+    folded["params"] = nested(params)
     if stats:
-        folded["batch_stats"] = traverse_util.unflatten_dict(stats)
+        folded["batch_stats"] = nested(stats)
     return folded
 
 
 def apply_folded(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
-    """As `model.apply`, for variables that come from `fold_linen`.
+    """Applies a network to variables that come from `fold_linen`.
 
     Every `flax.linen.BatchNorm` that has no running statistics in `variables` becomes
     a x + b.
@@ -179,15 +181,15 @@ def apply_folded(model: Any, variables: Any, *args: Any, **kwargs: Any) -> Any:
     Args:
         model: The Linen module, the same as in `fold_linen`.
         variables: What `fold_linen` returned, as it is or read back from a file.
-        *args: As in `model.apply`.
-        **kwargs: As in `model.apply`.
+        *args: Arguments of `model.apply` in evaluation mode.
+        **kwargs: Its keyword arguments.
 
     Returns:
         What `model.apply` returns.
     """
     from flax import linen as nn
 
-    def folded(call, call_args, call_kwargs, context):
+    def folded(call: Any, call_args: Any, call_kwargs: Any, context: Any) -> Any:
         module = context.module
         if (
             not isinstance(module, nn.BatchNorm)

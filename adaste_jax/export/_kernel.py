@@ -1,6 +1,7 @@
 """A Pallas kernel for products with a packed matrix: bytes in, unpacked on the chip."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +41,10 @@ def packed_matmul(x: jax.Array, packed: jax.Array, *, backend: str) -> jax.Array
         from jax.experimental.pallas import triton  # not in every build of JAX
 
         parameters = triton.CompilerParams(num_warps=4, num_stages=2)
-    outputs = pl.pallas_call(
+    struct: Any = jax.ShapeDtypeStruct
+    outputs: jax.Array = pl.pallas_call(
         _block,
-        out_shape=jax.ShapeDtypeStruct((x.shape[1], columns), _base.compute_dtype(x)),
+        out_shape=struct((x.shape[1], columns), _base.compute_dtype(x)),
         grid=(x.shape[1] // ROWS, columns // COLUMNS),
         in_specs=[
             pl.BlockSpec((8, ROWS, count), lambda i, j: (0, i, 0)),
@@ -55,10 +57,10 @@ def packed_matmul(x: jax.Array, packed: jax.Array, *, backend: str) -> jax.Array
     return outputs[:rows, :out]
 
 
-def _block(x_ref, packed_ref, out_ref):
+def _block(x_ref: Any, packed_ref: Any, out_ref: Any) -> None:
     one = jnp.ones((), x_ref.dtype)
 
-    def add(step, total):
+    def add(step: jax.Array, total: jax.Array) -> jax.Array:
         part = pl.ds(pl.multiple_of(step * BYTES, BYTES), BYTES)
         packed = packed_ref[part, :].astype(jnp.int32)
         for bit in range(8):

@@ -1,7 +1,7 @@
 """Products with a packed matrix, in the forms that suit batch size and backend."""
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def _planes(x: jax.Array, packed: jax.Array) -> jax.Array:
     def block(start: jax.Array) -> jax.Array:
         part = jax.lax.dynamic_slice_in_dim(packed, start, width, axis=1)
 
-        def add(total, plane):
+        def add(total: jax.Array, plane: Any) -> tuple[jax.Array, None]:
             bit, chosen = plane
             positive = (part >> bit) & jnp.uint8(1) > 0
             return total + _dot(chosen, jnp.where(positive, one, -one)), None
@@ -128,7 +128,7 @@ def _lookup(x: jax.Array, packed: jax.Array) -> jax.Array:
     signs = _pack.unpack(every_byte, (8, 256), axis=0, dtype=x.dtype)
     tables = jnp.moveaxis(_dot(_by_bytes(x, packed), signs), 1, 0)  # [bytes, rows, 256]
 
-    def add(total, table_and_bytes):
+    def add(total: jax.Array, table_and_bytes: Any) -> tuple[jax.Array, None]:
         table, byte = table_and_bytes
         return total + table.at[:, byte].get(mode="promise_in_bounds"), None
 
@@ -140,7 +140,10 @@ def _pallas(x: jax.Array, packed: jax.Array) -> jax.Array:
     from adaste_jax.export import _kernel  # Pallas takes a while to import
 
     backend = jax.default_backend()
-    return _kernel.packed_matmul(_by_bytes(x, packed), packed, backend=backend)
+    outputs: jax.Array = _kernel.packed_matmul(
+        _by_bytes(x, packed), packed, backend=backend
+    )
+    return outputs
 
 
 def _dot(x: jax.Array, weights: jax.Array) -> jax.Array:

@@ -57,7 +57,8 @@ def pack(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
     array = _check_real(weights)
     if not array.size:  # jnp.packbits divides by the number of groups
         return jnp.zeros(packed_shape(array.shape, axis=axis), jnp.uint8)
-    return _pack_bits(array, *merge(array.shape, axis))
+    packed: jax.Array = _pack_bits(array, *merge(array.shape, axis))
+    return packed
 
 
 def unpack(
@@ -72,8 +73,8 @@ def unpack(
     Args:
         packed: Bytes, as `pack` returns them.
         shape: Shape of the weights. It cannot be read off the bytes, which are padded.
-        axis: As in `pack`.
-        dtype: Of the weights.
+        axis: The packed axis: one axis, neighbouring axes, or None for all.
+        dtype: Dtype of the weights.
 
     Returns:
         Weights of the given shape and dtype.
@@ -93,7 +94,9 @@ def unpack(
     array = _check_packed(packed, shape, axis, WEIGHTS_PER_BYTE)
     if not array.size:
         return jnp.zeros(shape, dtype)
-    weights = _unpack_bits(array, *merge(shape, axis), dtype=jnp.dtype(dtype))
+    weights: jax.Array = _unpack_bits(
+        array, *merge(shape, axis), dtype=jnp.dtype(dtype)
+    )
     return weights.reshape(shape)
 
 
@@ -103,14 +106,15 @@ def pack_ternary(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
     Args:
         weights: Weights; of other values the sign is taken, and NaN is refused. Any
             shape.
-        axis: As in `pack`.
+        axis: The packed axis: one axis, neighbouring axes, or None for all.
 
     Returns:
         Bytes, uint8, of shape [..., ceil(n / 5), ...].
 
     Raises:
-        TypeError: As in `pack`.
-        ValueError: As in `pack`.
+        TypeError: If `weights` are not real numbers.
+        ValueError: If `axis` is out of range, its axes are not neighbours, or a weight
+            is NaN.
 
     Example:
         >>> import jax.numpy as jnp
@@ -119,7 +123,8 @@ def pack_ternary(weights: ArrayLike, *, axis: Axis = None) -> jax.Array:
         Array([129,   2], dtype=uint8)
     """
     array = _check_real(weights)
-    return _pack_trits(array, *merge(array.shape, axis))
+    packed: jax.Array = _pack_trits(array, *merge(array.shape, axis))
+    return packed
 
 
 def unpack_ternary(
@@ -133,19 +138,21 @@ def unpack_ternary(
 
     Args:
         packed: Bytes, as `pack_ternary` returns them: none above 242.
-        shape: As in `unpack`.
-        axis: As in `pack`.
-        dtype: Of the weights.
+        shape: Shape of the weights. The bytes are padded and do not tell it.
+        axis: The packed axis: one axis, neighbouring axes, or None for all.
+        dtype: Dtype of the weights.
 
     Returns:
         Weights of the given shape and dtype.
 
     Raises:
-        TypeError: As in `unpack`.
-        ValueError: As in `unpack`.
+        TypeError: If `packed` is not uint8.
+        ValueError: If the bytes do not have the shape that `pack_ternary` gives.
     """
     array = _check_packed(packed, shape, axis, TRITS_PER_BYTE)
-    weights = _unpack_trits(array, *merge(shape, axis), dtype=jnp.dtype(dtype))
+    weights: jax.Array = _unpack_trits(
+        array, *merge(shape, axis), dtype=jnp.dtype(dtype)
+    )
     return weights.reshape(shape)
 
 
@@ -156,14 +163,14 @@ def packed_shape(
 
     Args:
         shape: Shape of the weights.
-        axis: As in `pack`.
+        axis: The packed axis: one axis, neighbouring axes, or None for all.
         per_byte: 8 for `pack`, 5 for `pack_ternary`.
 
     Returns:
         The shape; its product is the number of bytes.
 
     Raises:
-        ValueError: As in `pack`.
+        ValueError: If `axis` is out of range, or its axes are not neighbours.
 
     Example:
         >>> from adaste_jax import export
@@ -227,8 +234,8 @@ def _unpack_trits(
     digits = groups // _powers(groups.ndim) % jnp.uint8(3)
     padded = digits.shape[-2] * TRITS_PER_BYTE
     digits = digits.reshape(*digits.shape[:-2], padded)[..., : merged[first]]
-    weights = jnp.moveaxis(digits, -1, first).astype(jnp.int8) - jnp.int8(1)
-    return weights.astype(dtype)
+    ones = jnp.ones((), jnp.int8)
+    return (jnp.moveaxis(digits, -1, first).astype(jnp.int8) - ones).astype(dtype)
 
 
 def _powers(rank: int) -> jax.Array:

@@ -24,9 +24,9 @@ def packed_forward(
     params: Any,
     model_state: Any = None,
     *,
+    method: methods.Method | None = None,
     where: _paths.Where | None = None,
     deploy: _encode.Deploy | None = None,
-    method: methods.Method | None = None,
 ) -> Callable[[jax.Array], Any]:
     """A function of the inputs alone that holds one bit for each binary weight.
 
@@ -39,9 +39,13 @@ def packed_forward(
             where a model state is given. In evaluation mode, pure.
         params: Latents. `forward` sees the weights that are shipped.
         model_state: Anything else that `forward` needs, for example batch statistics.
-        where: Which leaves are binary, as in `adaste_jax.deploy`.
-        deploy: As in `save`.
-        method: As in `save`.
+        method: The method that trained the network. It knows which leaves are latents,
+            and what is shipped of them.
+        where: Without a method: which leaves are latents, by regular expressions on the
+            path, a tree of booleans, or a function from the tree to one. Default: all
+            leaves called `kernel`.
+        deploy: Without a method: from the latents of a leaf to the weights that are
+            shipped. Default: their signs.
 
     Returns:
         The function.
@@ -49,8 +53,8 @@ def packed_forward(
     Raises:
         TypeError: If a selected leaf is not floating point, or a method comes with
             `where` or `deploy`.
-        ValueError: If nothing is selected, `deploy` gives weights of another kind, or a
-            leaf or a weight is not finite.
+        ValueError: If nothing is binary, the weights are not of few levels (see
+            `save`), or a leaf or a weight is not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,20 +65,21 @@ def packed_forward(
         Array([[-2.,  2.]], dtype=float32)
     """
     _encode.require_finite(params=params, model_state=model_state)
-    mask, leaves, deploy = _encode.shipped(params, where, deploy, method)
     structure = jax.tree.structure(params)
+    leaves = _encode.leaves(
+        params, _paths.distinct(params), where=where, deploy=deploy, method=method
+    )
     stored = [
-        _encode.encode(leaf, deploy, name=name) if binary else np.asarray(leaf)
-        for name, leaf, binary in zip(
-            _paths.distinct(params), leaves, mask, strict=True
-        )
+        leaf if isinstance(leaf, _encode.Encoded) else np.asarray(leaf)
+        for leaf in leaves
     ]
     state = jax.tree.map(np.asarray, model_state)
 
     def weights(tensor: _encode.Encoded | np.ndarray) -> jax.Array:
         if not isinstance(tensor, _encode.Encoded):
             return jnp.asarray(tensor)
-        packed = jax.lax.optimization_barrier(jnp.asarray(tensor.packed))
+        barrier: Any = jax.lax.optimization_barrier
+        packed = barrier(jnp.asarray(tensor.packed))
         return _encode.decode(tensor._replace(packed=packed))
 
     def program(inputs: jax.Array) -> Any:
@@ -92,9 +97,9 @@ def to_stablehlo(
     *,
     input_shape: Sequence[int],
     input_dtype: DTypeLike = jnp.float32,
+    method: methods.Method | None = None,
     where: _paths.Where | None = None,
     deploy: _encode.Deploy | None = None,
-    method: methods.Method | None = None,
     platforms: Sequence[str] = PLATFORMS,
     path: str | os.PathLike[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -111,27 +116,28 @@ def to_stablehlo(
     as well; it does not age.
 
     Args:
-        forward: As in `packed_forward`.
-        params: As in `packed_forward`.
-        model_state: As in `packed_forward`.
+        forward: `forward(params, inputs)`, or `forward(params, model_state, inputs)`
+            where a model state is given. In evaluation mode, pure.
+        params: Latents. `forward` sees the weights that are shipped.
+        model_state: Anything else that `forward` needs, for example batch statistics.
         input_shape: Shape of one example. The batch is one axis more, at the front.
-        input_dtype: Of the inputs.
-        where: As in `packed_forward`.
-        deploy: As in `save`.
-        method: As in `save`.
+        input_dtype: Dtype of the inputs.
+        method: The method that trained the network.
+        where: Without a method: which leaves are latents; see `packed_forward`.
+        deploy: Without a method: from latents to weights; see `packed_forward`.
         platforms: Where the program shall run. Their devices need not be here.
         path: If given, the program is also written there, as `save` writes, and beside
             it, at `path` + ".json", what is needed to use it: versions, platforms,
             shapes, dtypes, its checksum, and `metadata`.
-        metadata: For that second file; JSON.
+        metadata: What to write into that second file besides, as JSON.
 
     Returns:
         The serialised program.
 
     Raises:
         ImportError: If flatbuffers is not installed.
-        TypeError: As `packed_forward`, or if `metadata` are not JSON.
-        ValueError: As `packed_forward`.
+        TypeError: For the reasons of `packed_forward`, or if `metadata` is not JSON.
+        ValueError: For the reasons of `packed_forward`.
     """
     if importlib.util.find_spec("flatbuffers") is None:
         raise ImportError(
@@ -139,11 +145,12 @@ def to_stablehlo(
         )
     program = jax.jit(
         packed_forward(
-            forward, params, model_state, where=where, deploy=deploy, method=method
+            forward, params, model_state, method=method, where=where, deploy=deploy
         )
     )
     (batch,) = jax.export.symbolic_shape("batch")
-    inputs = jax.ShapeDtypeStruct((batch, *input_shape), input_dtype)
+    struct: Any = jax.ShapeDtypeStruct
+    inputs = struct((batch, *input_shape), input_dtype)
     exported = jax.export.export(program, platforms=tuple(platforms))(inputs)
     data = bytes(exported.serialize())
     if path is not None:

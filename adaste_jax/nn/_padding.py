@@ -25,11 +25,11 @@ def pad(
         inputs: Shape [..., *spatial, channels].
         value: What to pad with, scalar.
         kernel_size: One size for each spatial axis.
-        strides: As in `flax.linen.Conv`.
+        strides: One number, or one for each spatial axis; None is 1.
         padding: "SAME", "SAME_LOWER", "VALID", a number, or for each spatial axis a
             number or a pair (low, high).
-        input_dilation: As in `flax.linen.Conv`; only 1 can be served.
-        kernel_dilation: As in `flax.linen.Conv`.
+        input_dilation: Must be 1, or None.
+        kernel_dilation: One number, or one for each spatial axis; None is 1.
 
     Returns:
         The padded inputs, in the dtype of `inputs`.

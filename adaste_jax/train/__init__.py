@@ -14,12 +14,12 @@ averaged over examples, microbatches and devices. Only then the method's backwar
 turns it into one at the latents, once, since a rule need not be additive.
 """
 
-from adaste_jax.train._compile import make_train_step
 from adaste_jax.train._evaluate import Deploy, make_eval_step, make_statistics_step
-from adaste_jax.train._gather import Gather, packed_gather
-from adaste_jax.train._gradient import Forward, Statistics
+from adaste_jax.train._gather import packed_gather
+from adaste_jax.train._gradient import Forward
 from adaste_jax.train._init import init
 from adaste_jax.train._labels import Loss
+from adaste_jax.train._make import Report, make_train_step, train_step
 from adaste_jax.train._measure import Metric, Metrics, accuracy
 from adaste_jax.train._mesh import (
     DATA_AXIS,
@@ -28,11 +28,10 @@ from adaste_jax.train._mesh import (
     replicate,
     state_sharding,
 )
+from adaste_jax.train._placement import Gather, Placement, Statistics, Strategy
 from adaste_jax.train._prepare import Prepare
 from adaste_jax.train._shipped import evaluate, reestimate_statistics
 from adaste_jax.train._state import TrainState
-from adaste_jax.train._step import train_step
-from adaste_jax.train._strategies import Strategy
 
 __all__ = [
     "DATA_AXIS",
@@ -43,7 +42,9 @@ __all__ = [
     "Loss",
     "Metric",
     "Metrics",
+    "Placement",
     "Prepare",
+    "Report",
     "Statistics",
     "Strategy",
     "TrainState",

@@ -37,13 +37,17 @@ def make_eval_step(
     It evaluates the weights that are shipped. `evaluate` does so over a whole data set.
 
     Args:
-        network: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
         method: How the network was trained. In the form of 0.1 `where=`, `deploy=` and
             `deployed=False` stand in its place; without any of them kernels are signs.
         loss: From outputs and labels to one loss per label.
-        metrics: What to report besides, as in `make_train_step`.
-        prepare: As in `make_train_step`; it gets the key None.
-        mesh: As in `make_train_step`.
+        metrics: What to report besides: functions by name, from outputs and labels to
+            one number per label.
+        prepare: Function from a key, a batch and the resident data to inputs and
+            labels, see `Prepare`; its key is None here. Default: `batch["image"]` and
+            `batch["label"]`.
+        mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
+            has an axis `"data"`, else `data_mesh()`.
 
     Returns:
         The compiled evaluation. `batch` may have a leaf `"mask"` [batch], true where an
@@ -64,7 +68,9 @@ def make_eval_step(
     _measure.check_metrics(metrics)
     prepare = prepare or _prepare.take_image_and_label
 
-    def evaluate(params, model_state, batch, resident):
+    def evaluate(
+        params: Any, model_state: Any, batch: Any, resident: Any
+    ) -> dict[str, jax.Array]:
         weights = method.deploy(params)
         inputs, labels = prepare(None, batch, resident)
         outputs, _ = forward(weights, model_state, inputs, train=False, key=None)
@@ -74,8 +80,11 @@ def make_eval_step(
 
     run = _compiled(evaluate, mesh)
 
-    def call(params, model_state, batch, resident=None):
-        return run(params, model_state, batch, resident)
+    def call(
+        params: Any, model_state: Any, batch: Any, resident: Any = None
+    ) -> dict[str, jax.Array]:
+        found: dict[str, jax.Array] = run(params, model_state, batch, resident)
+        return found
 
     return call
 
@@ -96,10 +105,13 @@ def make_statistics_step(
     points of accuracy; some tens of these updates before an evaluation recover them.
 
     Args:
-        network: As in `make_train_step`.
-        method: As in `make_eval_step`.
-        prepare: As in `make_train_step`.
-        mesh: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
+        method: How the network was trained; the forms of 0.1 are those of
+            `make_eval_step`.
+        prepare: Function from a key, a batch and the resident data to inputs and
+            labels, see `Prepare`. Default: `batch["image"]` and `batch["label"]`.
+        mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
+            has an axis `"data"`, else `data_mesh()`.
 
     Returns:
         The compiled update.
@@ -111,14 +123,18 @@ def make_statistics_step(
     forward = _network.forward_of(network)
     prepare = prepare or _prepare.take_image_and_label
 
-    def update(params, model_state, batch, key, resident):
+    def update(
+        params: Any, model_state: Any, batch: Any, key: Any, resident: Any
+    ) -> Any:
         inputs, _ = prepare(key, batch, resident)
         weights = method.deploy(params)
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
     run = _compiled(update, mesh, whole_arguments=2)
 
-    def call(params, model_state, batch, key, resident=None):
+    def call(
+        params: Any, model_state: Any, batch: Any, key: Any, resident: Any = None
+    ) -> Any:
         return run(params, model_state, batch, key, resident)
 
     return call
@@ -131,8 +147,8 @@ def _compiled(
 
     Args:
         function: A pure function, whose results are whole on every device.
-        mesh: None is the default mesh.
-        whole_arguments: How many the rest are.
+        mesh: Devices to split the batch over; None is the default mesh.
+        whole_arguments: Number of arguments after the batch.
     """
     given = _mesh.default_mesh() if mesh is None else mesh
     mesh = _place.automatic(given)
@@ -144,7 +160,7 @@ def _compiled(
         out_shardings=whole,
     )
 
-    def run(params, model_state, batch, *rest):
+    def run(params: Any, model_state: Any, batch: Any, *rest: Any) -> Any:
         _mesh.check_batch(batch, mesh, axis=0)
         with _place.within(mesh):
             found = compiled(

@@ -1,6 +1,7 @@
-"""The form of 0.1 of what makes steps: `tx` and `estimator` where a method stands now.
+"""The forms of 0.1 of what makes steps; they go in 0.3.
 
-It goes in 0.3. All that it needs stands here: the functions themselves take a method.
+There `tx` and `estimator` stand where a method stands now, and the fields of a
+`Placement` are keywords. All that they need stands here.
 """
 
 import functools
@@ -13,7 +14,7 @@ import optax
 
 from adaste_jax import methods
 from adaste_jax.methods import _build
-from adaste_jax.train import _gradient, _update
+from adaste_jax.train import _gradient, _placement, _update
 
 Made = TypeVar("Made")
 
@@ -26,47 +27,50 @@ _TRAINING = {
     "random_weights": False,
 }
 _EVALUATION = {"where": None, "deploy": None, "deployed": True}
+_PLACEMENT = {  # and what they are called in a `Placement`
+    "strategy": "strategy",
+    "mesh": "mesh",
+    "state_sharding": "sharding",
+    "gather": "gather",
+    "batch_statistics": "batch_statistics",
+}
 
 
-def of_training(*, warns: bool) -> Callable[[Callable[..., Made]], Callable[..., Made]]:
-    """Lets a maker of training steps take `(forward, tx, estimator=..., ...)` too."""
+def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Lets a maker of training steps take the forms of 0.1 too.
 
-    def decorate(make: Callable[..., Made]) -> Callable[..., Made]:
-        @functools.wraps(make)
-        def call(*args: Any, **kwargs: Any) -> Made:
-            network, method, rest = _taken(make, args, kwargs, "tx")
-            options = {name: rest.pop(name) for name in _TRAINING if name in rest}
-            if isinstance(method, methods.Method):
-                _refuse(make, options)
-                return make(network, method, **rest)
-            if method is None or "estimator" not in options:
-                raise TypeError(
-                    f"`{make.__name__}` takes a network and a method, such as "
-                    "`methods.adaste(steps=...)`; got "
-                    f"{type(method).__qualname__} in the place of the method. One of "
-                    "your own estimator and transformation: `methods.from_estimator`."
-                )
-            if warns:
-                warnings.warn(
-                    f"{make.__name__}(forward, tx, estimator=...) goes in 0.3. Write "
-                    f"{make.__name__}(forward, method), with a method of "
-                    "`adaste_jax.methods` or `method = methods.from_estimator("
-                    "estimator, tx, schedules=hyperparameters, where=..., "
-                    "deploy=...)`; for `estimator=None`, "
-                    "`methods.full_precision(steps)._replace(tx=tx)`.",
-                    DeprecationWarning,
-                    stacklevel=2,
-                )
-            _gradient.check_forward(network)
-            if options["estimator"] is None and rest.get("gather") == "packed":
-                raise ValueError(
-                    '`gather="packed"` is for one-bit weights: it needs an `estimator`.'
-                )
-            return make(network, _training(method, **{**_TRAINING, **options}), **rest)
+    Those are `(forward, tx, estimator=..., ...)`, and the keywords of a `Placement`.
+    """
 
-        return call
+    @functools.wraps(make)
+    def call(*args: Any, **kwargs: Any) -> Made:
+        network, method, rest = _taken(make, args, kwargs, "tx")
+        _replace_keywords(make, rest)
+        options = {name: rest.pop(name) for name in _TRAINING if name in rest}
+        if isinstance(method, methods.Method):
+            _refuse(make, options)
+            return make(network, method, **rest)
+        if method is None or "estimator" not in options:
+            raise TypeError(
+                f"`{make.__name__}` takes a network and a method, such as "
+                "`methods.adaste(steps=...)`; got "
+                f"{type(method).__qualname__} in the place of the method. One of "
+                "your own estimator and transformation: `methods.from_estimator`."
+            )
+        warnings.warn(
+            f"{make.__name__}(forward, tx, estimator=...) goes in 0.3. Write "
+            f"{make.__name__}(forward, method), with a method of "
+            "`adaste_jax.methods` or `method = methods.from_estimator("
+            "estimator, tx, schedules=hyperparameters, where=..., "
+            "deploy=...)`; for `estimator=None`, "
+            "`methods.full_precision(steps)._replace(tx=tx)`.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        _gradient.check_forward(network)
+        return make(network, _training(method, **{**_TRAINING, **options}), **rest)
 
-    return decorate
+    return call
 
 
 def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
@@ -89,7 +93,9 @@ def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
     return call
 
 
-def _taken(make, args, kwargs, name):
+def _taken(
+    make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+) -> tuple[Any, Any, dict[str, Any]]:
     """Network, what stands second, and all other arguments."""
     rest = dict(kwargs)
     given = list(args)
@@ -105,7 +111,39 @@ def _taken(make, args, kwargs, name):
     return given[0], given[1] if len(given) == 2 else None, rest
 
 
-def _refuse(make, options):
+def _replace_keywords(make: Callable[..., Any], rest: dict[str, Any]) -> None:
+    """Puts `placement` and `report` in the place of the keywords of 0.1, and warns.
+
+    Raises:
+        TypeError: If both are given.
+    """
+    own = make.__kwdefaults__ or {}
+    old = [name for name in _PLACEMENT if name in rest and name not in own]
+    new = {_PLACEMENT[name]: rest.pop(name) for name in old}
+    written = [f"placement=train.Placement({', '.join(f'{n}=...' for n in new)})"]
+    if new and "placement" in rest:
+        raise TypeError(
+            f"`{make.__name__}` got `placement` and {sorted(old)}: put all of them "
+            f"into one, {written[0]}."
+        )
+    if new:
+        rest["placement"] = _placement.Placement(**new)
+    else:
+        written = []
+    if "shares" in rest:
+        old.append("shares")
+        rest["report"] = "full" if rest.pop("shares") else "short"
+        written.append(f"report={rest['report']!r}")
+    if old:
+        warnings.warn(
+            f"{make.__name__}({', '.join(f'{name}=...' for name in old)}) goes in "
+            f"0.3. Write {', '.join(written)}.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+
+
+def _refuse(make: Callable[..., Any], options: dict[str, Any]) -> None:
     """Refuses options that a method has.
 
     Raises:
@@ -122,21 +160,23 @@ def _refuse(make, options):
 def _training(
     tx: Any,
     *,
-    estimator,
-    hyperparameters,
-    where,
-    deployed_pass,
-    deploy,
-    random_weights,
+    estimator: _build.Map | None,
+    hyperparameters: dict[str, optax.Schedule] | None,
+    where: Any,
+    deployed_pass: bool,
+    deploy: _build.Map | None,
+    random_weights: bool,
 ) -> methods.Method:
     """A method out of the arguments of 0.1; whether it is additive is not known.
 
-    As in 0.1 `tx` gets `weights` and counts its updates itself.
+    `tx` gets `weights` and counts its updates itself, which is what 0.1 did.
     """
     own = _update.update_of(tx)
 
-    def update(updates, state, params=None, *, step=None, **extra_args):
-        return own(updates, state, params, **extra_args)
+    def update(
+        updates: Any, state: Any, params: Any = None, *, step: Any = None, **extra: Any
+    ) -> Any:
+        return own(updates, state, params, **extra)
 
     method = _build.of_maps(
         estimator or (lambda latent: latent),

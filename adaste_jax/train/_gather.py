@@ -5,7 +5,7 @@ forward pass is one bit a weight, and for the backward pass the gradient.
 """
 
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax.train import _mesh
 
-Gather = Literal["float", "packed"]
-"""How split weights are gathered: as floats, or eight signs in a byte."""
+_lax: Any = jax.lax  # these functions of it have no types
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -45,38 +44,38 @@ def gather(weight: jax.Array, sharding: NamedSharding, *, packed: bool) -> jax.A
     Args:
         weight: The weight.
         sharding: Where it lies.
-        packed: As bits.
+        packed: Whether it travels as bits.
     """
     whole = NamedSharding(sharding.mesh, _without_batch_axes(sharding.spec))
     if whole.spec == sharding.spec:
         return weight
     axis = _packed_axis(weight.shape, sharding.spec) if packed else None
     if axis is None:
-        return jax.lax.with_sharding_constraint(weight, whole)
+        return place(weight, whole)
     bits = jnp.packbits(weight > 0, axis=axis)
     # Packed where the weight lies, and only then sent.
-    bits = jax.lax.with_sharding_constraint(bits, sharding)
-    bits = jax.lax.with_sharding_constraint(bits, whole)
+    bits = place(place(bits, sharding), whole)
     return _signs(bits, axis, weight, broken=jnp.any(jnp.isnan(weight)))
 
 
-def scatter(grad: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Puts a gradient where its latent lies; the sum over devices is done on the way.
+def place(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Puts an array where it belongs; of a gradient the sum is done on the way.
 
     Args:
-        grad: The gradient at the gathered weight.
-        sharding: Where the latent lies.
+        array: Bits, a weight, or the gradient at the gathered weight.
+        sharding: Where it belongs: for a gradient where its latent lies.
     """
-    return jax.lax.with_sharding_constraint(grad, sharding)
+    placed: jax.Array = _lax.with_sharding_constraint(array, sharding)
+    return placed
 
 
 def gather_local(weight: jax.Array, spec: PartitionSpec, *, packed: bool) -> jax.Array:
-    """As `gather`, within `jax.shard_map`.
+    """Makes the weight whole along the axes of the batch, within `jax.shard_map`.
 
     Args:
         weight: The piece of this device.
         spec: How the weight is split.
-        packed: As bits.
+        packed: Whether it travels as bits.
     """
     if not _mesh.names(spec):
         return weight
@@ -84,13 +83,11 @@ def gather_local(weight: jax.Array, spec: PartitionSpec, *, packed: bool) -> jax
     sent = weight if axis is None else jnp.packbits(weight > 0, axis=axis)
     for dimension, names in enumerate(_mesh.dimensions(spec, weight.ndim)):
         if names:
-            sent = jax.lax.all_gather(sent, names, axis=dimension, tiled=True)
+            sent = _lax.all_gather(sent, names, axis=dimension, tiled=True)
     if axis is None:
         return sent
     broken = jnp.any(jnp.isnan(weight)).astype(jnp.int32)
-    return _signs(
-        sent, axis, weight, broken=jax.lax.pmax(broken, _mesh.names(spec)) > 0
-    )
+    return _signs(sent, axis, weight, broken=_lax.pmax(broken, _mesh.names(spec)) > 0)
 
 
 def scatter_local(
@@ -106,13 +103,14 @@ def scatter_local(
     left = set(axes)
     for dimension, names in enumerate(_mesh.dimensions(spec, grad.ndim)):
         if names:
-            grad = jax.lax.psum_scatter(
+            grad = _lax.psum_scatter(
                 grad, names, scatter_dimension=dimension, tiled=True
             )
             left -= set(names)
     if left:
-        grad = jax.lax.psum(grad, tuple(axis for axis in axes if axis in left))
-    return grad / jax.lax.axis_size(axes)
+        grad = _lax.psum(grad, tuple(axis for axis in axes if axis in left))
+    mean: jax.Array = grad / jax.lax.axis_size(axes)
+    return mean
 
 
 def _signs(
@@ -143,16 +141,20 @@ def _without_batch_axes(spec: PartitionSpec) -> PartitionSpec:
         entries.append(kept if len(kept) > 1 else kept[0] if kept else None)
     while entries and entries[-1] is None:
         entries.pop()
-    return PartitionSpec(*entries)
+    return _mesh.P(*entries)
 
 
-def _packed_gather_forward(weight, sharding):
+def _packed_gather_forward(
+    weight: jax.Array, sharding: NamedSharding
+) -> tuple[jax.Array, None]:
     return packed_gather(weight, sharding), None
 
 
-def _packed_gather_backward(sharding, residuals, grad):
+def _packed_gather_backward(
+    sharding: NamedSharding, residuals: None, grad: jax.Array
+) -> tuple[jax.Array]:
     del residuals
-    return (scatter(grad, sharding),)
+    return (place(grad, sharding),)
 
 
 packed_gather.defvjp(_packed_gather_forward, _packed_gather_backward)

@@ -7,15 +7,12 @@ whole batch.
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from adaste_jax.train import _measure
-
-Statistics = Literal["global", "local"]
-"""Batch-norm statistics of the whole batch, or of the share of each device."""
+from adaste_jax.train import _measure, _placement
 
 Measure = Callable[[Any, Any], _measure.Measured]
 """`_measure.measure` with loss and metrics bound: from outputs and labels."""
@@ -73,7 +70,7 @@ def make_pass(
     measure: Measure,
     *,
     microbatches: int,
-    statistics: Statistics,
+    statistics: _placement.Statistics,
     loss_scale: float,
     unroll: bool,
     reduce_loss: Callable[[jax.Array], jax.Array] = lambda loss: loss,
@@ -87,8 +84,8 @@ def make_pass(
         measure: Losses and metrics, one per label.
         microbatches: Into how many parts the batch is cut. Part i has the examples
             i, i + microbatches, ..., so that parts of a split batch stay split.
-        statistics: As in `make_train_step`.
-        loss_scale: As in `make_train_step`.
+        statistics: Whether each part may normalise by its own statistics.
+        loss_scale: Factor of the loss, divided out of the gradient.
         unroll: Writes the microbatches out, for backends with slow loops.
         reduce_loss: Of a microbatch, before it is differentiated.
         reduce_grads: Of a microbatch, before they are added up.
@@ -98,12 +95,21 @@ def make_pass(
         The pass.
     """
 
-    def objective(weights, model_state, inputs, labels, key):
+    def objective(
+        weights: Any, model_state: Any, inputs: Any, labels: Any, key: Any
+    ) -> tuple[jax.Array, Any]:
         outputs, new_state = forward(weights, model_state, inputs, train=True, key=key)
         value, report = _measure.means(measure(outputs, labels))
         return loss_scale * reduce_loss(value), (report, new_state)
 
-    def one(weights, deployed, model_state, inputs, labels, key):
+    def one(
+        weights: Any,
+        deployed: Any,
+        model_state: Any,
+        inputs: Any,
+        labels: Any,
+        key: Any,
+    ) -> Found:
         grads, (report, model_state) = jax.grad(objective, has_aux=True)(
             weights, model_state, inputs, labels, key
         )
@@ -116,10 +122,17 @@ def make_pass(
             _, report = _measure.means(measure(outputs, labels))
         return Found(reduce_grads(grads), report, model_state)
 
-    def all_of_them(weights, deployed, model_state, inputs, labels, key):
+    def all_of_them(
+        weights: Any,
+        deployed: Any,
+        model_state: Any,
+        inputs: Any,
+        labels: Any,
+        key: Any,
+    ) -> Found:
         parts = jax.tree.map(lambda leaf: _cut(leaf, microbatches), (inputs, labels))
 
-        def add(carry, number_and_part):
+        def add(carry: Any, number_and_part: Any) -> tuple[Any, None]:
             sums, model_state = carry
             number, (inputs, labels) = number_and_part
             part_key = jax.random.fold_in(key, number)

@@ -22,7 +22,7 @@ def init(
     """The state that training starts from.
 
     Args:
-        network: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
         method: How to train. It says where latents start.
         inputs: Inputs of the network, [examples, ...]; only shape and dtype of the
             first one matter. A function and an NNX module need none: give None.

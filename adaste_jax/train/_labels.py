@@ -29,7 +29,7 @@ def classes_of(outputs: Any, truth: Any) -> int | None:
 
 def are_one_of(classes: int, truth: jax.Array) -> jax.Array:
     """Which integer labels are 0 to `classes` - 1."""
-    if classes > jnp.iinfo(truth.dtype).max:
+    if classes > np.iinfo(np.dtype(truth.dtype)).max:
         return truth >= 0
     return (truth >= 0) & (truth < classes)
 
@@ -38,7 +38,8 @@ def have_shape_of_classes(outputs: Any, truth: Any) -> bool:
     """Whether labels have the shape of outputs of at least two classes."""
     if not (_is_array(outputs) and _is_array(truth)):
         return False
-    return truth.shape == outputs.shape and truth.ndim >= 2 and truth.shape[-1] >= 2
+    several = truth.ndim >= 2 and truth.shape[-1] >= 2
+    return several and bool(truth.shape == outputs.shape)
 
 
 def are_distributions(loss: Loss, losses: Any, outputs: Any, labels: Any) -> bool:

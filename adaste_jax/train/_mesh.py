@@ -1,7 +1,7 @@
 """Meshes of devices, and where on them the batch and the state lie."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,9 @@ DATA_AXIS = "data"
 """The mesh axis that batches are split over."""
 FSDP_AXIS = "fsdp"
 """The mesh axis that batches and the state are split over."""
+
+P: Callable[..., PartitionSpec] = PartitionSpec
+"""Makes a spec; the constructor itself has no types."""
 
 Rules = Sequence[tuple[str, PartitionSpec]]
 
@@ -80,8 +83,8 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
 
 
 def state_sharding(
-    state: "_state.TrainState", mesh: Mesh, rules: Rules = ()
-) -> "_state.TrainState":
+    state: _state.TrainState, mesh: Mesh, rules: Rules = ()
+) -> _state.TrainState:
     """Where every array of a state lies, by rules on its path.
 
     The path of a kernel is `"params/body/Dense_0/kernel"`; its moments stand under
@@ -126,20 +129,20 @@ def state_sharding(
                 _check_spec(name, pattern, leaf.shape, spec, mesh)
                 return NamedSharding(mesh, spec)
         sharded = name.startswith(("params/", "opt_state/")) or name == "params"
-        spec = _largest_axis(leaf.shape, mesh) if sharded else PartitionSpec()
-        return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, _largest_axis(leaf.shape, mesh) if sharded else P())
 
-    return jax.tree_util.tree_map_with_path(place, state)
+    shardings: _state.TrainState = jax.tree_util.tree_map_with_path(place, state)
+    return shardings
 
 
 def _largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     parts = mesh.shape.get(FSDP_AXIS, 1)
     sizes = [size if size and size % parts == 0 else 0 for size in shape]
     if parts == 1 or not any(sizes):
-        return PartitionSpec()
+        return P()
     # Of equal axes the last.
     axis = len(sizes) - 1 - int(np.argmax(sizes[::-1]))
-    return PartitionSpec(*(None,) * axis, FSDP_AXIS)
+    return P(*(None,) * axis, FSDP_AXIS)
 
 
 def _check_spec(
@@ -200,8 +203,8 @@ def shardings(
     """Whole on every device, and split over the axes of the batch."""
     mesh = default_mesh() if mesh is None else mesh
     axes = batch_axes(mesh)
-    split = PartitionSpec(*(None,) * leading_axes, axes if len(axes) > 1 else axes[0])
-    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, split)
+    split = P(*(None,) * leading_axes, axes if len(axes) > 1 else axes[0])
+    return NamedSharding(mesh, P()), NamedSharding(mesh, split)
 
 
 def check_batch(batch: Any, mesh: Mesh, *, axis: int, microbatches: int = 1) -> None:

@@ -29,23 +29,25 @@ def forward_of(network: Any, *, axis_name: Any = None) -> _gradient.Forward:
         TypeError: If it is none of the three.
     """
     kind = _kind(network)
+    forward: _gradient.Forward = network
     if kind == "linen":
         from adaste_jax.nn import linen
 
-        return linen.functional(network, axis_name=axis_name)
-    if kind == "nnx":
+        forward = linen.functional(network, axis_name=axis_name)
+    elif kind == "nnx":
         from adaste_jax.nn import nnx
 
-        return nnx.functional(network)[0]
-    _gradient.check_forward(network)
-    return network
+        forward = nnx.functional(network)[0]
+    else:
+        _gradient.check_forward(network)
+    return forward
 
 
 def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
     """Parameters and state of a module of Flax; None of a function.
 
     Args:
-        network: As in `forward_of`.
+        network: A Linen module, an NNX module, or a `Forward`.
         key: For a Linen module. An NNX module has drawn its parameters already.
         inputs: A few examples, for their shape.
     """

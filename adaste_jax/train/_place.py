@@ -6,12 +6,24 @@ their results back on the mesh of the caller.
 """
 
 import contextlib
+import dataclasses
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from adaste_jax.train import _buffers, _mesh
+from adaste_jax.train import _buffers, _mesh, _placement
+
+
+def computing(given: _placement.Placement) -> _placement.Placement:
+    """The same devices, whose axes are left to the compiler."""
+    if given.mesh is None or not is_explicit(given.mesh):
+        return given
+    return dataclasses.replace(
+        given,
+        mesh=automatic(given.mesh),
+        sharding=jax.tree.map(automatic_sharding, given.sharding),
+    )
 
 
 def automatic(mesh: Mesh) -> Mesh:

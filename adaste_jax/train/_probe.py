@@ -1,5 +1,6 @@
-"""What a method does to a few numbers, where it does not say so itself."""
+"""What maps of latents do to a few numbers, where a method does not say so itself."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,25 +10,21 @@ import numpy as np
 from adaste_jax import methods
 
 
-def gives_signs(method: methods.Method, params: Any) -> bool:
-    """Whether weights, at step 0, and what is shipped in a step are all +1 and -1."""
+def gives_signs(
+    weights: Callable[[Any], Any], method: methods.Method, params: Any
+) -> bool:
+    """Whether `weights(params)` are all +1 and -1 where the latents are."""
     where = method.where(params)
-    latents = _latents(params, where)
-    trees = [method.weights(latents, 0, jax.random.key(0))]
-    if method.deployed_pass:
-        trees.append(method.deploy(latents))
-    return all(
-        bool(jnp.all(jnp.abs(leaf) == 1))
-        for tree in trees
-        for leaf, is_latent in zip(
-            jax.tree.leaves(tree), jax.tree.leaves(where), strict=True
-        )
-        if is_latent
+    pairs = zip(
+        jax.tree.leaves(weights(_latents(params, where))),
+        jax.tree.leaves(where),
+        strict=True,
     )
+    return all(bool(jnp.all(jnp.abs(leaf) == 1)) for leaf, latent in pairs if latent)
 
 
 def is_additive(method: methods.Method, params: Any) -> bool:
-    """Whether its backward rule of a sum is the sum of the rules."""
+    """Whether the backward rule of a sum is the sum of the rules."""
     latents = _latents(params, method.where(params))
     weights, pull = jax.vjp(lambda p: method.weights(p, 0, jax.random.key(0)), latents)
     rng = np.random.default_rng(1)
@@ -39,8 +36,9 @@ def is_additive(method: methods.Method, params: Any) -> bool:
         jax.tree.leaves(pull(grad))
         for grad in (jax.tree.map(jnp.add, one, two), one, two)
     )
+    finfo: Any = jnp.finfo
     return all(
-        jnp.allclose(b, f + s, rtol=(e := 16 * jnp.finfo(b.dtype).eps), atol=e)
+        jnp.allclose(b, f + s, rtol=(e := 16 * finfo(b.dtype).eps), atol=e)
         for b, f, s in zip(both, first, second, strict=True)
     )
 

@@ -46,18 +46,20 @@ def evaluate(
     every call: an evaluation that is repeated often is for `make_eval_step`.
 
     Args:
-        network: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
         method: How the network was trained.
         state: The state. It is left as it is.
         inputs: Inputs of the network, [examples, ...] or a tree of such arrays.
         labels: Their labels, [examples, ...], as the loss gets them.
-        loss: As in `make_train_step`.
-        metrics: As in `make_train_step`.
+        loss: From outputs and labels to one loss per label.
+        metrics: What to report besides: functions by name, from outputs and labels to
+            one number per label.
         batch_size: Examples that the network sees at once.
         training_inputs: Inputs that the network was trained on, only for batch-norm
             statistics. Inputs of the evaluation do not belong here: the network would
             learn of them.
-        mesh: As in `make_train_step`.
+        mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
+            has an axis `"data"`, else `data_mesh()`.
 
     Returns:
         `loss`, `accuracy` where labels are classes, and those of `metrics`: means over
@@ -123,13 +125,14 @@ def reestimate_statistics(
     running averages over them without the values they started from.
 
     Args:
-        network: As in `make_train_step`.
+        network: A Linen module, an NNX module, or a function; see `make_train_step`.
         method: How the network was trained.
         state: The state. It is left as it is.
         training_inputs: Inputs that the network was trained on, [examples, ...].
         batch_size: Examples in a batch; the last ones that fill none are left out.
         key: For dropout. Default: that of the state.
-        mesh: As in `make_train_step`.
+        mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
+            has an axis `"data"`, else `data_mesh()`.
 
     Returns:
         The new model state; the old one where the network has no statistics.
@@ -187,7 +190,7 @@ def _statistics(
     forward = _network.forward_of(network)
     changed: list[bool] = []
 
-    def look(params, model_state, inputs, key):
+    def look(params: Any, model_state: Any, inputs: Any, key: Any) -> None:
         _, new = forward(
             method.deploy(params), model_state, inputs, train=True, key=key
         )

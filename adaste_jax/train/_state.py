@@ -54,11 +54,13 @@ class TrainState:
             lambda leaf: jnp.copy(leaf) if isinstance(leaf, jax.Array) else leaf,
             tx.init(params),
         )
-        state = cls(
-            step=jnp.zeros((), jnp.int32),
-            params=params,
-            model_state={} if model_state is None else model_state,
-            opt_state=opt_state,
-            key=key,
+        state: TrainState = _buffers.unshared(
+            cls(
+                step=jnp.zeros((), jnp.int32),
+                params=params,
+                model_state={} if model_state is None else model_state,
+                opt_state=opt_state,
+                key=key,
+            )
         )
-        return _buffers.unshared(state)
+        return state

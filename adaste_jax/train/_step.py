@@ -1,20 +1,17 @@
 """One step of training, as a pure function."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from adaste_jax import methods, metrics
 from adaste_jax.train import (
-    _forms,
     _gradient,
-    _labels,
     _measure,
-    _network,
     _prepare,
     _state,
     _update,
@@ -22,43 +19,6 @@ from adaste_jax.train import (
 
 Step = Callable[..., tuple[_state.TrainState, dict[str, jax.Array]]]
 """`step(state, batch, resident)` gives the next state and the metrics."""
-
-
-@_forms.of_training(warns=False)
-def train_step(
-    network: Any,
-    method: methods.Method,
-    *,
-    loss: _labels.Loss = optax.softmax_cross_entropy_with_integer_labels,
-    metrics: _measure.Metrics | None = None,
-    prepare: _prepare.Prepare | None = None,
-    shares: bool = True,
-    microbatches: int = 1,
-    loss_scale: float = 1.0,
-    batch_statistics: _gradient.Statistics = "global",
-) -> Step:
-    """One step of training as a pure function, for programs that compile it themselves.
-
-    `jax.vmap` of it over states trains several networks at once. See `make_train_step`
-    for the arguments, and for what the step takes and returns. It takes the form of
-    0.1 too: `train_step(forward, tx, estimator=..., ...)`.
-    """
-    forward = _network.forward_of(network)
-    check_metrics(metrics, method)
-    run = _gradient.make_pass(
-        forward,
-        functools.partial(_measure.measure, loss, metrics),
-        microbatches=microbatches,
-        statistics=batch_statistics,
-        loss_scale=loss_scale,
-        unroll=has_slow_loops(jax.default_backend()),
-    )
-    step = step_of(lambda params: run, method, prepare=prepare, shares=shares)
-
-    def call(state, batch, resident=None):
-        return step(state, *_prepare.batch_of(prepare, batch, resident))
-
-    return call
 
 
 def step_of(
@@ -72,7 +32,9 @@ def step_of(
     prepare = prepare or _prepare.take_image_and_label
     update = _update.update_of(method.tx)
 
-    def step(state, batch, resident):
+    def step(
+        state: _state.TrainState, batch: Any, resident: Any
+    ) -> tuple[_state.TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         prepare_key, forward_key = jax.random.split(key)
         inputs, labels = prepare(prepare_key, batch, resident)
@@ -98,14 +60,11 @@ def step_of(
         values = method.values(state.step)
         _measure.check_names(found.report, values)
         report = dict(found.report)
-        where = method.where(state.params) if shares else False
-        if any(jax.tree.leaves(where)):
+        if shares and any(jax.tree.leaves(method.where(state.params))):
             report |= {
-                "flip_rate": metrics.flip_rate(
-                    method.deploy(state.params), method.deploy(params), where=where
-                ),
-                "saturated": metrics.saturated_share(weights, where=where),
-                "zero_gradient": metrics.zero_share(grads, where=where),
+                "flip_rate": metrics.flip_rate(state.params, params, method=method),
+                "saturated": metrics.saturated_share(weights, method=method),
+                "zero_gradient": metrics.zero_share(grads, method=method),
             }
         report |= values
         report = {name: jnp.asarray(v, jnp.float32) for name, v in report.items()}
@@ -124,7 +83,7 @@ def step_of(
 
 def check_metrics(metrics: _measure.Metrics | None, method: methods.Method) -> None:
     """Refuses metrics whose names a step reports itself; see `_measure`."""
-    values = jax.eval_shape(method.values, jax.ShapeDtypeStruct((), jnp.int32))
+    values = jax.eval_shape(method.values, np.int32(0))
     _measure.check_metrics(metrics, _measure.RESERVED | set(values))
 
 

@@ -1,46 +1,41 @@
 """Three ways to share a pass over many devices; all average before any rule."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
-from adaste_jax.train import _gather, _gradient, _mesh
-
-Strategy = Literal["jit", "shard_map", "pmap"]
-"""How a step is spread over devices: see `make_train_step`."""
+from adaste_jax.train import _gather, _gradient, _mesh, _placement
 
 MakePass = Callable[..., _gradient.Pass]
 """`_gradient.make_pass` with all but the reductions bound."""
 
+_lax: Any = jax.lax  # its collectives have no types
+
 
 def over_devices(
     make: MakePass,
+    placement: _placement.Placement,
     *,
-    strategy: Strategy,
-    mesh: Mesh,
-    sharding: Any,
     packed: Any,
     microbatches: int,
-    statistics: _gradient.Statistics,
 ) -> _gradient.Pass:
     """A pass over the whole batch, for arrays of all devices inside `jax.jit`.
 
     Args:
         make: Makes the pass of one program.
-        strategy: As in `make_train_step`.
-        mesh: The devices.
-        sharding: Tree of `NamedSharding`s of the weights; None where they are whole.
+        placement: With its mesh, whose axes are left to the compiler.
         packed: Tree of booleans: which split weights are gathered as bits.
-        microbatches: As in `make_train_step`.
-        statistics: As in `make_train_step`.
+        microbatches: Number of passes for a batch.
 
     Returns:
         The pass.
     """
-    if strategy == "jit":
+    sharding = None if placement.sharding is None else placement.sharding.params
+    if placement.mesh is None or placement.strategy == "jit":
         return _one_program(make, sharding=sharding, packed=packed)
+    mesh, statistics = placement.mesh, placement.batch_statistics
     checked = _checked_map(
         make,
         mesh,
@@ -49,16 +44,16 @@ def over_devices(
         microbatches=microbatches,
         statistics=statistics,
     )
-    if strategy == "shard_map":
+    if placement.strategy == "shard_map":
         return checked
     mapped = _unchecked_map(make, mesh, statistics=statistics)
 
-    def run(weights, deployed, model_state, *rest):
-        if jax.tree.leaves(model_state):
+    def run(weights: Any, deployed: Any, state: Any, *rest: Any) -> _gradient.Found:
+        if jax.tree.leaves(state):
             # Whether statistics differ by device `pmap` does not see: the same
             # program, looked at by `shard_map` and not run.
-            jax.eval_shape(checked, weights, deployed, model_state, *rest)
-        return mapped(weights, deployed, model_state, *rest)
+            jax.eval_shape(checked, weights, deployed, state, *rest)
+        return mapped(weights, deployed, state, *rest)
 
     return run
 
@@ -68,7 +63,7 @@ def _one_program(make: MakePass, *, sharding: Any, packed: Any) -> _gradient.Pas
     if sharding is None:
         return make()
 
-    def gathered(weights):
+    def gathered(weights: Any) -> Any:
         return jax.tree.map(
             lambda weight, where, bits: _gather.gather(weight, where, packed=bits),
             weights,
@@ -76,9 +71,9 @@ def _one_program(make: MakePass, *, sharding: Any, packed: Any) -> _gradient.Pas
             packed,
         )
 
-    def run(weights, deployed, *rest):
+    def run(weights: Any, deployed: Any, *rest: Any) -> _gradient.Found:
         inner = make(
-            reduce_grads=lambda grads: jax.tree.map(_gather.scatter, grads, sharding)
+            reduce_grads=lambda grads: jax.tree.map(_gather.place, grads, sharding)
         )
         second = None if deployed is None else gathered(deployed)
         return inner(gathered(weights), second, *rest)
@@ -93,19 +88,21 @@ def _checked_map(
     sharding: Any,
     packed: Any,
     microbatches: int,
-    statistics: _gradient.Statistics,
+    statistics: _placement.Statistics,
 ) -> _gradient.Pass:
     """A pass by `jax.shard_map`, where JAX keeps account of what differs by device."""
     axes = _mesh.batch_axes(mesh)
-    whole, split = PartitionSpec(), PartitionSpec(axes)
+    whole, split = _mesh.P(), _mesh.P(axes)
     specs: Any = whole
     if sharding is not None:
         specs = jax.tree.map(lambda place: place.spec, sharding)
 
-    def vary(tree):
+    def vary(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: _to_varying(leaf, axes), tree)
 
-    def gathered(weights):
+    def gathered(weights: Any) -> Any:
+        if sharding is None or weights is None:
+            return weights
         return jax.tree.map(
             lambda weight, spec, bits: _gather.gather_local(weight, spec, packed=bits),
             weights,
@@ -113,45 +110,43 @@ def _checked_map(
             packed,
         )
 
-    def local(weights, deployed, model_state, inputs, labels, key):
-        key = jax.random.fold_in(key, jax.lax.axis_index(axes))
-        rest = (inputs, labels, key)
+    def scattered(grads: Any) -> Any:
+        return jax.tree.map(
+            lambda grad, spec: _gather.scatter_local(grad, spec, axes), grads, specs
+        )
+
+    def vary_sums(sums: Any) -> Any:
+        grads, *scalars = sums
+        grads = jax.tree.map(
+            lambda grad, spec: _to_varying(grad, _mesh.names(spec)), grads, specs
+        )
+        return grads, *vary(scalars)
+
+    def local(
+        weights: Any, deployed: Any, state: Any, inputs: Any, labels: Any, key: Any
+    ) -> _gradient.Found:
+        key = jax.random.fold_in(key, _lax.axis_index(axes))
         if sharding is None and microbatches == 1:
             # The mean of the loss is differentiated, and JAX adds up the gradient of
             # a weight where it first meets data: even before a rule in the network.
-            inner = make(reduce_loss=lambda value: jax.lax.pmean(value, axes))
-            found = inner(weights, deployed, model_state, *rest)
-            return _finish(found, axes, statistics, what=("report",))
-        if sharding is not None:
-            weights = gathered(weights)
-            deployed = None if deployed is None else gathered(deployed)
-            scatter = lambda grad, spec: _gather.scatter_local(grad, spec, axes)
-
-            def vary_sums(sums):
-                grads, *scalars = sums
-                grads = jax.tree.map(
-                    lambda g, spec: _to_varying(g, _mesh.names(spec)), grads, specs
-                )
-                return grads, *vary(scalars)
-
-            inner = make(
-                vary=vary_sums,
-                reduce_grads=lambda grads: jax.tree.map(scatter, grads, specs),
+            inner = make(reduce_loss=lambda value: _lax.pmean(value, axes))
+        else:
+            inner = (
+                make(vary=vary)
+                if sharding is None
+                else make(vary=vary_sums, reduce_grads=scattered)
             )
-            if statistics == "local":
-                model_state = vary(model_state)
-            found = inner(vary(weights), vary(deployed), model_state, *rest)
-            return _finish(found, axes, statistics, what=("report",))
-        inner = make(vary=vary)
-        if statistics == "local":
-            model_state = vary(model_state)
-        found = inner(vary(weights), vary(deployed), model_state, *rest)
-        return _finish(found, axes, statistics, what=("grads", "report"))
+            weights, deployed = vary(gathered(weights)), vary(gathered(deployed))
+            state = vary(state) if statistics == "local" else state
+        found = inner(weights, deployed, state, inputs, labels, key)
+        # Elsewhere the gradients are those of all devices already.
+        means = sharding is None and microbatches > 1
+        return _finish(found, axes, statistics, grads=means)
 
     everywhere: Any = whole  # specs stand in the places of arrays
     out_specs = _gradient.Found(specs, everywhere, everywhere)
 
-    def run(weights, deployed, *rest):
+    def run(weights: Any, deployed: Any, *rest: Any) -> _gradient.Found:
         second = None if deployed is None else specs
         mapped = jax.shard_map(
             local,
@@ -165,18 +160,18 @@ def _checked_map(
 
 
 def _unchecked_map(
-    make: MakePass, mesh: Mesh, *, statistics: _gradient.Statistics
+    make: MakePass, mesh: Mesh, *, statistics: _placement.Statistics
 ) -> _gradient.Pass:
     """A pass by `jax.pmap`, with arguments and results that have no axis of devices."""
     axes = _mesh.batch_axes(mesh)
     devices = list(mesh.devices.ravel())
 
-    def local(weights, deployed, model_state, inputs, labels, key):
-        key = jax.random.fold_in(key, jax.lax.axis_index(axes))
-        found = make()(weights, deployed, model_state, inputs, labels, key)
-        return _finish(found, axes, statistics, what=("grads", "report"))
+    def local(*arguments: Any) -> _gradient.Found:
+        *most, key = arguments
+        key = jax.random.fold_in(key, _lax.axis_index(axes))
+        return _finish(make()(*most, key), axes, statistics, grads=True)
 
-    mapped = jax.pmap(
+    mapped: _gradient.Pass = jax.pmap(
         local,
         axis_name=axes[0],
         in_axes=(None, None, None, 0, 0, None),
@@ -184,12 +179,14 @@ def _unchecked_map(
         devices=devices,
     )
 
-    def run(weights, deployed, model_state, inputs, labels, key):
+    def run(
+        weights: Any, deployed: Any, state: Any, inputs: Any, labels: Any, key: Any
+    ) -> _gradient.Found:
         inputs, labels = jax.tree.map(
             lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]),
             (inputs, labels),
         )
-        return mapped(weights, deployed, model_state, inputs, labels, key)
+        return mapped(weights, deployed, state, inputs, labels, key)
 
     return run
 
@@ -197,22 +194,29 @@ def _unchecked_map(
 def _finish(
     found: _gradient.Found,
     axes: tuple[str, ...],
-    statistics: _gradient.Statistics,
+    statistics: _placement.Statistics,
     *,
-    what: tuple[str, ...],
+    grads: bool,
 ) -> _gradient.Found:
     """Averages over the devices what is not averaged yet.
+
+    Args:
+        found: What one device has found.
+        axes: The mesh axes over which the batch is split.
+        statistics: Whether the statistics of devices may differ.
+        grads: Whether the gradients are those of one device.
 
     Raises:
         ValueError: If statistics differ by device and are meant not to.
     """
-    mean = {name: jax.lax.pmean(getattr(found, name), axes) for name in what}
-    found = found._replace(**mean)
+    if grads:
+        found = found._replace(grads=_lax.pmean(found.grads, axes))
+    found = found._replace(report=_lax.pmean(found.report, axes))
     if not jax.tree.leaves(found.model_state):
         return found
     if statistics == "local":
         vary = lambda leaf: _to_varying(leaf, axes)
-        state = jax.lax.pmean(jax.tree.map(vary, found.model_state), axes)
+        state = _lax.pmean(jax.tree.map(vary, found.model_state), axes)
         return found._replace(model_state=state)
     differing = [
         jax.tree_util.keystr(path, simple=True, separator="/")
@@ -235,4 +239,4 @@ def _to_varying(leaf: Any, axes: tuple[str, ...]) -> Any:
     """Marks a value as one that may differ by device; where it is not marked yet."""
     known = jax.typeof(leaf).manual_axis_type.varying
     missing = tuple(axis for axis in axes if axis not in known)
-    return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+    return _lax.pcast(leaf, missing, to="varying") if missing else leaf

@@ -18,6 +18,7 @@ def update_of(tx: Any) -> Callable[..., Any]:
         parameters = list(inspect.signature(tx.update).parameters.values())
     except ValueError:  # written in C, without a signature
         parameters = []
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return tx.update
-    return optax.with_extra_args_support(tx).update
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        tx = optax.with_extra_args_support(tx)
+    update: Callable[..., Any] = tx.update
+    return update

@@ -9,11 +9,12 @@ under gradient accumulation with a rule that is not additive, use `adaste_jax.bi
 on the whole tree, with layers of Flax.
 """
 
+from adaste_jax.nn._hyperparameters import HYPERPARAMETERS
 from adaste_jax.nn.linen._conv import BinaryConv, BinaryConvTranspose
 from adaste_jax.nn.linen._dense import BinaryDense, BinaryDenseGeneral
 from adaste_jax.nn.linen._embed import BinaryEmbed
 from adaste_jax.nn.linen._functional import functional
-from adaste_jax.nn.linen._hyperparameters import HYPERPARAMETERS, set_hyperparameters
+from adaste_jax.nn.linen._hyperparameters import set_hyperparameters
 from adaste_jax.nn.linen._whole import BinaryMultiHeadAttention, BinaryRNN
 
 __all__ = [

@@ -73,7 +73,8 @@ class BinaryProduct(Binary, kw_only=True):
     @nn.nowrap
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Applies the layer; shapes are those of the layer it replaces."""
-        return super().__call__(self._estimate_inputs(inputs))
+        outputs: jax.Array = super().__call__(self._estimate_inputs(inputs))
+        return outputs
 
     @nn.nowrap
     def _estimate_inputs(self, inputs: jax.Array) -> jax.Array:

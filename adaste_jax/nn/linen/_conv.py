@@ -14,10 +14,12 @@ class BinaryConv(_base.BinaryProduct, nn.Conv, kw_only=True):
     `feature_group_count`. Takes the fields of `nn.Conv`, and these by keyword.
 
     Attributes:
-        estimator: As in `BinaryDense`.
-        hyperparameters: As in `BinaryDense`.
-        use_scale: As in `BinaryDense`.
-        input_estimator: As in `BinaryDense`.
+        estimator: Map from the latent kernel to the kernel used in the product.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
+        use_scale: Whether the kernel is multiplied by a learned number per output
+            feature.
+        input_estimator: Map from inputs to binary ones.
         padding_value: What the inputs are padded with, after `input_estimator`. With
             binary activations, 1 or -1 keeps them binary. Where it is not 0, `padding`
             is "SAME", "SAME_LOWER", "VALID", a number or pairs of numbers.
@@ -75,10 +77,12 @@ class BinaryConvTranspose(_base.BinaryProduct, nn.ConvTranspose, kw_only=True):
     `padding_value`: between the inputs stand zeros anyway, where there are strides.
 
     Attributes:
-        estimator: As in `BinaryDense`.
-        hyperparameters: As in `BinaryDense`.
-        use_scale: As in `BinaryDense`.
-        input_estimator: As in `BinaryDense`.
+        estimator: Map from the latent kernel to the kernel used in the product.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
+        use_scale: Whether the kernel is multiplied by a learned number per output
+            feature.
+        input_estimator: Map from inputs to binary ones.
 
     Example:
         >>> import jax

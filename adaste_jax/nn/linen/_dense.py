@@ -48,11 +48,14 @@ class BinaryDenseGeneral(_base.BinaryProduct, nn.DenseGeneral, kw_only=True):
     fields of `nn.DenseGeneral`, and these by keyword.
 
     Attributes:
-        estimator: As in `BinaryDense`. It sees the kernel in its own shape,
+        estimator: Map from the latent kernel to the kernel used in the product. It sees
+            the kernel in its own shape,
             [*batch, *in, *features].
-        hyperparameters: As in `BinaryDense`.
-        use_scale: As in `BinaryDense`; `scale` has the shape [*features].
-        input_estimator: As in `BinaryDense`.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
+        use_scale: Whether the kernel is multiplied by a learned number per output
+            feature; `scale` has the shape [*features].
+        input_estimator: Map from inputs to binary ones.
 
     Example:
         >>> import jax

@@ -109,7 +109,9 @@ def _takes_train(layer: Any) -> bool:
 _OTHER_NAMES = {"training", "is_training", "deterministic", "use_running_average"}
 
 
-def _average_over(axis_name, call, args, kwargs, context):
+def _average_over(
+    axis_name: Any, call: Any, args: Any, kwargs: Any, context: Any
+) -> Any:
     """Gives a batch norm the axes of its statistics, if it has none of its own."""
     layer = context.module
     if (

@@ -7,7 +7,6 @@ import jax
 from jax.typing import ArrayLike
 
 from adaste_jax.nn import _hyperparameters
-from adaste_jax.nn._hyperparameters import HYPERPARAMETERS
 
 
 def set_hyperparameters(
@@ -36,7 +35,7 @@ def set_hyperparameters(
         >>> set_hyperparameters(variables, mu=1.0)
         {'hyperparameters': {'body': {'mu': Array(1., dtype=float32)}}}
     """
-    collection = variables.get(HYPERPARAMETERS, {})
+    collection = variables.get(_hyperparameters.HYPERPARAMETERS, {})
     leaves = jax.tree_util.tree_leaves_with_path(collection)
     _hyperparameters.check_names(values, {_name(path) for path, _ in leaves})
 
@@ -45,10 +44,14 @@ def set_hyperparameters(
         return _hyperparameters.like(values[name], old) if name in values else old
 
     changed = jax.tree_util.tree_map_with_path(new, collection)
-    return {**variables, HYPERPARAMETERS: changed} if values else dict(variables)
+    return (
+        {**variables, _hyperparameters.HYPERPARAMETERS: changed}
+        if values
+        else dict(variables)
+    )
 
 
 def _name(path: tuple[Any, ...]) -> str:
     """The last key; in a box of metadata the number itself lies a step below."""
     keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
-    return keys[-1]
+    return str(keys[-1])

@@ -13,7 +13,7 @@ from adaste_jax.nn.linen import _base
 class _Whole(_base.Estimating, kw_only=True):
     """A layer of Flax below which every kernel is estimated, outside of its loops."""
 
-    def setup(self):
+    def setup(self) -> None:
         self._bound = self._values(jnp.float32)
 
     # Not wrapped by Flax, as in `BinaryProduct`.
@@ -56,9 +56,10 @@ class BinaryMultiHeadAttention(_Whole, nn.MultiHeadAttention, kw_only=True):
     feature or binary inputs build the projections of `BinaryDenseGeneral`.
 
     Attributes:
-        estimator: As in `BinaryDense`; it is called with each of the kernels `query`,
-            `key`, `value` and `out`.
-        hyperparameters: As in `BinaryDense`; one set for the layer.
+        estimator: Map from a latent kernel to the one used; it is called with each of
+            the kernels `query`, `key`, `value` and `out`.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training; one set for the layer.
 
     Example:
         >>> import jax
@@ -86,8 +87,10 @@ class BinaryRNN(_Whole, nn.RNN, kw_only=True):
     parameters before the loop.
 
     Attributes:
-        estimator: As in `BinaryDense`; it is called with each kernel of the cell.
-        hyperparameters: As in `BinaryDense`; one set for the layer.
+        estimator: Map from a latent kernel to the one used; it is called with each
+            kernel of the cell.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training; one set for the layer.
 
     Raises:
         ValueError: When called, if no parameter of the cell is called `kernel`.

@@ -69,7 +69,8 @@ class BinaryProduct(Binary):
         if self.input_estimator is not None:
             inputs = self.input_estimator(inputs)
         layer, inputs = self._padded(self._estimated(), inputs)
-        return super(Binary, layer).__call__(inputs, *args, **kwargs)
+        outputs: jax.Array = super(Binary, layer).__call__(inputs, *args, **kwargs)
+        return outputs
 
     def _padded(self, layer: Any, inputs: jax.Array) -> tuple[Any, jax.Array]:
         return layer, inputs

@@ -16,10 +16,12 @@ class BinaryConv(_base.BinaryProduct, nnx.Conv):
     `feature_group_count`. Takes the arguments of `nnx.Conv`, and these by keyword.
 
     Args:
-        estimator: As in `BinaryLinear`.
-        hyperparameters: As in `BinaryLinear`.
-        use_scale: As in `BinaryLinear`.
-        input_estimator: As in `BinaryLinear`.
+        estimator: Map from the latent kernel to the kernel used in the product.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
+        use_scale: Whether the kernel is multiplied by a learned number per output
+            feature.
+        input_estimator: Map from inputs to binary ones.
         padding_value: What the inputs are padded with, after `input_estimator`. With
             binary activations, 1 or -1 keeps them binary. Where it is not 0, `padding`
             is "SAME", "SAME_LOWER", "VALID", a number or pairs of numbers.
@@ -73,10 +75,12 @@ class BinaryConvTranspose(_base.BinaryProduct, nnx.ConvTranspose):
     `padding_value`: between the inputs stand zeros anyway, where there are strides.
 
     Args:
-        estimator: As in `BinaryLinear`.
-        hyperparameters: As in `BinaryLinear`.
-        use_scale: As in `BinaryLinear`.
-        input_estimator: As in `BinaryLinear`.
+        estimator: Map from the latent kernel to the kernel used in the product.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
+        use_scale: Whether the kernel is multiplied by a learned number per output
+            feature.
+        input_estimator: Map from inputs to binary ones.
 
     Example:
         >>> import jax.numpy as jnp

@@ -20,8 +20,10 @@ class BinaryEmbed(_base.Binary, nnx.Embed):
     `where=("kernel", "embedding")`.
 
     Args:
-        estimator: As in `BinaryLinear`, of the table [num_embeddings, features].
-        hyperparameters: As in `BinaryLinear`.
+        estimator: Map from the latent table to the one that is looked up, both of shape
+            [num_embeddings, features].
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
         use_scale: Whether the table is multiplied by a learned number per feature:
             one more parameter, `scale` of shape [features], ones at first.
 

@@ -1,15 +1,17 @@
 """An NNX module as a pure function, for programs that train it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from flax import nnx
 
+_State: TypeAlias = nnx.State[Any, Any]
+
 
 def functional(
     model: nnx.Module,
-) -> tuple[Callable[..., tuple[Any, Any]], nnx.State, nnx.State]:
+) -> tuple[Callable[..., tuple[Any, Any]], _State, _State]:
     """An NNX module as a pure function of parameters and state.
 
     `params` are the variables of type `nnx.Param`, `model_state` all others: running
@@ -53,13 +55,13 @@ def functional(
     )
 
     def forward(
-        params: nnx.State,
-        model_state: nnx.State,
+        params: _State,
+        model_state: _State,
         inputs: Any,
         *,
         train: bool,
         key: jax.Array | None,
-    ) -> tuple[Any, nnx.State]:
+    ) -> tuple[Any, _State]:
         network = nnx.merge(graphdef, params, model_state, copy=True)
         if train:
             network.train()
@@ -76,5 +78,5 @@ def functional(
     return forward, nnx.state(model, nnx.Param), _all_but_params(model)
 
 
-def _all_but_params(model: nnx.Module) -> nnx.State:
+def _all_but_params(model: nnx.Module) -> _State:
     return nnx.state(model, nnx.Not(nnx.Param))

@@ -1,7 +1,7 @@
 """The hyperparameters of layers: variables of their own, and new values for them."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,11 @@ from jax.typing import ArrayLike
 
 from adaste_jax.nn import _hyperparameters
 
+_State: TypeAlias = nnx.State[Any, Any]
 _Module = TypeVar("_Module", bound=nnx.Module)
 
 
-class Hyperparameter(nnx.Variable):
+class Hyperparameter(nnx.Variable[Any]):
     """A number that an estimator is given, as `mu`: traced, and not trained.
 
     `nnx.bridge` makes it of the collection "hyperparameters" of a Linen layer, and the
@@ -26,7 +27,7 @@ nnx.register_variable_name(
 )
 
 
-def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Dict:
+def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Dict[Any]:
     """Those of a layer whose latents have this dtype."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.Dict(
@@ -37,7 +38,7 @@ def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Di
     )
 
 
-def read(hyperparameters: nnx.Dict) -> dict[str, jax.Array]:
+def read(hyperparameters: nnx.Dict[Any]) -> dict[str, jax.Array]:
     """Their values, as keyword arguments of an estimator."""
     return {
         name: variable[...]
@@ -48,7 +49,7 @@ def read(hyperparameters: nnx.Dict) -> dict[str, jax.Array]:
 
 
 @overload
-def set_hyperparameters(model: nnx.State, **values: ArrayLike) -> nnx.State: ...
+def set_hyperparameters(model: _State, **values: ArrayLike) -> _State: ...
 
 
 @overload
@@ -94,7 +95,7 @@ def set_hyperparameters(model: Any, **values: ArrayLike) -> Any:
     return model
 
 
-def _changed(state: nnx.State, values: Mapping[str, ArrayLike]) -> nnx.State:
+def _changed(state: _State, values: Mapping[str, ArrayLike]) -> _State:
     names = {
         str(path[-1])
         for path, variable in nnx.to_flat_state(state)

@@ -49,11 +49,14 @@ class BinaryLinearGeneral(_base.BinaryProduct, nnx.LinearGeneral):
     arguments of `nnx.LinearGeneral`, and these by keyword.
 
     Args:
-        estimator: As in `BinaryLinear`. It sees the kernel in its own shape,
+        estimator: Map from the latent kernel to the kernel used in the product. It sees
+            the kernel in its own shape,
             [*batch, *in_features, *out_features].
-        hyperparameters: As in `BinaryLinear`.
-        use_scale: As in `BinaryLinear`; `scale` has the shape [*out_features].
-        input_estimator: As in `BinaryLinear`.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training.
+        use_scale: Whether the kernel is multiplied by a learned number per output
+            feature; `scale` has the shape [*out_features].
+        input_estimator: Map from inputs to binary ones.
 
     Example:
         >>> import jax.numpy as jnp

@@ -56,9 +56,10 @@ class BinaryMultiHeadAttention(_Whole, nnx.MultiHeadAttention):
     per feature or binary inputs build the projections of `BinaryLinearGeneral`.
 
     Args:
-        estimator: As in `BinaryLinear`; it is called with each of the kernels `query`,
-            `key`, `value` and `out`.
-        hyperparameters: As in `BinaryLinear`; one set for the layer.
+        estimator: Map from a latent kernel to the one used; it is called with each of
+            the kernels `query`, `key`, `value` and `out`.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training; one set for the layer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -85,8 +86,10 @@ class BinaryRNN(_Whole, nnx.RNN):
     state before the loop.
 
     Args:
-        estimator: As in `BinaryLinear`; it is called with each kernel of the cell.
-        hyperparameters: As in `BinaryLinear`; one set for the layer.
+        estimator: Map from a latent kernel to the one used; it is called with each
+            kernel of the cell.
+        hyperparameters: First values of those keyword arguments of `estimator` that
+            change during training; one set for the layer.
 
     Raises:
         ValueError: When called, if no parameter of the cell is called `kernel`.

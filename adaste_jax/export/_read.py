@@ -1,0 +1,250 @@
+"""Reading a one-bit file: the checks of what stands in it.
+
+Nothing in a file is trusted: sizes are compared with the size of the file before
+anything is read, every tensor with its checksum, and no code is ever loaded. Only NumPy
+is used.
+"""
+
+import json
+import math
+import os
+import reprlib
+import struct
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+import numpy as np
+
+from adaste_jax.export import _encode, _format, _pack
+
+_BINARY_DTYPES = ("bfloat16", "float16", "float32", "float64")
+_RANK_LIMIT = 32
+_SIZE_LIMIT = 2**62
+
+
+class Tensor(NamedTuple):
+    """One tensor of a file, as its header describes it."""
+
+    name: str
+    encoding: str  # "bits", "trits" or "real"
+    dtype: str  # of the weights, a key of `_format.DTYPES`
+    shape: tuple[int, ...]  # of the weights
+    axes: tuple[int, ...]  # the packed ones; empty for "real"
+    sha256: str  # of the bytes as stored
+    stored: tuple[int, ...]  # the shape of the bytes, or of the tensor if "real"
+    nbytes: int  # as stored
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors by name, in the order of the file, and the header.
+
+    Raises:
+        FormatError: If anything in the file is not as `docs/format.md` says.
+        OSError: If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            header, tensors = _read_header(file, size)
+            found = {t.name: _read_tensor(file, t) for t in tensors}
+        except _format.FormatError as error:
+            error.add_note(f"in the file {os.fspath(path)!r}")
+            raise
+    for name in [t.name for t in tensors if t.encoding != "real"]:
+        if _format.scale_name(name) in found:
+            scaled = found[name] * found.pop(_format.scale_name(name))
+            found[name] = np.asarray(scaled)  # of rank 0, it was a scalar
+    return found, header
+
+
+def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], list[Tensor]]:
+    """The header, and the tensors in the order of their bytes."""
+    if size < 8:
+        _format.fail(f"{size} bytes are too few")
+    (length,) = struct.unpack("<Q", _read(file, 8))
+    if length > _format.HEADER_LIMIT or length > size - 8:
+        _format.fail(
+            f"a header of {length} bytes: the file has {size}, at most "
+            f"{_format.HEADER_LIMIT}"
+        )
+    container = _json(_read(file, length))
+    texts = container.pop("__metadata__", None)
+    if not isinstance(texts, dict) or set(texts) != {_format.KEY}:
+        _format.fail("a safetensors file without the header of this format")
+    stored = texts[_format.KEY]
+    text = stored.partition(" ")[2] if isinstance(stored, str) else ""
+    if stored != _format.seal(text):
+        _format.fail("the header does not have its checksum")
+    header = _json(_format.utf8(text))
+    version = header.get("format")
+    if type(version) is not int or version not in _format.VERSIONS:
+        _format.fail(
+            f"format version {reprlib.repr(version)}, where one of "
+            f"{_format.VERSIONS} is read: use the version of adaste_jax that wrote the "
+            "file"
+        )
+    described = header.get("tensors")
+    if not isinstance(described, dict) or set(described) != set(container):
+        _format.fail("the header and the container do not name the same tensors")
+    if not isinstance(header.get("metadata"), dict):
+        _format.fail("the header has no metadata")
+    data_size = size - 8 - length
+    return header, _layout(container, described, data_size=data_size, version=version)
+
+
+def _layout(
+    container: dict[str, Any],
+    described: dict[str, Any],
+    *,
+    data_size: int,
+    version: int,
+) -> list[Tensor]:
+    """Tensors in the order of their bytes, which must fill the data without a gap."""
+    spans = []
+    for name, entry in container.items():
+        _format.check_name(name, version)
+        root, *parts = name.split("/")
+        above = ["/".join([root, *parts[:depth]]) for depth in range(len(parts))]
+        if root not in _format.ROOTS or any(folder in container for folder in above):
+            _format.fail(
+                f"{name!r} lies in no folder of {_format.ROOTS}, or below another "
+                "tensor"
+            )
+        tensor, span = _describe(name, entry, described[name])
+        spans.append((span, tensor))
+    spans.sort()
+    end = 0
+    for span, tensor in spans:
+        if span != (end, end + tensor.nbytes):
+            _format.fail(f"{tensor.name!r} overlaps, leaves a gap or has a wrong size")
+        end += tensor.nbytes
+    if end != data_size:
+        _format.fail(f"{data_size} bytes of data, and the header describes {end}")
+    tensors = {tensor.name: tensor for _, tensor in spans}
+    for scale in tensors.values():
+        root, _, name = scale.name.partition("/")
+        if root == "scales" and not _fits(scale, tensors.get(name)):
+            _format.fail(f"{scale.name!r} is no scale of packed weights")
+    return list(tensors.values())
+
+
+def _fits(scale: Tensor, weights: Tensor | None) -> bool:
+    return (
+        weights is not None
+        and weights.encoding != "real"
+        and scale.encoding == "real"
+        and scale.dtype == weights.dtype
+        and scale.shape in ((), weights.shape[-1:])
+    )
+
+
+def _describe(
+    name: str, entry: Any, description: Any
+) -> tuple[Tensor, tuple[int, ...]]:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        _format.fail(f"{name!r} is not described as safetensors does")
+    fields = {"encoding", "dtype", "shape", "axes", "sha256"}
+    if not isinstance(description, dict) or set(description) != fields:
+        _format.fail(f"{name!r} is described without one of {sorted(fields)}")
+    encoding, dtype = description["encoding"], description["dtype"]
+    shape, axes = _shape(name, description["shape"]), _shape(name, description["axes"])
+    if encoding in ("bits", "trits") and dtype in _BINARY_DTYPES:
+        kind, itemsize = "U8", 1
+        per_byte = _encode.PER_BYTE[encoding]
+        axis = axes if shape else None
+        try:
+            stored = _pack.packed_shape(shape, axis=axis, per_byte=per_byte)
+        except ValueError as error:
+            raise _format.FormatError(f"{name!r}: {error}") from error
+    elif (
+        encoding == "real"
+        and isinstance(dtype, str)
+        and dtype in _format.DTYPES
+        and not axes
+    ):
+        kind, itemsize = _format.DTYPES[dtype][0], _format.DTYPES[dtype][1].itemsize
+        stored = shape
+    else:
+        _format.fail(
+            f"{name!r} has an encoding or dtype that this version does not know"
+        )
+    if entry["dtype"] != kind or _shape(name, entry["shape"]) != stored:
+        _format.fail(f"{name!r} is not stored as the header says")
+    if not isinstance(description["sha256"], str):
+        _format.fail(f"{name!r} has no checksum")
+    tensor = Tensor(
+        name=name,
+        encoding=encoding,
+        dtype=dtype,
+        shape=shape,
+        axes=axes,
+        sha256=description["sha256"],
+        stored=stored,
+        nbytes=math.prod(stored) * itemsize,
+    )
+    return tensor, _numbers(name, entry["data_offsets"])
+
+
+def _read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray:
+    data = _read(file, tensor.nbytes)
+    if _format.sha256(data) != tensor.sha256:
+        _format.fail(f"{tensor.name!r} does not have its checksum: the file is damaged")
+    dtype = _format.DTYPES[tensor.dtype][1]
+    if tensor.encoding == "real":
+        return np.frombuffer(data, dtype).reshape(tensor.shape)
+    packed = np.frombuffer(data, np.uint8).reshape(tensor.stored)
+    if tensor.encoding == "trits" and (packed >= 3**5).any():
+        _format.fail(f"{tensor.name!r} has a byte that is not five trits")
+    return _encode.decode_on_host(
+        tensor.encoding, packed, tensor.shape, tensor.axes, dtype
+    )
+
+
+def _numbers(name: str, value: Any) -> tuple[int, ...]:
+    if (
+        not isinstance(value, list)
+        or len(value) > _RANK_LIMIT
+        or not all(type(n) is int and 0 <= n < _SIZE_LIMIT for n in value)
+    ):
+        _format.fail(f"{name!r} has the shape, axes or offsets {reprlib.repr(value)}")
+    return tuple(value)
+
+
+def _shape(name: str, value: Any) -> tuple[int, ...]:
+    shape = _numbers(name, value)
+    if math.prod(max(n, 1) for n in shape) >= _SIZE_LIMIT:
+        _format.fail(f"{name!r} has the shape {reprlib.repr(value)}")
+    return shape
+
+
+def _json(data: bytes) -> dict[str, Any]:
+    """One JSON object, without repeated keys, NaN or infinity."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) != len(keys):
+            _format.fail("a name stands twice in the header")
+        return dict(pairs)
+
+    def constant(name: str) -> NoReturn:
+        _format.fail(f"{name} stands in the header")
+
+    try:
+        parsed = json.loads(
+            data.decode(), object_pairs_hook=unique, parse_constant=constant
+        )
+    except _format.FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise _format.FormatError(
+            f"the header is no JSON in UTF-8: {error}."
+        ) from error
+    if not isinstance(parsed, dict):
+        _format.fail("the header is no JSON object")
+    return parsed
+
+
+def _read(file: BinaryIO, count: int) -> bytes:
+    data = file.read(count)
+    if len(data) != count:
+        _format.fail(f"the file ends {count - len(data)} bytes early")
+    return data

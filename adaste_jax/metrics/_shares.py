@@ -1,0 +1,257 @@
+"""Shares of latents, weights and gradients."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from adaste_jax import _numerics, _paths
+from adaste_jax.metrics._count import count
+
+
+def flip_rate(
+    before: Any,
+    after: Any,
+    *,
+    method: _paths.Method | None = None,
+    where: _paths.Where | None = None,
+) -> jax.Array:
+    """Share of weights whose sign, as shipped, has changed.
+
+    The share of bits that flip between two points of training; the learning curve of
+    a binary network. A rate that does not fall means weights that chatter about zero.
+
+    Args:
+        before: Parameters.
+        after: Parameters later, of the same structure.
+        method: How the network is trained, in the place of `where`.
+        where: Which leaves are latents.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: If `method` comes with `where`.
+        ValueError: If `where` selects nothing.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import metrics
+        >>> before = {"kernel": jnp.array([0.1, 0.0, -2.0, 3.0])}
+        >>> after = {"kernel": jnp.array([0.2, -0.1, -1.0, 0.0])}
+        >>> float(metrics.flip_rate(before, after))
+        0.25
+    """
+    return _share(
+        [
+            (
+                _numerics.sign(old) != _numerics.sign(new),
+                jnp.isnan(old) | jnp.isnan(new),
+            )
+            for old, new in zip(
+                _selected(before, where, method, shipped=True),
+                _selected(after, where, method, shipped=True),
+                strict=True,
+            )
+        ]
+    )
+
+
+def saturated_share(
+    weights: Any,
+    *,
+    method: _paths.Method | None = None,
+    where: _paths.Where | None = None,
+) -> jax.Array:
+    """Share of weights that have the largest magnitude of their tensor, to 1e-6.
+
+    Under annealing it rises to 1: then a rescaled sign is all that is left.
+
+    Args:
+        weights: What the network sees: `method.weights(params, step)`.
+        method: How the network is trained, in the place of `where`.
+        where: Which leaves are latents.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: If `method` comes with `where`.
+        ValueError: If `where` selects nothing.
+    """
+    return _share(
+        [
+            (
+                jnp.abs(leaf) >= (1 - 1e-6) * jnp.max(jnp.abs(leaf), initial=0),
+                jnp.isnan(leaf),
+            )
+            for leaf in _selected(weights, where, method)
+        ]
+    )
+
+
+def zero_share(
+    grads: Any,
+    *,
+    method: _paths.Method | None = None,
+    where: _paths.Where | None = None,
+) -> jax.Array:
+    """Share of entries that are exactly zero: latents that a backward rule holds.
+
+    Args:
+        grads: Gradients of the latents.
+        method: How the network is trained, in the place of `where`.
+        where: Which leaves are latents.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: If `method` comes with `where`.
+        ValueError: If `where` selects nothing.
+    """
+    return _share(
+        [(leaf == 0, jnp.isnan(leaf)) for leaf in _selected(grads, where, method)]
+    )
+
+
+def pack_signs(
+    params: Any,
+    *,
+    method: _paths.Method | None = None,
+    where: _paths.Where | None = None,
+) -> list[jax.Array]:
+    """Signs of the weights that are shipped, one bit each, to compare with later.
+
+    A bit cannot be NaN: one of a NaN is 0.
+
+    Args:
+        params: Parameters.
+        method: How the network is trained, in the place of `where`.
+        where: Which leaves are latents.
+
+    Returns:
+        A uint8 vector of ceil(size / 8) bytes for each selected leaf.
+
+    Raises:
+        TypeError: If `method` comes with `where`.
+        ValueError: If `where` selects nothing.
+    """
+    return [
+        jnp.packbits(_numerics.sign(leaf).ravel() > 0)
+        if leaf.size
+        else jnp.zeros((0,), jnp.uint8)  # jnp.packbits divides by the number of bytes
+        for leaf in _selected(params, where, method, shipped=True)
+    ]
+
+
+def flip_rate_since(
+    signs: list[jax.Array],
+    params: Any,
+    *,
+    method: _paths.Method | None = None,
+    where: _paths.Where | None = None,
+) -> jax.Array:
+    """Share of weights whose sign has changed since `pack_signs` kept it.
+
+    Args:
+        signs: What `pack_signs` gave.
+        params: Parameters later.
+        method: How the network is trained, in the place of `where`.
+        where: Which leaves are latents.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        TypeError: If `method` comes with `where`.
+        ValueError: If `where` selects nothing.
+    """
+    leaves = _selected(params, where, method, shipped=True)
+    size = sum(leaf.size for leaf in leaves)
+    flips = [
+        jnp.sum(jax.lax.population_count(old ^ new), dtype=jnp.float32)
+        for old, new in zip(
+            signs, pack_signs(params, method=method, where=where), strict=True
+        )
+    ]
+    # Counts nothing, and is NaN if a latent is.
+    lost = [count(jnp.zeros(leaf.shape, bool), jnp.isnan(leaf)) for leaf in leaves]
+    return sum([*flips, *lost], jnp.zeros(())) / max(size, 1)
+
+
+def by_path(
+    metric: Callable[..., jax.Array],
+    *trees: Any,
+    method: _paths.Method | None = None,
+    where: _paths.Where | None = None,
+) -> dict[str, jax.Array]:
+    """A metric of each selected leaf by itself: which layer chatters, which is frozen.
+
+    Args:
+        metric: `flip_rate`, `saturated_share`, `zero_share` or a function like them. It
+            is called with one leaf of each tree and with `where=True`.
+        *trees: Its trees, all of one structure. For flips of what a method ships, give
+            what its `deploy` gives.
+        method: How the network is trained, in the place of `where`.
+        where: Which leaves are latents.
+
+    Returns:
+        What the metric gives, under the paths of the leaves, in the order of the tree.
+        Where two leaves share a path because of a slash in a key, that key is escaped:
+        "a~1b/kernel" is the kernel under "a/b".
+
+    Raises:
+        TypeError: If `method` comes with `where`.
+        ValueError: If `where` selects nothing, or the trees differ in structure.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import metrics
+        >>> before = {"stem": {"kernel": jnp.array([0.1, 2.0])},
+        ...           "head": {"kernel": jnp.array([0.1, 2.0])}}
+        >>> after = jax.tree.map(lambda leaf: leaf - 0.5, before)
+        >>> flips = metrics.by_path(metrics.flip_rate, before, after)
+        >>> {path: float(share) for path, share in flips.items()}
+        {'head/kernel': 0.5, 'stem/kernel': 0.5}
+    """
+    structure: Any = jax.tree.structure(trees[0])
+    for tree in trees[1:]:
+        if jax.tree.structure(tree) != structure:
+            raise ValueError(
+                "the trees must have one structure; there are "
+                f"{structure} and {jax.tree.structure(tree)}."
+            )
+    chosen = jax.tree.leaves(_paths.select(trees[0], where, method))
+    leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+    return {
+        path: metric(*parts, where=True)
+        for path, parts, selected in zip(
+            _paths.distinct(trees[0]), leaves, chosen, strict=True
+        )
+        if selected
+    }
+
+
+def _selected(
+    tree: Any,
+    where: _paths.Where | None,
+    method: _paths.Method | None,
+    *,
+    shipped: bool = False,
+) -> list[jax.Array]:
+    """The leaves that are latents, or what the method ships of them."""
+    mask = jax.tree.leaves(_paths.select(tree, where, method))
+    if shipped and method is not None:
+        tree = method.deploy(tree)
+    leaves = jax.tree.leaves(tree)
+    return [leaf for leaf, chosen in zip(leaves, mask, strict=True) if chosen]
+
+
+def _share(leaves: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+    """Which entries count, and which are NaN, for each leaf."""
+    size = sum(counts.size for counts, _ in leaves)
+    return sum(itertools.starmap(count, leaves), jnp.zeros(())) / max(size, 1)

@@ -1,0 +1,116 @@
+"""Where a step of training computes, and how its work is shared."""
+
+import dataclasses
+from typing import Literal, get_args
+
+import jax
+from jax.sharding import Mesh
+
+from adaste_jax.train import _mesh, _state
+
+Strategy = Literal["jit", "shard_map", "pmap", "pure"]
+"""How a step is spread over devices: see `Placement`."""
+
+Gather = Literal["float", "packed"]
+"""How split weights are gathered: as floats, or eight signs in a byte."""
+
+Statistics = Literal["global", "local"]
+"""Batch-norm statistics of the whole batch, or of the share of each device."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where a step of training computes, and how its work is shared.
+
+    Attributes:
+        strategy: `"jit"`, one program that the compiler splits. `"shard_map"`, one
+            program for each device, in which JAX checks what is the same on all of
+            them. `"pmap"`, the same unchecked, on a mesh with one axis, for those who
+            know it by that name; JAX keeps it for old code. `"pure"`: the step is not
+            compiled and knows of no devices, for programs that compile it themselves.
+            What the network draws from its key depends on strategy, devices and
+            microbatches; what `prepare` draws does not.
+        mesh: Devices to split the batch over. Default: the mesh of `sharding`; without
+            it that of `jax.set_mesh` if it has an axis `"data"`, else `data_mesh()`.
+            Axes may be explicit: the step computes with automatic ones, and gives its
+            results back on this mesh.
+        sharding: Where the state lies: what the function `state_sharding` gives.
+            Default: the whole state on every device.
+        gather: How split weights become whole for the forward pass: `"float"` as they
+            are, `"packed"` as bits, a 32nd of the traffic. Packed weights must be pure
+            signs in every step: those of `methods.ste`, and of an annealed method in a
+            second step that is made once its `binary_from` is reached.
+        batch_statistics: `"global"`: a network that carries statistics normalises by
+            those of the whole batch, or it is an error. Under `"shard_map"` and
+            `"pmap"` its batch norm must average over `DATA_AXIS`, which a Linen module
+            given as `network` is told. `"local"`: every device and every microbatch
+            normalises by its own; running statistics are averaged.
+
+    Raises:
+        ValueError: If an option is out of range, or two do not go together.
+
+    Example:
+        >>> from adaste_jax import train
+        >>> train.Placement(strategy="shard_map", mesh=train.data_mesh()).gather
+        'float'
+    """
+
+    strategy: Strategy = "jit"
+    mesh: Mesh | None = None
+    sharding: _state.TrainState | None = None
+    gather: Gather = "float"
+    batch_statistics: Statistics = "global"
+
+    def __post_init__(self) -> None:
+        """Refuses options that are out of range, or that do not go together."""
+        for name, kinds in (
+            ("strategy", get_args(Strategy)),
+            ("gather", get_args(Gather)),
+            ("batch_statistics", get_args(Statistics)),
+        ):
+            value = getattr(self, name)
+            if value not in kinds:
+                raise ValueError(f"`{name}` must be one of {kinds}, got {value!r}.")
+        own = self._mesh_of_the_state()
+        if self.strategy == "pure" and (self.mesh or own):
+            raise ValueError(
+                '`strategy="pure"` knows of no devices: leave `mesh` and `sharding` '
+                "out, and place the state and the batch where you compile the step."
+            )
+        if self.gather == "packed" and own is None:
+            raise ValueError(
+                '`gather="packed"` is for weights that lie split over devices: it '
+                "needs `sharding`, from `train.state_sharding`."
+            )
+        if own is not None and self.mesh not in (None, own):
+            raise ValueError("`mesh` is not the mesh of `sharding`: leave `mesh` out.")
+
+    def on_devices(self) -> "Placement":
+        """The same with its mesh, which must suit the strategy; no mesh if "pure".
+
+        Raises:
+            ValueError: Naming the strategy, the mesh, and what to do.
+        """
+        if self.strategy == "pure":
+            return self
+        mesh = self._mesh_of_the_state() or self.mesh or _mesh.default_mesh()
+        axes = _mesh.batch_axes(mesh)
+        if self.strategy != "jit" and set(mesh.axis_names) != set(axes):
+            raise ValueError(
+                f"`strategy={self.strategy!r}` is for a mesh whose axes all split the "
+                f'batch, got {tuple(mesh.axis_names)}: use `strategy="jit"`.'
+            )
+        if self.strategy == "pmap" and (self.sharding is not None or len(axes) > 1):
+            raise ValueError(
+                '`strategy="pmap"` keeps the state whole on every device of a mesh '
+                'with one axis: use "jit" or "shard_map" for split state.'
+            )
+        if self.strategy == "pmap" and jax.process_count() > 1:
+            raise ValueError(
+                '`strategy="pmap"` is for one process: use "jit" or "shard_map".'
+            )
+        return dataclasses.replace(self, mesh=mesh)
+
+    def _mesh_of_the_state(self) -> Mesh | None:
+        leaves = jax.tree.leaves(self.sharding)
+        return leaves[0].mesh if leaves else None
