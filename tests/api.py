@@ -1,7 +1,7 @@
 """The public names of adaste_jax with their signatures, as text.
 
-`python -m tests.api` writes `tests/api.txt`; `test_api.py` compares. Types are left out,
-since they print differently from one version of Python or JAX to the next.
+`python -m tests.api` writes `tests/api.txt`; `test_api.py` compares. Types are left
+out, since they print differently from one version of Python or JAX to the next.
 """
 
 import inspect

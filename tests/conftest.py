@@ -1,6 +1,7 @@
-"""Eight CPU devices; rank promotion and every warning is an error."""
+"""Eight CPU devices, rank promotion is an error, and no program is compiled twice."""
 
 import os
+import tempfile
 
 # Before JAX is imported. Worker processes share the machine: one thread each.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -14,6 +15,14 @@ os.environ["XLA_FLAGS"] = (
 # XLA's threads, which on two cores are two: too few for eight devices that wait for
 # each other, so that a run can hang.
 os.environ.setdefault("NPROC", "16")
+
+# Most of the time of the tests is XLA's. What one worker, or a program that a test
+# starts, has compiled is read by all others; it goes with the session. A folder that
+# stands in the environment already is used, and kept.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="adaste_jax-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import contextlib
 import pathlib

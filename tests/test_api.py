@@ -13,8 +13,8 @@ def test_public_names_and_signatures_are_those_of_the_list():
     difference = list(difflib.unified_diff(listed, found, "api.txt", "code", n=0))
     if difference:
         pytest.fail(
-            "the public names have changed. If that is meant, run `python -m tests.api`,"
-            " add a line to CHANGELOG.md, and let an old form warn for one release"
+            "the public names have changed. If that is meant, run `python -m tests.api`"
+            ", add a line to CHANGELOG.md, and let an old form warn for one release"
             " (docs/stability.md):\n" + "\n".join(difference),
             pytrace=False,
         )

@@ -29,14 +29,13 @@ class Job:
     """The training program in several processes, with logs beside the workdir."""
 
     def __init__(
-        self, path, count, *, devices, cache, epochs, method="adaste", only=None, own=()
+        self, path, count, *, devices, epochs, method="adaste", only=None, own=()
     ):
         flags = "--xla_force_host_platform_device_count"
         self.logs = [path.with_name(f"{path.name}.log{rank}") for rank in range(count)]
         environment = {
             **os.environ,
             "XLA_FLAGS": f"{flags}={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
             "COLUMNS": "200",
         }
         together = [f"--coordinator=127.0.0.1:{free_port()}"]
@@ -119,13 +118,8 @@ def final_state(path, **fields):
     return test_loop.final_state(path, config)
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.slow
-def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path, cache):
+def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path):
     """Six steps of the adaptive rule on an average; one process to rounding.
 
     It adds in another order than several, which agree to the bit. Where a ReLU lies at
@@ -136,9 +130,7 @@ def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path, cach
     states = []
     for count in (1, 2, 4):
         path = tmp_path / str(count)
-        with Job(
-            path, count, devices=4 // count, cache=cache, epochs=1, method=method
-        ) as job:
+        with Job(path, count, devices=4 // count, epochs=1, method=method) as job:
             assert job.wait() == [0] * count, job.text()
         if count > 1:
             assert "test accuracy" in job.logs[0].read_text()
@@ -164,10 +156,10 @@ def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path, cach
 
 @pytest.mark.slow
 def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
-    tmp_path, cache
+    tmp_path,
 ):
     path = tmp_path / "run"
-    with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
+    with Job(path, 2, devices=2, epochs=60) as job:
         wait_for_a_new_step(path, job)
         job.processes[1].send_signal(signal.SIGKILL)
         statuses = job.wait(HEARTBEAT + 60)
@@ -175,7 +167,7 @@ def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
         assert_the_last_word_is_ours(job.logs[0])
         assert_the_last_word_is_ours(job.logs[1])
     assert not (path / "result.json").exists()
-    with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
+    with Job(path, 2, devices=2, epochs=60) as job:
         wait_for_a_new_step(path, job)
         job.processes[1].send_signal(signal.SIGINT)  # passed on as a SIGTERM
         assert job.wait() == [errors.STOPPED] * 2, job.text()
@@ -183,7 +175,7 @@ def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
         assert "resuming at step" in job.text()
         assert "the same command goes on" in job.text()
     stopped = max(steps(path))
-    with Job(path, 1, devices=4, cache=cache, epochs=60) as job:
+    with Job(path, 1, devices=4, epochs=60) as job:
         assert job.wait() == [0], job.text()
         assert f"resuming at step {stopped}" in job.text()
     epochs = [record["epoch"] for record in test_loop.records(path, "train")]
@@ -191,9 +183,9 @@ def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
 
 
 @pytest.mark.slow
-def test_the_loss_of_the_first_process_ends_the_others(tmp_path, cache):
+def test_the_loss_of_the_first_process_ends_the_others(tmp_path):
     path = tmp_path / "run"
-    with Job(path, 2, devices=2, cache=cache, epochs=60) as job:
+    with Job(path, 2, devices=2, epochs=60) as job:
         wait_for_a_new_step(path, job)
         job.processes[0].send_signal(signal.SIGKILL)
         statuses = job.wait(HEARTBEAT + 60)
@@ -202,10 +194,10 @@ def test_the_loss_of_the_first_process_ends_the_others(tmp_path, cache):
 
 
 @pytest.mark.slow
-def test_an_error_of_the_first_process_reaches_the_others(tmp_path, cache):
+def test_an_error_of_the_first_process_reaches_the_others(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("text")
-    with Job(tmp_path / "run", 2, devices=2, cache=cache, epochs=2) as job:
+    with Job(tmp_path / "run", 2, devices=2, epochs=2) as job:
         assert all(status not in (0, errors.STOPPED) for status in job.wait(120))
         assert "holds files but no config.json" in job.logs[0].read_text()
 
@@ -230,7 +222,7 @@ def test_one_process_agrees_with_itself():
 @pytest.mark.slow
 def test_processes_with_other_configs_end_and_name_the_fields(tmp_path):
     own = [[], ["--config.label_smoothing=0.1", "--config.methods.ste.learning_rate=1"]]
-    job = Job(tmp_path / "run", 2, devices=1, cache=tmp_path, epochs=1, own=own)
+    job = Job(tmp_path / "run", 2, devices=1, epochs=1, own=own)
     with job:
         assert job.wait() == [1, 1]
     for log in job.logs:
@@ -243,7 +235,7 @@ def test_processes_with_other_configs_end_and_name_the_fields(tmp_path):
 @pytest.mark.slow
 def test_a_process_whose_others_do_not_come_ends_and_says_so(tmp_path):
     own = [["--join_timeout=5"]]
-    job = Job(tmp_path / "run", 2, devices=1, cache=tmp_path, epochs=1, only=1, own=own)
+    job = Job(tmp_path / "run", 2, devices=1, epochs=1, only=1, own=own)
     with job:
         (status,) = job.wait(120)
     assert status not in (0, errors.STOPPED)
