@@ -1,8 +1,11 @@
 # make quickstart   train a binary network on the digits that ship with the package
+# make quick        lint, types, and the tests that a change breaks most often
 # make test         run the tests
+# make coverage     run the tests, and say which lines of adaste_jax they run
 # make test-lowest  the quick tests with the lowest versions that pyproject.toml allows
 # make lint         formatting, lint and types
 # make docs         build the documentation into site/
+# make wheel        build the wheel into dist/, install it alone and use it
 # Each makes its own .venv first, from nothing but Python 3.11 or newer.
 
 PYTHON ?= python3
@@ -12,15 +15,31 @@ PYTEST_ARGS ?= -n 2
 # Where quickstart leaves its result; the same command resumes what stands there.
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart test test-lowest lint docs
+.PHONY: quickstart quick test coverage test-lowest lint docs wheel
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.experiments
 	$(BIN)/python -m experiments.main \
 		--config=experiments/configs/quickstart.py --workdir=$(WORKDIR)
 
+# Floors, names, pages; the contract of one estimator; a step; a file there and back.
+QUICK_TESTS = tests/test_layering.py tests/test_api.py tests/test_project.py \
+	tests/test_docs.py tests/test_first_program.py tests/estimators/test_adaste_golden.py \
+	tests/estimators/test_contract.py tests/optim/test_labels.py tests/export/test_keys.py \
+	tests/experiments/test_checks.py tests/experiments/test_identity.py
+
+quick: lint
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS) $(QUICK_TESTS) -k "not code_of_a_page \
+		and (not test_contract or adaste) and (not test_first_program or linen_network)"
+
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Below this share of lines, in per cent, it fails.
+COVERAGE_FLOOR ?= 95
+
+coverage: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-fail-under=$(COVERAGE_FLOOR)
 
 LOWEST = .venv-lowest
 LOWEST_TESTS = tests/estimators/test_adaste.py tests/optim/test_adaste.py tests/nn \
@@ -47,6 +66,9 @@ lint: $(VENV)/.test $(VENV)/.lint
 
 docs: $(VENV)/.docs
 	JAX_PLATFORMS=cpu NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+wheel: $(VENV)/bin/python
+	$(BIN)/python tests/wheel.py dist
 
 # A stamp for each extra: $(VENV)/.test is "pip install -e .[test]".
 $(VENV)/.%: pyproject.toml setup.cfg | $(VENV)/bin/python

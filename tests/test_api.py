@@ -24,4 +24,4 @@ def test_the_list_has_no_private_name_and_no_address():
     text = api.text()
     assert "adaste_jax.train.make_train_step(network, " in text
     assert " at 0x" not in text
-    assert "._" not in text
+    assert "._" not in text.replace(".__call__(", "")
