@@ -1,23 +1,17 @@
 """Orbax checkpoints: complete or absent, and the newest readable one on restore."""
 
 import contextlib
-import hashlib
-import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from adaste_jax import metrics
 from experiments import errors
-from experiments.runs import kept, plain_path
-from experiments.runs import processes
-from experiments.runs import small_files
+from experiments.runs import kept, plain_path, processes, small_files
 
 
 class Older(NamedTuple):
@@ -197,8 +191,8 @@ class Checkpoints:
         tried, failure = failures[0]
         raise errors.RunError(
             f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
-            f"step {tried}: {kept.first_line(failure)}). Nothing was changed. Move that "
-            "folder away to start anew, or choose another --workdir."
+            f"step {tried}: {kept.first_line(failure)}). Nothing was changed. Move "
+            "that folder away to start anew, or choose another --workdir."
         )
 
     def _load_any(
@@ -272,8 +266,8 @@ class Checkpoints:
             yield
         except Exception as error:  # a full disk is a ValueError of TensorStore
             raise errors.RunError(
-                f"checkpoints in {self._folder}: cannot {what}: {kept.first_line(error)}. "
-                "Those that are complete are kept: mend the cause, and the same "
+                f"checkpoints in {self._folder}: cannot {what}: "
+                f"{kept.first_line(error)}. Those that are complete are kept: mend the cause, and the same "
                 "command goes on from the latest."
             ) from error
 

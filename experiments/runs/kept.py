@@ -76,6 +76,7 @@ def checksum(arrays: Any, record: Mapping[str, Any]) -> str:
 
 
 def first_line(error: Exception) -> str:
+    """What an error says, without the places in C++ that TensorStore adds."""
     line = (str(error).strip() or repr(error)).splitlines()[0]
     for tail in (
         " [source locations",
