@@ -267,8 +267,8 @@ class Checkpoints:
         except Exception as error:  # a full disk is a ValueError of TensorStore
             raise errors.RunError(
                 f"checkpoints in {self._folder}: cannot {what}: "
-                f"{kept.first_line(error)}. Those that are complete are kept: mend the cause, and the same "
-                "command goes on from the latest."
+                f"{kept.first_line(error)}. Those that are complete are kept: "
+                "mend the cause, and the same command goes on from the latest."
             ) from error
 
     def _put_aside(self, failures: list[tuple[int, Exception]]) -> list[str]:
