@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from adaste_jax import export
-from experiments import errors, models
+from experiments import errors, fields, models
 from experiments.data import datasets, feeds, sources
 from experiments.deployment import description
 
@@ -178,15 +178,17 @@ def all_logits(
 
 
 def check_count(name: str, value: int, *, least: int) -> None:
-    """Refuses a number of examples that means nothing.
+    """Refuses a number of examples that is not a whole number of at least `least`.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The number.
+        least: The smallest number that is right.
 
     Raises:
-        RunError: If it is no whole number of at least `least`.
+        RunError: If the number is refused.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise errors.RunError(
-            f"{name} must be a whole number of at least {least}, got {value!r}."
-        )
+    fields.check({name: value}, {name: fields.whole(least)}, prefix="")
 
 
 def labelled(labels: np.ndarray, num_classes: int) -> np.ndarray:

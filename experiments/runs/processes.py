@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from experiments import console as consoles
 from experiments import errors
 from experiments.runs import identity
 
@@ -142,6 +143,12 @@ def several() -> bool:
 def is_primary() -> bool:
     """Whether this is process 0, which writes files and shows progress."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Says something on standard error, in process 0."""
+    if is_primary():
+        consoles.say(consoles.create(stderr=True), text)
 
 
 def gather(number: int) -> list[int]:

@@ -11,10 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import errors
-from experiments.runs import identity
-from experiments.runs import small_files
-from experiments.runs import workdir
-from experiments.training.layers import EDGES
+from experiments.runs import identity, small_files, workdir
+from experiments.runs.lines import EDGES
 
 LARGEST = 1e100
 """Magnitude from which numbers are left out: squares of greater ones overflow."""
