@@ -14,19 +14,19 @@ HELP = "Pass --helpshort or --helpfull to see help on flags."
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
-    """As `absl.app.run`, for programs with the flag `--config`.
+    """Runs a program with the flag `--config`; see `absl.app.run`.
 
     Args:
-        main: Gets the arguments that are no flags.
+        main: Function of the arguments that are not flags.
     """
     consoles.program()
     app.run(main, flags_parser=_parse)
 
 
 def whole(least: int = 0) -> Callable[[str], int]:
-    """The type of a flag of `argparse` that takes whole numbers from `least` on.
+    """The type of an `argparse` flag that takes whole numbers from `least` on.
 
-    Flags of absl have `lower_bound` for the same.
+    Flags of absl have `lower_bound` for this.
 
     Example:
         >>> parser = argparse.ArgumentParser()

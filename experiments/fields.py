@@ -1,7 +1,7 @@
 """Kinds of values that a config can hold, each with a check that names the field.
 
-A row of a table (`checks.FIELDS`, `models.OPTIONS`) is the name of a
-field and its kind.
+A row of a table (`checks.FIELDS`, `models.OPTIONS`) is the name of a field and its
+kind.
 """
 
 import difflib
@@ -104,8 +104,9 @@ class Choice(NamedTuple):
     """One of several names.
 
     Attributes:
-        known: The names.
-        what: What they are names of; empty says that the field must be one of them.
+        known: The names that are right.
+        what: What the names stand for. If it is empty, the message says that the field
+            must be one of them.
         optional: Whether it may be None.
     """
 
@@ -179,7 +180,8 @@ def check(
         prefix: Goes before the name in the message.
 
     Raises:
-        RunError: Naming the field, what it must be, and its value.
+        RunError: If a value is refused; the message names the field, what it must be,
+            and the value.
     """
     for name, value in values.items():
         if name in kinds and (refusal := kinds[name].refusal(value)):
@@ -201,9 +203,9 @@ def unknown(what: str, name: Any, known: Collection[str]) -> str:
     """The message about a name that means nothing; it guesses what was meant.
 
     Args:
-        what: What it should be the name of.
-        name: The name.
-        known: The names there are.
+        what: What the name should stand for.
+        name: The name that was given.
+        known: The names that are known.
 
     Returns:
         For example `there is no method 'stee' (did you mean 'ste'?); there are ...`

@@ -187,7 +187,7 @@ def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
         return name
     if not description.is_in_catalog(name):
         raise errors.RunError(
-            f"the file names the data set {name!r}, which is none of TFDS: give "
+            f"the file names the data set {name!r}, which is not one of TFDS: give "
             "--dataset."
         )
     tfds.prepare(name, data_dir or None, download=False)
@@ -223,7 +223,7 @@ def _check_shape(
     """Refuses inputs of another shape; with `free`, height and width may differ.
 
     Raises:
-        RunError: With both shapes.
+        RunError: If the shapes differ; the message gives both.
     """
     start = 2 if free and len(expected) == 3 and len(found) == 3 else 0
     if list(found)[start:] != list(expected)[start:]:
@@ -243,7 +243,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dataset",
         default="",
-        help="default: as in training, if that needs no download",
+        help="default: that of training, if it needs no download",
     )
     parser.add_argument("--split", default="test", help="split of the data set")
     parser.add_argument(

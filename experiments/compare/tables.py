@@ -26,7 +26,7 @@ def row(
     """Statistics of one method.
 
     Args:
-        method: Its name.
+        method: Name of the method.
         outcomes: Outcome of each seed, at least one; see `trials.Trainer.train`.
         learning_rate: The learning rate that was chosen.
         options: The options that were chosen, where they differ from the config.

@@ -51,7 +51,7 @@ class Splits(Generic[SourceT]):
     Attributes:
         train: What the network is trained on.
         validation: Examples kept back to choose by; may be empty.
-        test: For the figure that is reported.
+        test: What the reported figure is measured on.
         num_classes: Labels are in 0 ... num_classes - 1.
         mean: Mean of each channel over `train`, in units of `max_value`; float32
             [channels]. None for text, whose bytes are names and no quantities.
@@ -188,13 +188,13 @@ def load(
 
 
 def _outside(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Which examples have a label that is none of the classes."""
+    """Which examples have a label outside of the classes."""
     wrong = (labels < 0) | (labels >= num_classes)
     return np.asarray(wrong.any(axis=tuple(range(1, wrong.ndim))))
 
 
 def _refuse_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
-    """Raises a RunError where a label is none of the classes."""
+    """Raises a RunError if a label is outside of the classes."""
     wrong = np.flatnonzero(_outside(labels, num_classes))
     if wrong.size:
         values = labels[wrong[0]]

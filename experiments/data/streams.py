@@ -57,6 +57,7 @@ def open_splits(
             examples that are asked for.
     """
     selection.check_counts(num_train, num_test, validation)
+    transforms.check_size(image_size)
     if name.startswith(image_folder.PREFIX):
         parts = _parts_of_folder(name, data_dir, num_train, num_test, validation)
     else:
@@ -179,8 +180,9 @@ def stream(
 
     Raises:
         RunError: If the batch cannot be divided among processes or is larger than the
-            data, or if flags are not parsed. When examples are read: if images are not
-            uint8, or differ in size and there is no `image_size`.
+            data, if `image_size` is below 1, or if flags are not parsed. When examples
+            are read: if images are not uint8, or differ in size and there is no
+            `image_size`.
 
     Example:
         >>> batches = iter(stream(sources.source("digits", "train"),
@@ -194,6 +196,7 @@ def stream(
         The random crop is that of Szegedy et al., "Going Deeper with Convolutions",
         CVPR 2015, https://arxiv.org/abs/1409.4842.
     """
+    transforms.check_size(image_size)
     index = jax.process_index() if process_index is None else process_index
     count = jax.process_count() if process_count is None else process_count
     if batch_size < 1 or batch_size % count:

@@ -17,6 +17,19 @@ _MARGIN = 0.875
 Batch = dict[str, np.ndarray]
 
 
+def check_size(image_size: int | None) -> None:
+    """Refuses a side that no image can have, before one is read.
+
+    Raises:
+        RunError: If it is below 1.
+    """
+    if image_size is not None and image_size < 1:
+        raise errors.RunError(
+            f"image_size must be at least 1, or None for images as they are; got "
+            f"{image_size}."
+        )
+
+
 def training_example(
     example: sources.Example, rng: np.random.Generator, *, image_size: int | None
 ) -> dict[str, Any]:

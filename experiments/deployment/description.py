@@ -1,9 +1,9 @@
 """What a file says of the network in it: the schema of its metadata, with limits.
 
 Whoever can write a file can write its metadata, so nothing there is believed: `check`
-bounds every number before anything is built of it, and `fits.check` compares
-what is left with the tensors of the file. All that is wrong is a `RunError` that names
-the field.
+bounds every number before anything is built from it, and `fits.check` compares what is
+left with the tensors of the file. Whatever is wrong is a `RunError` that names the
+field.
 """
 
 import math
@@ -20,7 +20,7 @@ INPUT_LIMIT = 2**22
 _LAYERS, _FEATURES, _CLASSES, _NAME = 128, 2**20, 2**20, 200
 
 Rule = tuple[str, Callable[[Any], bool]]
-"""What a field has to be, in words, and whether a value is that."""
+"""What a field must be, in words, and whether a value is that."""
 
 
 def _whole(least: int, most: int) -> Rule:
@@ -84,14 +84,14 @@ OPTIONS: dict[str, Rule] = {
 def check(metadata: Mapping[str, Any]) -> None:
     """Refuses metadata that do not describe a network, or one beyond all bounds.
 
-    What else there is beside `architecture`, `input` and `dataset` is not looked at,
-    and not used either.
+    Fields other than `architecture`, `input` and `dataset` are neither checked nor
+    used.
 
     Args:
-        metadata: Of a file or a program.
+        metadata: Metadata of a file or a program.
 
     Raises:
-        RunError: Naming the first field that is wrong.
+        RunError: If a field is wrong; the message names the first.
     """
     architecture = _field(metadata, "", "architecture", _OBJECT)
     inputs = _field(metadata, "", "input", _OBJECT)
@@ -105,10 +105,10 @@ def check_dataset(name: str) -> None:
     """Refuses names of data sets that could lead out of the data folder.
 
     Args:
-        name: As in `data_source.source`.
+        name: Name of a data set, in any form that `sources.source` takes.
 
     Raises:
-        RunError: If it is no plain name.
+        RunError: If it is not a plain name.
     """
     parts = name.split("/")
     if (

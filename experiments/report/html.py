@@ -15,7 +15,7 @@ RIDGES = 9
 """Epochs whose histogram is drawn, at most."""
 
 Draw = Callable[[str], str]
-"""From the name of a chart to its SVG."""
+"""Takes the name of a chart and gives its SVG."""
 
 Figure = tuple[str, str, Draw | None]
 """Title, what it shows, and how it is drawn; None where there is nothing to draw."""
@@ -149,7 +149,7 @@ def _single(run: records.Record) -> str:
 
 def _several(runs: Sequence[records.Record]) -> str:
     def overlay(curves: Sequence[tuple[Any, ...]], *arguments: Any, **options: Any):
-        """Of all runs, in one order, so that a run has one look in all charts."""
+        """Draws all runs in one order, so that a run has one look in all charts."""
         named = [(run.label, *c) for run, c in zip(runs, curves, strict=True)]
         return _lines(named, *arguments, **options)
 

@@ -32,9 +32,7 @@ def read(file: pathlib.Path) -> small_files.Lines:
     return small_files.read_lines(file, step=int)
 
 
-def until(
-    records: Iterable[Mapping[str, Any]], step: int
-) -> list[Mapping[str, Any]]:
+def until(records: Iterable[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
     """The records up to a step, without those of the test, which comes last."""
     return [
         record

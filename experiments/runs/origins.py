@@ -1,4 +1,4 @@
-"""What a run computes from besides its config: its data, and networks it starts from."""
+"""What a run computes from besides its config: data, and networks it starts from."""
 
 from collections.abc import Mapping
 from typing import Any

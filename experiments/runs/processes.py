@@ -83,7 +83,7 @@ def initialize(
 
 
 class LastWords:
-    """Says what has happened where this process can not: JAX ends it from C++.
+    """Says what has happened where this process cannot: JAX ends it from C++.
 
     When one process dies the others get an exception at best; JAX may as well abort
     them, with its own message above a page of addresses, or a scheduler kills them. A
@@ -97,7 +97,7 @@ class LastWords:
         self._child: subprocess.Popen[str] | None = None
 
     def prepare_to_join(self, count: int | None, seconds: int) -> None:
-        """To be called before `initialize`.
+        """Gets ready; call it before `initialize`.
 
         Args:
             count: How many processes there are to be, as far as is known.
@@ -110,7 +110,7 @@ class LastWords:
             )
 
     def prepare(self) -> None:
-        """To be called when the processes have met; with one process does nothing."""
+        """Call it when the processes have met; with one process it does nothing."""
         self.withdraw()
         if several():
             self._prepare(
@@ -129,7 +129,7 @@ class LastWords:
         )
 
     def withdraw(self) -> None:
-        """To be called when this process ends of itself, and has said why."""
+        """Call it when this process ends by itself and has said why."""
         if self._child is not None:
             self._child.communicate("ended of itself")
             self._child = None
@@ -201,7 +201,8 @@ def agree_on(what: str, value: Mapping[str, Any], cure: str) -> None:
         cure: What the user can do.
 
     Raises:
-        RunError: In every process, naming what differs from that of process 0.
+        RunError: If a process has something else; all processes get it, and the
+            message names what differs.
     """
     if not several():
         return

@@ -262,7 +262,7 @@ def check(
 
 
 def finished(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The result of the run in a folder; None where there is none or no such folder.
+    """The result of the run in a folder; None if there is no result or no folder.
 
     Raises:
         RunError: If the file is damaged.

@@ -5,8 +5,8 @@ r"""Does AdaSTE's adaptive rule help, and where in the update?
         --seeds=3
 
 Every row of `VARIANTS` is one way to put the slope of AdaSTE into an update, or to
-leave it out; all else is as in `experiments.compare`, which writes the same table. What
-was found: docs/results/adaptive_rule.md.
+leave it out; `experiments.compare` does the rest and writes the table. What was found:
+docs/results/adaptive_rule.md.
 """
 
 import functools
@@ -213,7 +213,7 @@ def hold_in_noise(threshold: float, *, average: float) -> optax.GradientTransfor
     where |m| > threshold sqrt(v).
 
     Args:
-        threshold: In standard deviations.
+        threshold: Threshold in standard deviations.
         average: Coefficient of m.
 
     Returns:

@@ -33,7 +33,7 @@ def both_orders(
     """The gradient of a latent if gradients are averaged before the rule, and after it.
 
     Args:
-        rule: From latents and gradients at the weights to gradients at the latents.
+        rule: Gives gradients at the latents, from latents and gradients at weights.
         latent: Latents.
         grads: Gradients at their weights, one for each part of the batch, with the
             parts on the first axis.

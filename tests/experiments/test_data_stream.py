@@ -257,3 +257,18 @@ def test_workers_without_parsed_flags_are_refused(monkeypatch):
     monkeypatch.setattr(type(flags.FLAGS), "is_parsed", lambda self: False)
     with pytest.raises(errors.RunError, match=r"absl\.app\.run"):
         streams.stream(numbered(), batch_size=8, train=True, num_workers=1)
+
+
+@pytest.mark.parametrize("image_size", [0, -8])
+def test_a_size_that_no_image_has_is_refused_before_anything_is_read(image_size):
+    class Unread:
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            raise AssertionError("it was read")
+
+    with pytest.raises(errors.RunError, match="image_size must be at least 1"):
+        streams.stream(Unread(), batch_size=8, train=True, image_size=image_size)
+    with pytest.raises(errors.RunError, match="image_size must be at least 1"):
+        streams.open_splits("folder/nowhere", image_size=image_size)
