@@ -1,10 +1,12 @@
 """Starts a program; what is wrong with its flags is said without a traceback."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import rich.console
 from absl import app, flags
 
 from experiments import console as consoles
@@ -21,6 +23,16 @@ def run(main: Callable[[list[str]], Any]) -> None:
     """
     consoles.program()
     app.run(main, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def refusals(console: rich.console.Console) -> Iterator[None]:
+    """Ends the program with status 1 at a `RunError`, of which it prints the message."""
+    try:
+        yield
+    except errors.RunError as error:
+        consoles.say_error(console, error)
+        sys.exit(errors.FAILED)
 
 
 def whole(least: int = 0) -> Callable[[str], int]:

@@ -262,11 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     console = consoles.program()
     arguments = vars(parser.parse_args(argv))
-    try:
+    with command_line.refusals(console):
         found = evaluate(arguments.pop("model"), **arguments)
-    except errors.RunError as error:
-        consoles.say_error(console, error)
-        sys.exit(1)
     consoles.say(
         console,
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "

@@ -8,7 +8,7 @@ keeps that number as its position.
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import grain
 import jax
@@ -58,11 +58,12 @@ def open_splits(
     """
     selection.check_counts(num_train, num_test, validation)
     transforms.check_size(image_size)
-    if name.startswith(image_folder.PREFIX):
-        parts = _parts_of_folder(name, data_dir, num_train, num_test, validation)
-    else:
-        parts = _parts_of_tfds(name, data_dir, num_train, num_test, validation)
-    train, kept, test, names = parts
+    divide = functools.partial(
+        selection.division, validation=validation, num_train=num_train
+    )
+    is_folder = name.startswith(image_folder.PREFIX)
+    open_parts = _parts_of_folder if is_folder else _parts_of_tfds
+    train, kept, test, names = open_parts(name, data_dir, divide, num_test)
     sample = stream(
         train,
         batch_size=min(1000, len(train)),
@@ -88,16 +89,16 @@ Parts = tuple[sources.Source, sources.Source, sources.Source, Sequence[str]]
 """Training, validation and test examples, and the names of the classes."""
 
 
+Divide = Callable[[int], tuple[int, int]]
+"""From the number of training examples to those kept back and those trained on."""
+
+
 def _parts_of_tfds(
-    name: str,
-    data_dir: str | None,
-    num_train: int | None,
-    num_test: int | None,
-    validation: float,
+    name: str, data_dir: str | None, divide: Divide, num_test: int | None
 ) -> Parts:
     opened = tfds.prepare(name, data_dir)
     total = opened.info.splits["train"].num_examples
-    kept, taken = selection.division(total, validation, num_train)
+    kept, taken = divide(total)
     test = tfds.test_split(opened)
     if num_test and num_test < opened.info.splits[test].num_examples:
         test = f"{test}[:{num_test}]"
@@ -111,18 +112,14 @@ def _parts_of_tfds(
 
 
 def _parts_of_folder(
-    name: str,
-    data_dir: str | None,
-    num_train: int | None,
-    num_test: int | None,
-    validation: float,
+    name: str, data_dir: str | None, divide: Divide, num_test: int | None
 ) -> Parts:
     found = [image_folder.find(name, split, data_dir) for split in ("train", "test")]
     for split in found:
         processes.say(str(split))
     whole, test = (split.files for split in found)
     order = selection.stratified_order(whole.labels, seed=0)
-    kept, taken = selection.division(len(whole), validation, num_train)
+    kept, taken = divide(len(whole))
     if num_test:  # files are sorted by class
         test = test.take(selection.stratified_order(test.labels, seed=0)[:num_test])
     return (
