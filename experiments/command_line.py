@@ -27,7 +27,7 @@ def run(main: Callable[[list[str]], Any]) -> None:
 
 @contextlib.contextmanager
 def refusals(console: rich.console.Console) -> Iterator[None]:
-    """Ends the program with status 1 at a `RunError`, of which it prints the message."""
+    """Ends the program with status 1 at a `RunError`, and prints its message."""
     try:
         yield
     except errors.RunError as error:
