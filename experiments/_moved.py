@@ -39,13 +39,13 @@ MOVED = {
     "restore": "training.restore",
     "run": "training.run",
     "search": "compare.search",
-    "seeds": "training.seeds",
+    "seeds": "training.problem",
     "small_files": "runs.small_files",
     "stopping": "runs.stopping",
     "tables": "compare.tables",
     "tally": "training.tally",
     "text": "data.text",
-    "tfds_records": "data.tfds_records",
+    "tfds_records": "data.tfds",
     "trials": "compare.trials",
     "workdir": "runs.workdir",
 }
@@ -86,7 +86,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return spec.loader.get_code(spec.name)  # type: ignore[union-attr]
 
     def get_source(self, fullname: str) -> None:
-        """Is not asked for."""
+        """Nothing: `python -m` needs the code alone."""
         return None
 
 

@@ -1,10 +1,12 @@
 """Starts a program; what is wrong with its flags is said without a traceback."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import rich.console
 from absl import app, flags
 
 from experiments import console as consoles
@@ -14,19 +16,29 @@ HELP = "Pass --helpshort or --helpfull to see help on flags."
 
 
 def run(main: Callable[[list[str]], Any]) -> None:
-    """As `absl.app.run`, for programs with the flag `--config`.
+    """Runs a program with the flag `--config`; see `absl.app.run`.
 
     Args:
-        main: Gets the arguments that are no flags.
+        main: Function of the arguments that are not flags.
     """
     consoles.program()
     app.run(main, flags_parser=_parse)
 
 
-def whole(least: int = 0) -> Callable[[str], int]:
-    """The type of a flag of `argparse` that takes whole numbers from `least` on.
+@contextlib.contextmanager
+def refusals(console: rich.console.Console) -> Iterator[None]:
+    """Ends the program with status 1 at a `RunError`, and prints its message."""
+    try:
+        yield
+    except errors.RunError as error:
+        consoles.say_error(console, error)
+        sys.exit(errors.FAILED)
 
-    Flags of absl have `lower_bound` for the same.
+
+def whole(least: int = 0) -> Callable[[str], int]:
+    """The type of an `argparse` flag that takes whole numbers from `least` on.
+
+    Flags of absl have `lower_bound` for this.
 
     Example:
         >>> parser = argparse.ArgumentParser()

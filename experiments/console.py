@@ -7,10 +7,12 @@ letter that cannot be shown is written as an escape, `\xe9`.
 """
 
 import sys
+from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
 import rich.console
 import rich.progress
+import rich.table
 import rich.text
 
 ESCAPES = "backslashreplace"
@@ -51,7 +53,7 @@ def create(**options: Any) -> rich.console.Console:
     In a notebook, where a bar would need ipywidgets, it prints plain lines.
 
     Args:
-        **options: Of `rich.console.Console`: `stderr`, `quiet`, `file`, `width`.
+        **options: Options of `rich.console.Console`: `stderr`, `quiet`, `file`, ...
     """
     options = {"markup": False, "highlight": False, "emoji": False, **options}
     console = _Console(**options)
@@ -84,8 +86,8 @@ def shown(text: str, encoding: str | None) -> str:
     """The text, with escapes for what an encoding has no letter for.
 
     Args:
-        text: Any text, also with bytes of a file name that are no letters.
-        encoding: Of the terminal. Default: UTF-8.
+        text: Any text; it may hold bytes of a file name that are no letters.
+        encoding: Encoding of the terminal. Default: UTF-8.
     """
     encoding = encoding or "utf-8"
     return text.encode(encoding, ESCAPES).decode(encoding)
@@ -106,6 +108,20 @@ def bar(console: rich.console.Console, unit: str = "") -> rich.progress.Progress
         rich.progress.TimeRemainingColumn(),
         console=console,
     )
+
+
+def table(
+    console: rich.console.Console, head: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    """Prints a table: names in the first column, which is never cut, then numbers."""
+    grid = rich.table.Table(box=None, pad_edge=False)
+    for number, name in enumerate(head):
+        left: Any = {"justify": "right"} if number else {"no_wrap": True}
+        grid.add_column(name, **left)
+    for name, *cells in rows:
+        text = rich.text.Text(shown(name, console.encoding))
+        grid.add_row(text, *cells)
+    console.print(grid)
 
 
 def _print(console: rich.console.Console, text: rich.text.Text) -> None:

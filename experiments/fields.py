@@ -1,13 +1,14 @@
 """Kinds of values that a config can hold, each with a check that names the field.
 
-A row of a table (`checks.FIELDS`, `models.OPTIONS`) is the name of a
-field and its kind.
+A row of a table (`checks.FIELDS`, `models.OPTIONS`) is the name of a field and its
+kind.
 """
 
 import difflib
 import math
 import numbers
 import re
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -53,7 +54,7 @@ class Number(NamedTuple):
         most = limit if self.most is None else self.most
         kind = numbers.Integral if self.whole else numbers.Real
         if isinstance(value, bool) or not isinstance(value, kind):
-            return f" must be {self}, got {_shown(value)}."
+            return f" must be {self}, got {shown(value)}."
         number = int(value) if isinstance(value, numbers.Integral) else float(value)
         low = self.least < number if self.above else self.least <= number
         high = number < most if self.below else number <= most
@@ -62,7 +63,7 @@ class Number(NamedTuple):
         # The general limit is said only to those who pass it.
         passed = low and self.most is None and number != math.inf
         cap = f" and at most {limit}" if passed else ""
-        return f" must be {self}{cap}, got {_shown(value)}."
+        return f" must be {self}{cap}, got {shown(value)}."
 
     def __str__(self) -> str:
         """For example `a whole number >= 1`, `a number in [0, 1)`."""
@@ -81,7 +82,7 @@ class Flag:
     def refusal(self, value: Any) -> str | None:
         """See `Kind`."""
         right = isinstance(value, bool | np.bool_)
-        return None if right else f" must be True or False, got {_shown(value)}."
+        return None if right else f" must be True or False, got {shown(value)}."
 
 
 class Text(NamedTuple):
@@ -89,23 +90,30 @@ class Text(NamedTuple):
 
     Attributes:
         optional: Whether it may be None, which means the same as an empty one.
+        letters: How many letters it may have. Default: any number, also none.
     """
 
     optional: bool = False
+    letters: tuple[int, int] | None = None
 
     def refusal(self, value: Any) -> str | None:
         """See `Kind`."""
-        if isinstance(value, str) or (value is None and self.optional):
+        if value is None and self.optional:
             return None
-        return f" must be a string, got {_shown(value)}."
+        least, most = self.letters or (0, math.inf)
+        if isinstance(value, str) and least <= len(value) <= most:
+            return None
+        letters = f" of {least} to {most} letters" if self.letters else ""
+        return f" must be a string{letters}, got {shown(value)}."
 
 
 class Choice(NamedTuple):
     """One of several names.
 
     Attributes:
-        known: The names.
-        what: What they are names of; empty says that the field must be one of them.
+        known: The names that are right.
+        what: What the names stand for. If it is empty, the message says that the field
+            must be one of them.
         optional: Whether it may be None.
     """
 
@@ -123,7 +131,7 @@ class Choice(NamedTuple):
             return f": {unknown(self.what, value, self.known)}"
         listed = ", ".join(self.known)
         return (
-            f" must be one of {listed}, got {_shown(value)}{guess(value, self.known)}."
+            f" must be one of {listed}, got {shown(value)}{guess(value, self.known)}."
         )
 
 
@@ -132,14 +140,20 @@ class Several(NamedTuple):
 
     Attributes:
         of: The kind of its entries.
+        least: The smallest number of entries.
+        most: The largest number of entries.
     """
 
     of: Kind
+    least: int = 0
+    most: int = 128
 
     def refusal(self, value: Any) -> str | None:
         """See `Kind`."""
         if not isinstance(value, tuple | list):
-            return f" must be a tuple, got {_shown(value)}."
+            return f" must be a tuple, got {shown(value)}."
+        if not self.least <= len(value) <= self.most:
+            return f" must have {self.least} to {self.most} entries, got {len(value)}."
         for index, entry in enumerate(value):
             if refusal := self.of.refusal(entry):
                 return f"[{index}]{refusal}"
@@ -154,7 +168,7 @@ class Pattern:
         try:
             re.compile(value)
         except (TypeError, re.error) as error:
-            return f" must be a regular expression, got {_shown(value)} ({error})."
+            return f" must be a regular expression, got {shown(value)} ({error})."
         return None if isinstance(value, str) else f" must be a string, got {value!r}."
 
 
@@ -179,7 +193,8 @@ def check(
         prefix: Goes before the name in the message.
 
     Raises:
-        RunError: Naming the field, what it must be, and its value.
+        RunError: If a value is refused; the message names the field, what it must be,
+            and the value.
     """
     for name, value in values.items():
         if name in kinds and (refusal := kinds[name].refusal(value)):
@@ -193,7 +208,7 @@ def mapping(value: Any, path: str) -> dict[str, Any]:
         RunError: If it holds none.
     """
     if not isinstance(value, Mapping | ml_collections.ConfigDict):
-        raise errors.RunError(f"{path} must hold options, got {_shown(value)}.")
+        raise errors.RunError(f"{path} must hold options, got {shown(value)}.")
     return {name: value[name] for name in value}
 
 
@@ -201,9 +216,9 @@ def unknown(what: str, name: Any, known: Collection[str]) -> str:
     """The message about a name that means nothing; it guesses what was meant.
 
     Args:
-        what: What it should be the name of.
-        name: The name.
-        known: The names there are.
+        what: What the name should stand for.
+        name: The name that was given.
+        known: The names that are known.
 
     Returns:
         For example `there is no method 'stee' (did you mean 'ste'?); there are ...`
@@ -211,7 +226,7 @@ def unknown(what: str, name: Any, known: Collection[str]) -> str:
     listed = sorted(known)
     rest = ", ..." if len(listed) > _LISTED else ""
     return (
-        f"there is no {what} {_shown(name)}{guess(name, known)}; there are "
+        f"there is no {what} {shown(name)}{guess(name, known)}; there are "
         f"{', '.join(listed[:_LISTED])}{rest}."
     )
 
@@ -226,11 +241,14 @@ def guess(name: Any, known: Collection[str]) -> str:
     return f" (did you mean {plain[near[0]]!r}?)" if near else ""
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value on one line: numbers of NumPy as numbers, long ones cut."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, ml_collections.ConfigDict):
         value = value.to_dict()
-    text = " ".join(repr(value).split())
+    try:
+        text = " ".join(repr(value).split())
+    except RecursionError:  # lists in lists in lists
+        text = reprlib.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -2,7 +2,7 @@
 
     python -m experiments.predict --model=quickstart.safetensors
 
-The model is a one-bit file or a program (with its `.json` beside it). Nothing else of
+The model is a one-bit file, or a program with its `.json` beside it. Nothing else of
 the run is needed. A one-bit file may come from anywhere: what it says of itself is
 checked first, and no data set is downloaded because a file names it. A program is code.
 """
@@ -22,7 +22,7 @@ import numpy as np
 from adaste_jax import export
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.data import image_folder, sources
+from experiments.data import image_folder, sources, tfds
 from experiments.deployment import deployed, description, fits
 from experiments.runs import small_files
 
@@ -33,10 +33,9 @@ class Model(NamedTuple):
     """A network that was read.
 
     Attributes:
-        call: From uint8 images or text to logits, compiled.
-        metadata: Of the file; `architecture` and `input` are as `description.check`
-            demands.
-        batch_size: How many inputs go through it at once at most.
+        call: Compiled function from uint8 images or text to logits.
+        metadata: Metadata of the file; `description.check` has passed them.
+        batch_size: Largest number of inputs that go through the network at once.
     """
 
     call: Callable[[Any], jax.Array]
@@ -133,19 +132,20 @@ def evaluate(
     """Loss and accuracy of a file on the test images.
 
     Args:
-        path: As in `load`.
-        dataset: Default: the one that the network was trained on, if that is here.
-        split: Of the data set.
-        data_dir: As in `data.load`.
+        path: A one-bit file, or a program: a name that ends in ".stablehlo".
+        dataset: Name of a data set. Default: the one that the network was trained on,
+            if that needs no download.
+        split: Split of the data set.
+        data_dir: Folder of the data sets. Default: $TFDS_DATA_DIR.
         batch_size: Images in a batch, at most.
-        num_test: How many images; 0 for all.
+        num_test: Number of images; 0 evaluates all.
 
     Returns:
-        `loss` and `accuracy`, `count` of the images that they are of, and `left_out`,
-        that of images without a class.
+        `loss` and `accuracy`; `count`, the number of images they are taken over; and
+        `left_out`, the number of images without a class.
 
     Raises:
-        RunError: If the file or the data cannot be read, or do not fit.
+        RunError: If the file or the data cannot be read, or do not fit each other.
     """
     deployed.check_count("num_test", num_test, least=0)
     deployed.check_count("batch_size", batch_size, least=1)
@@ -178,7 +178,7 @@ def evaluate(
 
 
 def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
-    """The data set that a file names, if it needs no download."""
+    """The data set that a file names, if it is here."""
     name = metadata.get("dataset")
     if name is None:
         raise errors.RunError("the file names no data set: give --dataset.")
@@ -187,21 +187,21 @@ def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
         return name
     if not description.is_in_catalog(name):
         raise errors.RunError(
-            f"the file names the data set {name!r}, which is none of TFDS: give "
+            f"the file names the data set {name!r}, which is not one of TFDS: give "
             "--dataset."
         )
-    sources.prepare(name, data_dir or None, download=False)
+    tfds.prepare(name, data_dir or None, download=False)
     return name
 
 
 def _check_classes(architecture: Mapping[str, Any], name: str, data_dir: str) -> None:
-    """Refuses a data set of other classes than those of the network.
+    """Refuses a data set whose classes are not those of the network.
 
     Raises:
         RunError: If their number or their names differ.
     """
     there = architecture["num_classes"], architecture.get("class_names")
-    here = _classes(name, data_dir or None)
+    here = sources.classes_of(name, data_dir or None)
     if there[0] != here[0]:
         raise errors.RunError(
             f"the network has {there[0]} classes, the data set {name} has {here[0]}: "
@@ -217,25 +217,13 @@ def _check_classes(architecture: Mapping[str, Any], name: str, data_dir: str) ->
             )
 
 
-def _classes(name: str, data_dir: str | None) -> tuple[int, Sequence[str] | None]:
-    """Number of classes of a data set, and their names; None where it has none."""
-    if name in sources.PACKAGED:
-        packaged = sources.PACKAGED[name]
-        return packaged.num_classes, getattr(packaged, "class_names", None)
-    if name.startswith(image_folder.PREFIX):
-        names = image_folder.classes(name, data_dir)
-        return len(names), names
-    label = sources.prepare(name, data_dir).info.features["label"]
-    return label.num_classes, label.names
-
-
 def _check_shape(
     found: Sequence[int], expected: Sequence[int], *, free: Any = False
 ) -> None:
-    """Refuses inputs of another shape; of `free` ones height and width may differ.
+    """Refuses inputs of another shape; with `free`, height and width may differ.
 
     Raises:
-        RunError: With both shapes.
+        RunError: If the shapes differ; the message gives both.
     """
     start = 2 if free and len(expected) == 3 and len(found) == 3 else 0
     if list(found)[start:] != list(expected)[start:]:
@@ -255,10 +243,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dataset",
         default="",
-        help="default: as in training, if that needs no download",
+        help="default: that of training, if it needs no download",
     )
-    parser.add_argument("--split", default="test", help="of the data set")
-    parser.add_argument("--data_dir", default="", help="of TFDS; or $TFDS_DATA_DIR")
+    parser.add_argument("--split", default="test", help="split of the data set")
+    parser.add_argument(
+        "--data_dir",
+        default="",
+        help="folder of the data sets; default: $TFDS_DATA_DIR",
+    )
     parser.add_argument(
         "--batch_size", type=command_line.whole(1), default=500, help="images at once"
     )
@@ -270,11 +262,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     console = consoles.program()
     arguments = vars(parser.parse_args(argv))
-    try:
+    with command_line.refusals(console):
         found = evaluate(arguments.pop("model"), **arguments)
-    except errors.RunError as error:
-        consoles.say_error(console, error)
-        sys.exit(1)
     consoles.say(
         console,
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "

@@ -1,6 +1,7 @@
 """Who may import whom: arrows point down only, and the package needs no Flax."""
 
 import ast
+import graphlib
 import importlib
 import pathlib
 import subprocess
@@ -27,10 +28,32 @@ FLOORS = {
     "train": 3,
 }
 
+# Floor of each room and each top module of `experiments`.
+EXPERIMENTS = {
+    "_moved": 0,
+    "console": 0,
+    "errors": 0,
+    "fields": 1,
+    "command_line": 2,
+    "methods": 2,
+    "models": 2,
+    "configs": 3,
+    "runs": 4,
+    "data": 5,
+    "report": 5,
+    "deployment": 6,
+    "predict": 7,
+    "training": 7,
+    "compare": 8,
+    "export": 8,
+    "main": 8,
+    "studies": 9,
+}
+
 
 def _room(path: pathlib.Path) -> str:
-    """The module or package of `adaste_jax` that a file belongs to."""
-    return path.relative_to(ROOT / "adaste_jax").parts[0].removesuffix(".py")
+    """The module or package of its root that a file belongs to."""
+    return path.relative_to(ROOT).parts[1].removesuffix(".py")
 
 
 def _imports(path: pathlib.Path) -> set[str]:
@@ -67,6 +90,47 @@ def test_imports_point_to_lower_floors(path):
 def test_every_room_has_a_floor():
     rooms = {_room(path) for path in _files("adaste_jax")} - {"__init__"}
     assert rooms == FLOORS.keys()
+
+
+@pytest.mark.parametrize(
+    "path", _files("experiments"), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_rooms_of_the_experiments_import_lower_floors(path):
+    room = _room(path)
+    for name in _imports(path) if room != "__init__" else ():
+        root, other, *_ = [*name.split("."), ""]
+        if root == "experiments" and other != room:
+            assert EXPERIMENTS[other] < EXPERIMENTS[room], f"{path} imports {name}"
+
+
+def test_every_room_of_the_experiments_has_a_floor():
+    rooms = {_room(path) for path in _files("experiments")} - {"__init__"}
+    assert rooms == EXPERIMENTS.keys()
+
+
+def test_modules_of_the_experiments_import_each_other_in_no_circle():
+    modules = {}
+    for path in _files("experiments"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        modules[name.removesuffix(".__init__")] = path
+    arrows = {
+        name: {
+            imported if imported in modules else imported.rpartition(".")[0]
+            for imported in _imports(path)
+        }
+        & modules.keys() - {name}
+        for name, path in modules.items()
+    }
+    tuple(graphlib.TopologicalSorter(arrows).static_order())  # raises at a circle
+
+
+def test_programs_draw_without_importing_matplotlib_before():
+    program = (
+        "import sys, experiments.main, experiments.export, experiments.predict, "
+        "experiments.report, experiments.studies.curves, experiments.studies.order; "
+        "assert 'matplotlib' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("package", ["adaste_jax", "experiments", "benchmarks"])

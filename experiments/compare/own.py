@@ -20,7 +20,7 @@ from experiments import errors, methods
 from experiments.compare import entry, search
 from experiments.compare.comparison import compare_problems
 from experiments.configs import base
-from experiments.data import datasets
+from experiments.data import datasets, selection
 from experiments.training import checks
 from experiments.training.problem import Problem
 
@@ -171,8 +171,8 @@ def _splits(
             )
         parts[name] = datasets.Arrays(inputs, labels.astype(np.int32))
     whole = parts["train"]
-    order = datasets.stratified_order(whole.labels, 0)
-    kept, taken = datasets.division(len(whole), validation, None)
+    order = selection.stratified_order(whole.labels, 0)
+    kept, taken = selection.division(len(whole), validation, None)
     pick = lambda chosen: datasets.Arrays(whole.images[chosen], whole.labels[chosen])
     return datasets.Splits(
         train=pick(order[kept : kept + taken]),

@@ -5,12 +5,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from experiments.report import figures
 
 Outcomes = Mapping[int, Mapping[str, Any]]
 """What came out of the trials of one method, by seed."""
@@ -28,12 +26,12 @@ def row(
     """Statistics of one method.
 
     Args:
-        method: Its name.
-        outcomes: At least one; see `trials.Trainer.train`.
-        learning_rate: That was chosen.
-        options: Likewise, where they differ from the config.
-        at_edge: Whether it is the smallest or the largest that was tried.
-        bytes_per_weight: See `trials.Trainer`.
+        method: Name of the method.
+        outcomes: Outcome of each seed, at least one; see `trials.Trainer.train`.
+        learning_rate: The learning rate that was chosen.
+        options: The options that were chosen, where they differ from the config.
+        at_edge: Whether the learning rate is the smallest or largest that was tried.
+        bytes_per_weight: Bytes that training keeps for a weight.
 
     Returns:
         A row, as JSON. With a failed seed it has `failure` and no accuracy.
@@ -65,10 +63,10 @@ def row(
 def compare_rows(
     rows: Sequence[dict[str, Any]], *, baseline: str = "ste"
 ) -> list[dict[str, Any]]:
-    """Adds what looks at two rows, and sorts by accuracy, failures last.
+    """Compares rows with the baseline; sorts them by accuracy, failures last.
 
     Args:
-        rows: As `row` gives them.
+        rows: Rows of `row`.
         baseline: The method that differences are taken to, seed by seed.
 
     Returns:
@@ -96,7 +94,7 @@ def paired(
 ) -> tuple[float, float | None]:
     """Mean difference over common seeds, and half of its 95 % interval.
 
-    There must be a common seed; with one there is no interval.
+    There must be a common seed; with a single one the interval is None.
 
     Example:
         >>> paired({"1": 0.5, "2": 0.75}, {"1": 0.25, "2": 0.5})
@@ -123,11 +121,12 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
         if "failure" in one:
             lines.append(f"{start}failed: {_cell(one['failure'])} | | | | | |")
             continue
-        spread = "" if one["std"] is None else f" ± {100 * one['std']:.2f}"
         cells = [
             _setting(one),
-            f"{100 * one['mean']:.2f}{spread}",
-            _difference(one),
+            _points(one["mean"], one["std"]),
+            _points(one["difference"], one["interval"], "+")
+            if "difference" in one
+            else "",
             f"{one['flips_first']:.3f} → {one['flips_last']:.4f}"
             if "flips_first" in one
             else "",
@@ -149,11 +148,10 @@ def _setting(one: Mapping[str, Any]) -> str:
     return f"{one['learning_rate']:.3g}{edge}" + "".join(options)
 
 
-def _difference(one: Mapping[str, Any]) -> str:
-    if "difference" not in one:
-        return ""
-    text = f"{100 * one['difference']:+.2f}"
-    return text if one["interval"] is None else f"{text} ± {100 * one['interval']:.2f}"
+def _points(value: float, spread: float | None, sign: str = "") -> str:
+    """A share in percent, with its spread if there is one."""
+    text = f"{100 * value:{sign}.2f}"
+    return text if spread is None else f"{text} ± {100 * spread:.2f}"
 
 
 def draw(
@@ -162,28 +160,22 @@ def draw(
     """Draws the accuracy of every seed, and the difference to the baseline.
 
     Args:
-        path: Of the PNG.
-        rows: See `compare_rows`; failures are left out.
-        baseline: As in `compare_rows`.
+        path: PNG to write.
+        rows: Rows of `compare_rows`; failures are left out.
+        baseline: The method that differences are taken to.
     """
     shown = [one for one in reversed(rows) if "mean" in one]
-    height = 1.2 + 0.28 * len(shown)
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, height), layout="constrained", sharey=True
-    )
-    for position, one in enumerate(shown):
+    size = (10, 1.2 + 0.28 * len(shown))
+    figure, (left, right) = figures.panels(1, 2, size, sharey=True)
+    blue, sky = figures.COLOURS["blue"], figures.COLOURS["sky"]
+    for at, one in enumerate(shown):
         values = 100 * np.array(list(one["accuracies"].values()))
-        left.plot(values, [position] * len(values), "o", color="#56B4E9", markersize=3)
-        left.plot(100 * one["mean"], position, "|", color="black", markersize=12)
+        left.plot(values, [at] * len(values), "o", color=sky, markersize=3)
+        left.plot(100 * one["mean"], at, "|", color="black", markersize=12)
         if "difference" in one:
+            gap, half = 100 * one["difference"], 100 * (one["interval"] or 0.0)
             right.errorbar(
-                100 * one["difference"],
-                position,
-                xerr=100 * (one["interval"] or 0.0),
-                fmt="o",
-                color="#0072B2",
-                markersize=4,
-                capsize=3,
+                gap, at, xerr=half, fmt="o", color=blue, markersize=4, capsize=3
             )
     left.set(xlabel="test accuracy (%): seeds, mean", ylim=(-0.6, len(shown) - 0.4))
     left.set_yticks(range(len(shown)), [one["method"] for one in shown])
@@ -191,5 +183,4 @@ def draw(
     right.set(xlabel=f"difference to {baseline} (points), 95 % interval")
     for axis in (left, right):
         axis.grid(axis="x", alpha=0.3)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    figures.save(figure, path)

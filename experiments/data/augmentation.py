@@ -1,4 +1,4 @@
-"""What becomes of images inside a compiled step: normalised, and varied in training."""
+"""Images are normalised inside a compiled step, and varied in training."""
 
 import jax
 import jax.numpy as jnp
@@ -27,19 +27,19 @@ def augment(
     Args:
         key: PRNG key; not used by `"none"`.
         images: uint8 [batch, height, width, channels]; or [batch, length], text.
-        kind: `"none"`, for evaluation; `"flip"`, mirrors every image with probability
-            1/2; `"pad_crop_flip"`, shifts it first by up to 4 pixels along each axis,
-            filling up with zeros.
-        mean: Of each channel, [channels], in units of `max_value`; None for text.
-        std: Standard deviation, likewise.
-        max_value: The largest value a pixel can have; see `Splits`.
+        kind: `"none"` for evaluation; `"flip"` mirrors every image with probability
+            1/2; `"pad_crop_flip"` shifts it first by up to 4 pixels along each axis,
+            and fills up with zeros.
+        mean: Mean of each channel, [channels], in units of `max_value`; None for text.
+        std: Standard deviation of each channel, in the same units; None for text.
+        max_value: The largest value a pixel can have; None for text.
 
     Returns:
         float32 [batch, height, width, channels]; text in the dtype it has.
 
     Raises:
         RunError: If `kind` is unknown, or is not for text.
-        TypeError: If it needs a key and there is none.
+        TypeError: If `kind` needs a key and `key` is None.
     """
     if kind not in AUGMENTATIONS:
         raise errors.RunError(

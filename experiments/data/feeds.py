@@ -2,8 +2,8 @@
 
 A feed gives the batches of training from any step on, the same ones however often a
 run is interrupted. A batch is a dict, either of `index`, numbers of images in the
-resident data, or of `image` and `label` themselves. What is said of images goes for
-text too; see `data.Arrays`.
+resident data, or of `image` and `label` themselves. Text takes the place of images in
+`image`; see `datasets.Arrays`.
 """
 
 import functools
@@ -68,7 +68,7 @@ class ResidentFeed:
 
         Args:
             arrays: Images and labels.
-            key: Of the order of the data.
+            key: PRNG key of the order of the data.
             batch_size: Examples in a step.
             steps_per_call: How many steps one batch holds at most; from 2 on, batches
                 have a leading axis of steps.
@@ -132,9 +132,10 @@ class StreamFeed:
 
         Args:
             source: Examples by number.
-            seed: Of the order of the data and of the crops.
+            seed: Seed of the order of the data and of the crops.
             batch_size: Examples in a step.
-            steps_per_call: As in `ResidentFeed`.
+            steps_per_call: How many steps one batch holds at most; from 2 on, batches
+                have a leading axis of steps.
             image_size: Side of the images; None leaves them as they are.
         """
         self._source = source
@@ -155,7 +156,7 @@ class StreamFeed:
         )
 
     def batches(self, step: int) -> Iterator[tuple[Batch, int]]:
-        """As in `ResidentFeed`; `step` must be where the stream stands."""
+        """Batches from `step`, where the stream must stand, to the end of its epoch."""
         done = step % self.steps_per_epoch
         for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
             batches = [next(self._iterator) for _ in range(begin, end)]
@@ -166,7 +167,7 @@ class StreamFeed:
                 yield _of_parts(stacked, axis=1), end - begin
 
     def sample(self, count: int) -> Iterator[Batch]:
-        """As in `ResidentFeed`."""
+        """`count` training batches at random, always the same ones."""
         iterator = iter(self._open(self._seed + 1))
         for _ in range(count):
             yield _of_parts(next(iterator))
@@ -186,9 +187,9 @@ def create(
     """The feed of training batches that a config asks for.
 
     Args:
-        config: As `configs/base.py`.
+        config: Config of the run.
         source: Examples to train on.
-        key: As in `ResidentFeed`.
+        key: PRNG key of the order of the data.
 
     Returns:
         The feed, at its first step.
@@ -216,7 +217,7 @@ def evaluation(
     Args:
         source: Arrays, which are put on the device, or another source of examples.
         batch_size: Examples in a batch, over all devices.
-        image_size: As in `StreamFeed`.
+        image_size: Side of the images; None leaves them as they are.
 
     Returns:
         The batches, the last filled up with examples whose `mask` is false, and the
@@ -249,7 +250,7 @@ def _of_whole(batch: Batch, axis: int = 0) -> Batch:
 
     Args:
         batch: Host arrays.
-        axis: That of the examples.
+        axis: Axis of the examples.
     """
     if not processes.several():
         return batch  # jit puts it there, at less cost
@@ -261,7 +262,7 @@ def _of_whole(batch: Batch, axis: int = 0) -> Batch:
 
 
 def _of_parts(batch: Batch, axis: int = 0) -> Batch:
-    """A batch of which every process has its part; arguments as in `_of_whole`."""
+    """A batch of which every process has its part; `axis` is that of the examples."""
     if not processes.several():
         return batch
     split = _split(axis)

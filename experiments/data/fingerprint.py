@@ -1,4 +1,4 @@
-"""What data a run computes from, told apart without comparing them.
+"""Identities of data: two data sets are compared by them, without their examples.
 
 The identity of a part of the data is a small dict: `examples`, how many there are,
 `digest`, a hash in hexadecimal, and `source`, what it is in words. It depends neither
@@ -9,16 +9,17 @@ CIFAR-10; for files it asks for the size of each.
 import hashlib
 import json
 import os
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from experiments import errors
+from experiments.data import listing
+from experiments.runs.origins import differences as differences
 
 SAMPLE = 256
-"""Of so many files of a split the contents are hashed too, spread over the split."""
+"""The contents of so many files of a split, spread evenly, are hashed too."""
 
 _BEGINNING = 1 << 20
 
@@ -27,8 +28,8 @@ def of(source: Any) -> dict[str, Any]:
     """The identity of a source of examples.
 
     Args:
-        source: What has a method `identity` is asked. Of others only the number of
-            examples is known, and the digest is None.
+        source: Examples. A source with a method `identity` is asked for it; of any
+            other only the number of examples is known, and the digest is None.
     """
     if hasattr(source, "identity"):
         return source.identity()
@@ -49,12 +50,12 @@ def of_records(name: str, split: str, size: int, **facts: Any) -> dict[str, Any]
     """The identity of a slice of a prepared data set, which is not read for it.
 
     Args:
-        name: Of the data set, with its version.
+        name: Name of the data set, with its version.
         split: The slice.
-        size: Examples in it.
-        **facts: What else is known of the data set, as JSON: of each split the number
+        size: Number of examples in the slice.
+        **facts: What else is known of the data set, as JSON: for each split the number
             of examples and of bytes, and how many examples are in which file. Another
-            image of as many bytes is not noticed.
+            image with as many bytes is not noticed.
     """
     digest = hashlib.sha256()
     _add(digest, [name, split, size, facts])
@@ -70,25 +71,25 @@ def of_files(
 ) -> dict[str, Any]:
     """The identity of files: path below the root, size and label of each, in order.
 
-    Of `SAMPLE` files, spread evenly, the first megabyte is hashed too. A file that is
+    The first megabyte of `SAMPLE` files, spread evenly, is hashed too. A file that is
     changed in place and keeps its size is noticed among those only. Times do not count,
     since a copy has others.
 
     Args:
         paths: The files.
-        labels: Of each.
-        root: Where they lie; what follows in a path counts.
-        source: What they are, in words.
+        labels: Label of each.
+        root: Folder in which they lie; only the part of a path below it counts.
+        source: What the files are, in words.
 
     Raises:
-        RunError: If one is not there any more.
+        RunError: If a file is not there any more.
     """
     digest = hashlib.sha256()
     sample = set(np.linspace(0, len(paths) - 1, SAMPLE).astype(int).tolist())
     for index, (path, label) in enumerate(zip(paths, labels, strict=True)):
         name = path.removeprefix(root).replace(os.sep, "/").lstrip("/")
         try:
-            _add(digest, [_spelt(name), os.stat(path).st_size, int(label)])
+            _add(digest, [listing.spelt(name), os.stat(path).st_size, int(label)])
             if index in sample:
                 with open(path, "rb") as file:
                     digest.update(hashlib.sha256(file.read(_BEGINNING)).digest())
@@ -97,51 +98,6 @@ def of_files(
     return {"examples": len(paths), "digest": digest.hexdigest(), "source": source}
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities of `data.Splits`, a line each.
-
-    Args:
-        before: From `data.Splits.identity`, perhaps read from JSON.
-        now: Likewise.
-
-    Returns:
-        Nothing, if they are the same as far as is known.
-    """
-    lines = []
-    for part in ("train", "validation", "test"):
-        one, other = before.get(part), now.get(part)
-        if one is None or other is None:
-            continue
-        sizes = [known["examples"] for known in (one, other)]
-        digests = [known["digest"] for known in (one, other)]
-        if sizes[0] != sizes[1]:
-            lines.append(f"{part}: {sizes[0]} examples then, {sizes[1]} now")
-        elif None in digests or digests[0] == digests[1]:
-            continue
-        elif one["source"] != other["source"]:
-            lines.append(f"{part}: {one['source']} then, {other['source']} now")
-        else:
-            lines.append(f"{part}: {sizes[0]} examples then and now, but other ones")
-    if "classes" in before and before["classes"] != now.get("classes"):
-        lines.append(
-            f"classes: {_listing(before['classes'])} then, "
-            f"{_listing(now.get('classes'))} now"
-        )
-    return lines
-
-
 def _add(digest: Any, value: Any) -> None:
     """Adds a value of JSON, so that no two sequences of values look alike."""
     digest.update(json.dumps(value, sort_keys=True).encode("ascii") + b"\n")
-
-
-def _spelt(name: str) -> str:
-    """One spelling of letters that systems write in several ways."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _listing(classes: Any) -> str:
-    if not isinstance(classes, list | tuple):
-        return str(classes)
-    shown = ", ".join(map(str, classes[:5]))
-    return f"{len(classes)} ({shown}{', ...' if len(classes) > 5 else ''})"

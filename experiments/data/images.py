@@ -33,14 +33,14 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _DEEP_FORMATS = ("PNG", "PPM")
-"""What Pillow reads as mode "I" of these formats lies in 0 ... 65535."""
+"""Images in these formats that Pillow reads as mode "I" lie in 0 ... 65535."""
 
 
 def read(path: str, mode: str = "RGB") -> Image.Image:
     """The image of a file.
 
     Args:
-        path: Of a regular file; a FIFO or a device is not opened.
+        path: Path of a regular file; a FIFO or a device is not opened.
         mode: Mode of the result: a value of `MODES`.
 
     Raises:
@@ -59,7 +59,7 @@ def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Im
     Args:
         image: A whole file as bytes, or an image.
         what: What the error calls it: "example 7 of cifar10".
-        mode: As in `read`.
+        mode: Mode of the result: a value of `MODES`.
 
     Raises:
         RunError: If it cannot be read, or cannot be held in 8 bits.

@@ -7,7 +7,8 @@ or a device is never opened. What is passed over is counted, by its reason.
 
 import collections
 import os
-import stat
+import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from experiments import errors
@@ -16,7 +17,7 @@ SUFFIXES = (
     *(".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png"),
     *(".pnm", ".ppm", ".tif", ".tiff", ".webp"),
 )
-"""Of files of images, in lower case."""
+"""Endings of image files, in lower case."""
 
 _JUNK = {
     *("__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found"),
@@ -39,13 +40,23 @@ class Found(NamedTuple):
     skipped: collections.Counter[str]
 
 
+def spelt(name: str) -> str:
+    """One spelling of a name: systems write the same letters in several ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def some(names: Sequence[str]) -> str:
+    """At most five of the names, in one line."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
 def hidden(name: str) -> bool:
-    """Whether a name is passed over, of a file or of a folder."""
+    """Whether a file or folder of this name is passed over."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
 def folders(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted; those a link leads to among them.
+    """Names of the folders in a folder, sorted, with those that a link leads to.
 
     Raises:
         RunError: If it cannot be read, or a link in it leads nowhere.
@@ -116,7 +127,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
     """One of "folder", "file", "other".
 
     Raises:
-        RunError: If it is a link that leads nowhere, or to itself: what it stood for
+        RunError: If it is a link that leads nowhere or to itself. The images behind it
             would be missing without a word.
     """
     try:
@@ -125,8 +136,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
         if entry.is_file():
             return "file"
         if entry.is_symlink():
-            is_other = not stat.S_ISREG(os.stat(entry.path).st_mode)
-            return "other" if is_other else "file"
+            os.stat(entry.path)  # raises for a link that leads nowhere
         return "other"
     except OSError as error:
         raise errors.RunError(

@@ -12,9 +12,9 @@ VALUES = 256
 
 
 def pydoc_topics() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The language reference of this Python, as `help("while")` shows it.
+    """The language reference of this Python, which `help("while")` shows.
 
-    Its topics in a fixed random order, without paragraphs that have come before (many
+    The topics come in a fixed random order, without paragraphs that stood before (many
     topics quote each other), cut into pieces of 128 bytes. The last tenth is for
     testing, so no sentence of it is trained on. Another version of Python has another
     text.

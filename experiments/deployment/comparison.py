@@ -10,8 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import rich.console
-import rich.table
-import rich.text
 
 from adaste_jax import export
 from experiments import console as consoles
@@ -28,42 +26,45 @@ TITLES = {
 
 def show(report: dict[str, Any], console: rich.console.Console) -> None:
     """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
-    table = rich.table.Table(box=None, pad_edge=False)
-    table.add_column("tensor", no_wrap=True)
-    for name in ("shape", "float32 bytes", "bytes", "ratio"):
-        table.add_column(name, justify="right")
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
         for name in ("packed", "file", "program")
         if name in report
     ]
-    for row in rows:
-        table.add_row(
-            rich.text.Text(consoles.shown(row["name"], console.encoding)),
-            " x ".join(map(str, row.get("shape", ()))),
-            f"{row['float32_bytes']:,}",
-            f"{row['bytes']:,}",
-            f"{row['ratio']:.2f}",
-        )
-    console.print(table)
+    consoles.table(
+        console,
+        ("tensor", "shape", "float32 bytes", "bytes", "ratio"),
+        [
+            (
+                row["name"],
+                " x ".join(map(str, row.get("shape", ()))),
+                f"{row['float32_bytes']:,}",
+                f"{row['bytes']:,}",
+                f"{row['ratio']:.2f}",
+            )
+            for row in rows
+        ],
+    )
     console.print()
     if "paths" not in report:
         why = report.get("not_compared", "the data were not asked for (--no-data)")
         consoles.say(console, f"not compared on test examples: {why}")
         return
-    table = rich.table.Table(box=None, pad_edge=False)
-    table.add_column(f"on {report['num_test']:,} test examples", no_wrap=True)
-    for name in ("accuracy", "loss", "difference", "changed"):
-        table.add_column(name, justify="right")
-    for name, path in report["paths"].items():
-        table.add_row(
-            TITLES[name],
-            f"{100 * path['accuracy']:.2f} %",
-            f"{path['loss']:.4f}",
-            f"{path['largest_difference']:.2g}",
-            f"{path['other_predictions']}",
-        )
-    console.print(table)
+    examples = f"on {report['num_test']:,} test examples"
+    consoles.table(
+        console,
+        (examples, "accuracy", "loss", "difference", "changed"),
+        [
+            (
+                TITLES[name],
+                f"{100 * path['accuracy']:.2f} %",
+                f"{path['loss']:.4f}",
+                f"{path['largest_difference']:.2g}",
+                f"{path['other_predictions']}",
+            )
+            for name, path in report["paths"].items()
+        ],
+    )
     consoles.say(
         console,
         "difference: the largest of a logit; changed: predictions; to the "
@@ -82,10 +83,10 @@ def sizes(
 
     Args:
         out: The one-bit file.
-        program: The program; None where there is none.
+        program: The program, or None.
         loaded: What was read from `out`.
         params: Deployed parameters.
-        model_state: Their batch-norm statistics.
+        model_state: Batch-norm statistics of the deployed network.
 
     Returns:
         `tensors`, `packed` and `file`, and `program` where there is one.

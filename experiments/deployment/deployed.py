@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 
 from adaste_jax import export
-from experiments import errors, models
+from experiments import errors, fields, models
 from experiments.data import datasets, feeds, sources
 from experiments.deployment import description
 
@@ -27,11 +27,11 @@ def describe(
     *,
     folded: bool,
 ) -> dict[str, Any]:
-    """What has to be known to build and to feed the network, as JSON.
+    """All that is needed to build and to feed the network, as JSON.
 
     Args:
-        config: Of the run.
-        splits: Its data.
+        config: Config of the run.
+        splits: Data of the run.
         folded: Whether batch normalisation is folded; see `export.fold_linen`.
 
     Returns:
@@ -67,7 +67,7 @@ def network(described: Mapping[str, Any]) -> Logits:
     """The network of a description, from raw images or text to logits.
 
     Raises:
-        RunError: If the description is not as `description.check` demands.
+        RunError: If `description.check` refuses the description.
     """
     module = module_of(described)
     folded = described["architecture"]["folded"]
@@ -87,15 +87,15 @@ def fold(described: Mapping[str, Any], params: Any, model_state: Any) -> Any:
     """Folds batch normalisation; see `adaste_jax.export.fold_linen`.
 
     Args:
-        described: The network, as `describe` gives it.
-        params: Its parameters.
-        model_state: Its batch-norm statistics.
+        described: Description of the network, from `describe`.
+        params: Parameters of the network.
+        model_state: Batch-norm statistics of the network.
 
     Returns:
         Parameters and model state.
 
     Raises:
-        RunError: If there is none that can be folded.
+        RunError: If the network has no batch normalisation that can be folded.
     """
     try:
         variables = export.fold_linen(
@@ -113,7 +113,7 @@ def module_of(described: Mapping[str, Any]) -> nn.Module:
     """The module of a description, once that has been checked.
 
     Raises:
-        RunError: If it is not as `description.check` demands.
+        RunError: If `description.check` refuses the description.
     """
     description.check(described)
     architecture = described["architecture"]
@@ -147,11 +147,11 @@ def all_logits(
     """Logits of several functions on the same images, read once.
 
     Args:
-        functions: By name; each from a batch of images to logits.
-        source: Of images and labels.
+        functions: Functions from a batch of images to logits, by name.
+        source: Images and labels.
         batch_size: Images in a batch.
-        image_size: As in `feeds.evaluation`.
-        most: How many images; 0 for all.
+        image_size: Side of the images; None leaves them as they are.
+        most: Number of images; 0 takes all.
 
     Returns:
         Logits by name, float32 [n, classes], and labels [n]; of text there is an axis
@@ -178,15 +178,17 @@ def all_logits(
 
 
 def check_count(name: str, value: int, *, least: int) -> None:
-    """Refuses a number of examples that means nothing.
+    """Refuses a number of examples that is not a whole number of at least `least`.
+
+    Args:
+        name: Name of the argument, for the message.
+        value: The number.
+        least: The smallest number that is right.
 
     Raises:
-        RunError: If it is no whole number of at least `least`.
+        RunError: If the number is refused.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise errors.RunError(
-            f"{name} must be a whole number of at least {least}, got {value!r}."
-        )
+    fields.check({name: value}, {name: fields.whole(least)}, prefix="")
 
 
 def labelled(labels: np.ndarray, num_classes: int) -> np.ndarray:

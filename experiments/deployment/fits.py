@@ -25,8 +25,8 @@ def check(described: Mapping[str, Any], params: Any, model_state: Any) -> None:
 
     Args:
         described: Metadata of a file.
-        params: Its parameters.
-        model_state: Its model state.
+        params: Parameters in the file.
+        model_state: Model state in the file.
 
     Raises:
         RunError: If the description is wrong, or is that of another network.
@@ -68,7 +68,7 @@ def check(described: Mapping[str, Any], params: Any, model_state: Any) -> None:
 
 @contextlib.contextmanager
 def _building() -> Iterator[None]:
-    """Says of any error that the description is not that of a network."""
+    """Turns any error into one that says that the description is not of a network."""
     try:
         yield
     # Whatever a foreign description breaks in there, the way out is the same.
@@ -89,7 +89,7 @@ def batch_size(described: Mapping[str, Any], params: Any, model_state: Any) -> i
         model_state: Model state.
 
     Returns:
-        So many that no array of a batch takes more than half a gigabyte.
+        The largest number with which no array takes more than half a gigabyte.
 
     Raises:
         RunError: If a single input needs an array of two gigabytes.

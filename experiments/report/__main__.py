@@ -3,11 +3,10 @@
 import argparse
 import os
 import pathlib
-import sys
 from collections.abc import Sequence
 
+from experiments import command_line, errors
 from experiments import console as consoles
-from experiments import errors
 from experiments.report.html import page
 from experiments.runs import records, small_files
 
@@ -32,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for folder in ([given] if os.path.exists(given) else given.split(","))
         if folder
     ]
-    try:
+    with command_line.refusals(console):
         if arguments.out is None and len(folders) > 1:
             raise errors.RunError("say where the page of several runs goes: --out.")
         out = pathlib.Path(arguments.out or pathlib.Path(folders[0]) / "report.html")
@@ -42,9 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             small_files.write(out, text)
         except OSError as error:
             raise errors.RunError(f"cannot write {out}: {error}.") from error
-    except errors.RunError as error:
-        consoles.say_error(console, error)
-        sys.exit(1)
     consoles.say(console, f"wrote {out}")
 
 

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments import errors
-from experiments.report import charts, tables
+from experiments.report import charts, figures, tables
 from experiments.runs import records
-from experiments.training import layers
+from experiments.runs.lines import EDGES
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
 RIDGES = 9
 """Epochs whose histogram is drawn, at most."""
 
 Draw = Callable[[str], str]
-"""From the name of a chart to its SVG."""
+"""Takes the name of a chart and gives its SVG."""
 
 Figure = tuple[str, str, Draw | None]
 """Title, what it shows, and how it is drawn; None where there is nothing to draw."""
@@ -59,10 +59,10 @@ def page(runs: Sequence[records.Record]) -> str:
     Raises:
         RunError: If there are more than can be told apart.
     """
-    if len(runs) > len(charts.STYLES):
+    if len(runs) > len(figures.STYLES):
         raise errors.RunError(
             f"{len(runs)} runs are too many to tell apart in a chart: give at most "
-            f"{len(charts.STYLES)}."
+            f"{len(figures.STYLES)}."
         )
     body = _single(runs[0]) if len(runs) == 1 else _several(_distinct(runs))
     title = tables.text(", ".join(run.label for run in runs))
@@ -106,7 +106,7 @@ def _single(run: records.Record) -> str:
             (_short(layer), *run.layer_curve(name, layer, scale))
             for layer in run.layer_names
         ]
-        parts = _chunks(curves, len(charts.STYLES))
+        parts = _chunks(curves, len(figures.STYLES))
         for number, part in enumerate(parts, 1):
             which = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
             limits = (0, 102 if name == "saturated" else None)
@@ -121,7 +121,7 @@ def _single(run: records.Record) -> str:
             functools.partial(
                 charts.ridges,
                 rows=_spread([(str(e), rows) for e, rows in run.histograms(layer)]),
-                edges=layers.EDGES,
+                edges=EDGES,
                 xlabel=_UNIT,
             ),
         )
@@ -149,7 +149,7 @@ def _single(run: records.Record) -> str:
 
 def _several(runs: Sequence[records.Record]) -> str:
     def overlay(curves: Sequence[tuple[Any, ...]], *arguments: Any, **options: Any):
-        """Of all runs, in one order, so that a run has one look in all charts."""
+        """Draws all runs in one order, so that a run has one look in all charts."""
         named = [(run.label, *c) for run, c in zip(runs, curves, strict=True)]
         return _lines(named, *arguments, **options)
 
@@ -174,7 +174,7 @@ def _several(runs: Sequence[records.Record]) -> str:
             curves = [run.layer_curve(name, layer, scale) for run in runs]
             part = overlay(curves, limits=limits)
             weights.append((f"{title}, {_short(layer)}", note, part))
-    centres = ((layers.EDGES[1:] + layers.EDGES[:-1]) / 2).tolist()
+    centres = ((EDGES[1:] + EDGES[:-1]) / 2).tolist()
     histograms: list[Figure] = []
     for layer in names:
         curves = []

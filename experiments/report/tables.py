@@ -25,7 +25,7 @@ def about(run: Record) -> str:
 
 
 def notes(run: Record) -> str:
-    """What of the run could not be shown."""
+    """What could not be shown of the run."""
     return "".join(f"<p>{text(note)}</p>" for note in run.notes)
 
 
@@ -55,12 +55,11 @@ def key_figures(run: Record) -> str:
         number_of, kind = (result.get(name) for name in ("num_devices", "device"))
         devices = " × ".join("?" if d is None else str(d) for d in (number_of, kind))
         figures.append(("devices", devices))
-    cells = [f"<div><dt>{text(a)}</dt><dd>{text(b)}</dd></div>" for a, b in figures]
-    return f'<dl class="figures">{"".join(cells)}</dl>'
+    return _definitions("figures", figures)
 
 
 def ranking(runs: Sequence[Record]) -> str:
-    """Those of several runs, a line each."""
+    """The numbers one looks for first, of several runs, a line each."""
     head = ["run", "test accuracy, %", "test loss", "epochs", "ms per step"]
     head += ["weights of one bit", "bytes", "method", "seed"]
     rows = []
@@ -122,11 +121,8 @@ def sizes(run: Record) -> str:
 
 def config(run: Record) -> str:
     """Fields of the config, and versions."""
-    cells = [
-        f"<div><dt>{text(name)}</dt><dd>{text(_value(value))}</dd></div>"
-        for name, value in run.fields.items()
-    ]
-    return f'<dl class="fields">{"".join(cells)}</dl>'
+    fields = [(name, _value(value)) for name, value in run.fields.items()]
+    return _definitions("fields", fields)
 
 
 def differences(runs: Sequence[Record]) -> str:
@@ -163,7 +159,7 @@ def text(value: Any) -> str:
 
 
 def _shown(found: Mapping[str, Any], name: str, form: str, scale: float = 1) -> str:
-    """A number of a file as text; a dash where there is none."""
+    """A number of a file as text, or a dash where the file has none."""
     value: Any = found.get(name)
     return form.format(scale * value) if is_number(value) else "–"
 
@@ -176,6 +172,12 @@ def _bits(row: Mapping[str, Any]) -> str:
 
 def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _definitions(kind: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Names and what they stand for."""
+    cells = [f"<div><dt>{text(a)}</dt><dd>{text(b)}</dd></div>" for a, b in pairs]
+    return f'<dl class="{kind}">{"".join(cells)}</dl>'
 
 
 def _table(

@@ -34,7 +34,7 @@ def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The config as JSON, with the options of its own method alone.
 
     Args:
-        config: As `configs/base.py`.
+        config: Config of a run.
 
     Returns:
         All fields, in `methods` only those of `config.method`, without the folders in
@@ -47,9 +47,10 @@ def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """As `computed`, for files that leave the machine: of other runs only the name.
+    """What `computed` gives, for files that leave the machine.
 
-    The name is that of the workdir, or `WORKDIR/checkpoints/STEP`.
+    Other runs are named by the last part of their path alone: the workdir, or
+    `WORKDIR/checkpoints/STEP`.
     """
     fields = computed(config)
     for name in ("init_from", "teacher"):
@@ -60,7 +61,7 @@ def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """As `computed`, with the folders in which data lie: what a workdir keeps."""
+    """What a workdir keeps: `computed`, with the folders in which data lie."""
     fields = json.loads(json.dumps(config.to_dict(), default=_as_json))
     for name in ("init_from", "teacher"):
         fields[name] = fields.get(name) or ""
@@ -96,7 +97,7 @@ def upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
     """What `stored` gives today for the config in a file, of this version or older.
 
     Raises:
-        ValueError: As `config_of`.
+        ValueError: If `config_of` refuses it.
     """
     return stored(config_of(found))
 
@@ -104,7 +105,7 @@ def upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
 def different(
     there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Leaves with other values, but for `FREE_FIELDS`: by name, both values."""
+    """Leaves that differ, without `FREE_FIELDS`: both values by name."""
     there, here = dict(flat(there)), dict(flat(here))
     return {
         name: (there.get(name, "absent"), here.get(name, "absent"))

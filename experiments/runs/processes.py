@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from experiments import console as consoles
 from experiments import errors
 from experiments.runs import identity
 
@@ -82,7 +83,7 @@ def initialize(
 
 
 class LastWords:
-    """Says what has happened where this process can not: JAX ends it from C++.
+    """Says what has happened where this process cannot: JAX ends it from C++.
 
     When one process dies the others get an exception at best; JAX may as well abort
     them, with its own message above a page of addresses, or a scheduler kills them. A
@@ -96,7 +97,7 @@ class LastWords:
         self._child: subprocess.Popen[str] | None = None
 
     def prepare_to_join(self, count: int | None, seconds: int) -> None:
-        """To be called before `initialize`.
+        """Gets ready; call it before `initialize`.
 
         Args:
             count: How many processes there are to be, as far as is known.
@@ -109,7 +110,7 @@ class LastWords:
             )
 
     def prepare(self) -> None:
-        """To be called when the processes have met; with one process does nothing."""
+        """Call it when the processes have met; with one process it does nothing."""
         self.withdraw()
         if several():
             self._prepare(
@@ -128,7 +129,7 @@ class LastWords:
         )
 
     def withdraw(self) -> None:
-        """To be called when this process ends of itself, and has said why."""
+        """Call it when this process ends by itself and has said why."""
         if self._child is not None:
             self._child.communicate("ended of itself")
             self._child = None
@@ -142,6 +143,12 @@ def several() -> bool:
 def is_primary() -> bool:
     """Whether this is process 0, which writes files and shows progress."""
     return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+    """Says something on standard error, in process 0."""
+    if is_primary():
+        consoles.say(consoles.create(stderr=True), text)
 
 
 def gather(number: int) -> list[int]:
@@ -194,7 +201,8 @@ def agree_on(what: str, value: Mapping[str, Any], cure: str) -> None:
         cure: What the user can do.
 
     Raises:
-        RunError: In every process, naming what differs from that of process 0.
+        RunError: If a process has something else; all processes get it, and the
+            message names what differs.
     """
     if not several():
         return

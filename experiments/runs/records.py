@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments import errors
 from experiments.runs import identity, small_files, workdir
-from experiments.training.layers import EDGES
+from experiments.runs.lines import EDGES
 
 LARGEST = 1e100
 """Magnitude from which numbers are left out: squares of greater ones overflow."""
@@ -51,7 +51,7 @@ class Record(NamedTuple):
         return points(self.metrics, name, scale, split=split)
 
     def layer_curve(self, name: str, layer: str, scale: float = 1.0) -> Points:
-        """Likewise, of one layer."""
+        """Epochs and values of a metric of one layer."""
         return points(self.layers, name, scale, layer=layer)
 
     def histograms(self, layer: str) -> list[tuple[int, list[float]]]:
@@ -96,8 +96,8 @@ def points(
     """Epochs and values of a name in lines of metrics, where they can be drawn.
 
     Args:
-        lines: Of `metrics.jsonl` or `layers.jsonl`.
-        name: Of the value.
+        lines: Lines of `metrics.jsonl` or `layers.jsonl`.
+        name: Name of the value.
         scale: Factor.
         **chosen: What else must stand in a line.
 
@@ -130,7 +130,7 @@ def read(
 
     Args:
         path: The workdir.
-        result: In place of `result.json`.
+        result: What to take in the place of `result.json`.
 
     Raises:
         RunError: If it is not a workdir, a file in it is damaged, or nothing is in it

@@ -26,7 +26,7 @@ class Stopping(contextlib.AbstractContextManager):
     With several processes a SIGTERM to one of them stops all at the same step; JAX
     passes it on. A second SIGINT, a second or more after the first, ends the program at
     once. Outside the main thread, where Python allows no handlers, signals do what
-    they did.
+    they did before.
     """
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Stopping(contextlib.AbstractContextManager):
 
     @property
     def name(self) -> str:
-        """Of the signal that came, for messages."""
+        """Name of the signal that came, for messages."""
         return self.signal.name if self.signal is not None else "a signal"
 
     def reached(self, step: int) -> bool:

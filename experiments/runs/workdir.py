@@ -1,36 +1,24 @@
 """What a run leaves behind: config, metrics, result; safe against a kill."""
 
 import contextlib
-import datetime
-import errno
-import fcntl
 import json
 import os
 import pathlib
-import platform
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from experiments import errors
-from experiments.data import fingerprint
-from experiments.runs import identity, small_files
+from experiments.runs import identity, lines, lock, origins, small_files
 
-LOCK = ".lock"
-
+LOCK = lock.NAME
 CONFIG = "config.json"
 ORIGIN = "origin.json"
-"""What the run computes from besides its config: data, and networks it starts from."""
+"""The data that the run computes from, and the networks that it starts from."""
 PROBLEM = "problem.json"
 """The network and its input, so that it can be built again without the data."""
 RESULT = "result.json"
 CHECKPOINTS = "checkpoints"
-
-METRICS = "metrics.jsonl"
-"""A line for each epoch and split: numbers by name."""
-
-LAYERS = "layers.jsonl"
-"""A line for each epoch and binary layer; see `layers.py`."""
+METRICS, LAYERS, read_lines = lines.METRICS, lines.LAYERS, lines.read
 
 _CURES = {
     CONFIG: "The config that this workdir belongs to is unknown: choose another "
@@ -45,8 +33,7 @@ _CURES = {
 class Workdir:
     """A folder that belongs to one config, and to one program while it is unfinished.
 
-    The second program to open it is refused. What holds it is a lock of the operating
-    system, which ends with the process however that ends.
+    The second program to open it is refused.
 
     Attributes:
         path: The folder.
@@ -65,19 +52,18 @@ class Workdir:
 
         Args:
             path: The folder.
-            config: Of the run, as JSON.
+            config: Config of the run, as JSON.
             writes: False in all processes of a run but one: then nothing is checked.
-            upgrade: From a config that an older version has written to today's form;
-                it raises ValueError where there is none.
+            upgrade: Takes a config that an older version has written to today's form;
+                raises ValueError where that cannot be done.
 
         Raises:
-            RunError: If it belongs to another config, another program trains there, or
-                it cannot be written.
+            RunError: If the folder belongs to another config, another program trains
+                there, or it cannot be written.
         """
         self.path = absolute(path)
         self.writes = writes
-        self._lock: int | None = None
-        self._release = lambda: None
+        self._lock: lock.Lock | None = None
         if not writes:
             return
         config = json.loads(small_files.dumps(config))
@@ -103,8 +89,7 @@ class Workdir:
             )
         check(self.path, config, upgrade=upgrade)
         if self.result() is None:
-            self._lock = _lock(self.path)
-            self._release = weakref.finalize(self, os.close, self._lock)
+            self._lock = lock.Lock(self.path)
             for pattern in (".*.partial", ".*.tmp"):  # left by a kill
                 for left in self.path.glob(pattern):
                     left.unlink()
@@ -118,7 +103,8 @@ class Workdir:
 
     def __exit__(self, *exception: object) -> None:
         """Lets other programs have the folder."""
-        self._release()
+        if self._lock is not None:
+            self._lock.release()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -138,18 +124,12 @@ class Workdir:
             ) from error
 
     def check_place(self) -> None:
-        """Refuses to write where the folder has been removed or put in another's place.
+        """Refuses to write where the folder has been removed or replaced.
 
         Raises:
-            RunError: If the lock that this process holds is not the file of that name.
+            RunError: If the lock there is not the one that this process holds.
         """
-        if self._lock is None:
-            return
-        try:
-            there = os.stat(self.path / LOCK)
-        except OSError:
-            there = None
-        if there is None or not os.path.samestat(there, os.fstat(self._lock)):
+        if self._lock is not None and not self._lock.is_in_place():
             raise errors.RunError(
                 f"{self.path} has been removed or replaced while the run trained in "
                 "it, so nothing more is written there. Put it back as it was, or start "
@@ -157,7 +137,7 @@ class Workdir:
             )
 
     def write(self, name: str, text: str) -> None:
-        """Replaces a file as a whole."""
+        """Replaces a file of the folder as a whole."""
         if self.writes:
             with self.writing():
                 small_files.write(self.path / name, text)
@@ -165,9 +145,8 @@ class Workdir:
     def append(self, *records: Mapping[str, Any], file: str = METRICS) -> None:
         """Adds lines to `metrics.jsonl`, or to another file of lines."""
         if self.writes:
-            text = "".join(small_files.dumps(record) + "\n" for record in records)
             with self.writing(), open(self.path / file, "a", encoding="utf-8") as out:
-                out.write(text)
+                out.write(lines.dumps(records))
 
     def records(self, file: str = METRICS) -> list[dict[str, Any]]:
         """All good lines of `metrics.jsonl`, or of another file of lines."""
@@ -176,59 +155,38 @@ class Workdir:
     def rewind(self, step: int, *, to_report: bool = False) -> list[str]:
         """Begins the files of lines, or drops what a resumed run writes again.
 
-        Dropped are those after the step, and those of the test, which comes last of
-        all. Lines that cannot be read are moved to a file of their own.
+        Lines after the step are dropped, and those of the test, which comes last.
+        Lines that cannot be read are moved to a file of their own.
 
         Args:
-            step: Of the checkpoint; -1 drops everything.
-            to_report: Whether the run will report the step itself, at which an epoch
-                ends, again.
+            step: Step of the checkpoint; -1 drops everything.
+            to_report: Whether an epoch ends at the step and the run reports it again.
 
         Returns:
             Messages about lines that could not be read.
         """
-        last = step - 1 if to_report else step
         messages = []
-        for file in (METRICS, LAYERS):
-            if not self.writes:
-                continue
-            lines = read_lines(self.path / file)
-            kept = [
-                record
-                for record in lines.records
-                if record["step"] <= last and record.get("split") != "test"
-            ]
-            if lines.bad:
-                aside = f"damaged_{file}"
-                with (
-                    self.writing(),
-                    open(
-                        self.path / aside, "a", encoding="utf-8", errors="replace"
-                    ) as out,
-                ):
-                    out.writelines(f"{line}\n" for line in lines.bad.values())
-                numbers = ", ".join(map(str, list(lines.bad)[:10]))
-                messages.append(
-                    f"{len(lines.bad)} lines of {file} cannot be read (lines "
-                    f"{numbers}) and were moved to {aside}; the others are kept."
-                )
-            text = "".join(small_files.dumps(record) + "\n" for record in kept)
-            self.write(file, text)
+        for file in (METRICS, LAYERS) if self.writes else ():
+            found = read_lines(self.path / file)
+            if found.bad:
+                with self.writing():
+                    messages.append(lines.put_aside(self.path / file, found.bad))
+            kept = lines.until(found.records, step - 1 if to_report else step)
+            self.write(file, lines.dumps(kept))
         return messages
 
     def settle_origin(self, found: Mapping[str, Any], *, begun: bool) -> list[str]:
         """Records what the run computes from, or checks that it is the same.
 
         Args:
-            found: By name (`data`, `init_from`, `teacher`) what there is now, as JSON.
-            begun: Whether the run has checkpoints. What a run starts from does not
-                count any more then.
+            found: What there is now, as JSON: `data`, `init_from` and `teacher`.
+            begun: Whether the run has checkpoints; then `init_from` does not count.
 
         Returns:
             Messages.
 
         Raises:
-            RunError: Naming what is not as it was.
+            RunError: If something differs; the message names it.
         """
         if not self.writes:
             return []
@@ -241,14 +199,7 @@ class Workdir:
                 "this run was begun by a version that did not record its data: from "
                 f"now on {ORIGIN} does."
             ]
-        changes = fingerprint.differences(recorded["data"], found["data"])
-        for name in ("teacher",) if begun else ("teacher", "init_from"):
-            there, here = (tree.get(name) or {} for tree in (recorded, found))
-            if there != here:
-                words = [
-                    f"step {one['step']}" if one else "none" for one in (there, here)
-                ]
-                changes.append(f"{name}: {words[0]} then, {words[1]} now, other bits")
+        changes = origins.changes(recorded, found, begun=begun)
         if changes:
             listing = "".join(f"  {line}\n" for line in changes)
             raise errors.RunError(
@@ -272,7 +223,7 @@ class Workdir:
 
 
 def absolute(path: str | os.PathLike[str]) -> pathlib.Path:
-    """The folder that a workdir's name means."""
+    """The absolute path of a workdir; `~` is the home folder."""
     return pathlib.Path(path).expanduser().absolute()
 
 
@@ -284,8 +235,13 @@ def check(
 ) -> None:
     """Refuses a folder that belongs to another config; changes nothing.
 
+    Args:
+        path: The folder.
+        config: Config of the run, as JSON.
+        upgrade: Takes a config of an older version to today's form.
+
     Raises:
-        RunError: Naming the fields that differ.
+        RunError: If the configs differ; the message names the fields.
     """
     folder = absolute(path)
     found = _read(folder, CONFIG)
@@ -306,7 +262,7 @@ def check(
 
 
 def finished(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """The result of the run in a folder; None where there is none or no such folder.
+    """The result of the run in a folder; None if there is no result or no folder.
 
     Raises:
         RunError: If the file is damaged.
@@ -332,15 +288,6 @@ def problem(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     return _read(absolute(path), PROBLEM, network=dict, num_train=int)
 
 
-def read_lines(file: pathlib.Path) -> small_files.Lines:
-    """The lines of `metrics.jsonl` or `layers.jsonl`.
-
-    Raises:
-        RunError: If the file cannot be read.
-    """
-    return small_files.read_lines(file, step=int)
-
-
 def _read(folder: pathlib.Path, name: str, **needed: type) -> dict[str, Any] | None:
     file = folder / name
     if not file.exists():
@@ -351,28 +298,3 @@ def _read(folder: pathlib.Path, name: str, **needed: type) -> dict[str, Any] | N
 def _is_foreign(file: pathlib.Path) -> bool:
     """Whether a file is not one that a kill may leave before there is a config."""
     return file.name != LOCK and not file.match(f".{CONFIG}.*")
-
-
-def _lock(path: pathlib.Path) -> int:
-    """Takes the lock of a workdir; a descriptor that holds it while it is open.
-
-    Raises:
-        RunError: If another process has it.
-    """
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            os.close(descriptor)
-            raise errors.RunError(
-                f"another program trains in {path} ({holder or 'it has just begun'}). "
-                "Wait for it or stop it, or choose another --workdir."
-            ) from error
-        # Some network file systems have no locks: there the user has to take care.
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    holder = f"process {os.getpid()} on {platform.node()}, since {now}\n"
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, holder.encode(), 0)
-    return descriptor

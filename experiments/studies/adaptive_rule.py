@@ -5,8 +5,8 @@ r"""Does AdaSTE's adaptive rule help, and where in the update?
         --seeds=3
 
 Every row of `VARIANTS` is one way to put the slope of AdaSTE into an update, or to
-leave it out; all else is as in `experiments.compare`, which writes the same table. What
-was found: docs/results/adaptive_rule.md.
+leave it out; `experiments.compare` does the rest and writes the table. What was found:
+docs/results/adaptive_rule.md.
 """
 
 import functools
@@ -22,6 +22,9 @@ from adaste_jax import methods as library
 from experiments import command_line, methods
 from experiments.compare import command, entry
 
+_STE: dict[str, Any] = {"adam": False, "forward": "sign"}
+_SLOPE: dict[str, Any] = _STE | {"average": 0.99, "place": "after", "cap": 2.0}
+
 VARIANTS: dict[str, dict[str, Any]] = {
     # Adam, weights in units of the layer (the recommended forward map).
     "ste": {"forward": "sign"},
@@ -33,72 +36,23 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "slope after Adam, cap 1.2": {"place": "after", "cap": 1.2},
     "slope after Adam, cap 1.2, away 1": {"place": "after", "cap": 1.2, "away": 1.0},
     "slope after Adam, cap 2, away 1": {"place": "after", "cap": 2.0, "away": 1.0},
-    "slope after Adam 0.99, cap 1.2, away 1": {
-        "place": "after",
-        "average": 0.99,
-        "cap": 1.2,
-        "away": 1.0,
-    },
+    "slope after Adam 0.99, cap 1.2, away 1": (
+        {"place": "after", "average": 0.99, "cap": 1.2, "away": 1.0}
+    ),
     "Adam 0.99, forward only": {"average": 0.99},
     "noise threshold 0.1, forward only": {"noise": 0.1},
     # A plain average and the paper's forward map, in its own units.
-    "average 0.9, STE": {"adam": False, "forward": "sign"},
-    "average 0.99, STE": {"adam": False, "average": 0.99, "forward": "sign"},
-    "average 0.999, STE": {"adam": False, "average": 0.999, "forward": "sign"},
-    "average 0.99, slope, cap 2": {
-        "adam": False,
-        "average": 0.99,
-        "place": "after",
-        "cap": 2.0,
-        "forward": "literal",
-    },
-    "average 0.99, slope, cap 2, sign": {
-        "adam": False,
-        "average": 0.99,
-        "place": "after",
-        "cap": 2.0,
-        "forward": "sign",
-    },
-    "average 0.99, slope, cap 2, sign, mu 0.01": {
-        "adam": False,
-        "average": 0.99,
-        "place": "after",
-        "cap": 2.0,
-        "forward": "sign",
-        "mu_end": 0.01,
-    },
-    "average 0.99, slope, cap 2, sign, away 0.3": {
-        "adam": False,
-        "average": 0.99,
-        "place": "after",
-        "cap": 2.0,
-        "away": 0.3,
-        "forward": "sign",
-    },
-    "average 0.99, slope, cap 2, sign, away 1": {
-        "adam": False,
-        "average": 0.99,
-        "place": "after",
-        "cap": 2.0,
-        "away": 1.0,
-        "forward": "sign",
-    },
-    "average 0.9, slope, cap 2, sign, away 1": {
-        "adam": False,
-        "average": 0.9,
-        "place": "after",
-        "cap": 2.0,
-        "away": 1.0,
-        "forward": "sign",
-    },
-    "average 0.999, slope, cap 2, sign, away 0": {
-        "adam": False,
-        "average": 0.999,
-        "place": "after",
-        "cap": 2.0,
-        "away": 0.0,
-        "forward": "sign",
-    },
+    "average 0.9, STE": _STE,
+    "average 0.99, STE": _STE | {"average": 0.99},
+    "average 0.999, STE": _STE | {"average": 0.999},
+    "average 0.99, slope, cap 2": _SLOPE | {"forward": "literal"},
+    "average 0.99, slope, cap 2, sign": _SLOPE,
+    "average 0.99, slope, cap 2, sign, mu 0.01": _SLOPE | {"mu_end": 0.01},
+    "average 0.99, slope, cap 2, sign, away 0.3": _SLOPE | {"away": 0.3},
+    "average 0.99, slope, cap 2, sign, away 1": _SLOPE | {"away": 1.0},
+    "average 0.9, slope, cap 2, sign, away 1": _SLOPE | {"average": 0.9, "away": 1.0},
+    "average 0.999, slope, cap 2, sign, away 0": _SLOPE
+    | {"average": 0.999, "away": 0.0},
 }
 
 
@@ -213,7 +167,7 @@ def hold_in_noise(threshold: float, *, average: float) -> optax.GradientTransfor
     where |m| > threshold sqrt(v).
 
     Args:
-        threshold: In standard deviations.
+        threshold: Threshold in standard deviations.
         average: Coefficient of m.
 
     Returns:

@@ -7,19 +7,12 @@ import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib import ticker
-
 from experiments import errors
-from experiments.report import charts
+from experiments.report import figures
 from experiments.runs import records
 
-COLOURS = tuple(
-    charts.COLOURS[name] for name in ("ink", "vermillion", "blue", "green", "purple")
-)
+NAMES = ("ink", "vermillion", "blue", "green", "purple")
+"""Colours of the runs, in their order."""
 
 
 def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) -> None:
@@ -29,23 +22,20 @@ def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) ->
         workdirs: Folders of runs by the name that they get in the legend.
         out: PNG to write.
     """
-    figure, axes = plt.subplots(
-        1, 2, figsize=(10, 4), layout="constrained", sharey=True
-    )
+    figure, axes = figures.panels(1, 2, (10, 4), sharey=True)
     titles = {
         "train": "Training (mean of the epoch, weights of training)",
         "validation": "Validation (deployed weights)",
     }
     for axis, (split, title) in zip(axes, titles.items(), strict=True):
-        for (name, workdir), colour in zip(workdirs.items(), COLOURS, strict=False):
-            epochs, losses = records.read(workdir).curve("loss", split)
-            axis.plot(epochs, losses, color=colour, label=name, marker="o", ms=3)
+        for (name, workdir), colour in zip(workdirs.items(), NAMES, strict=False):
+            points = records.read(workdir).curve("loss", split)
+            style = {"color": figures.COLOURS[colour], "marker": "o", "markersize": 3}
+            axis.plot(*points, label=name, **style)
         axis.set(title=title, xlabel="epoch")
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     axes[0].set_ylabel("cross-entropy (nats)")
     axes[0].legend()
-    figure.savefig(out, dpi=120)
-    plt.close(figure)
+    figures.save(figure, out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

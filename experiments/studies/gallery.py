@@ -9,23 +9,21 @@ as one group; those that draw weights are shown as the mean of many draws. For `
 `proxquant`, which have no estimator, the step itself; and the picture of `order.py`.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 from absl import app, flags
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from adaste_jax import estimators, optim
 from experiments import console as consoles
+from experiments.report import figures
 from experiments.studies import order
 
 DRAWS = 4000
@@ -36,11 +34,11 @@ class Picture:
     """What is drawn for one estimator.
 
     Attributes:
-        estimator: Of a latent, and of `name` if there is one.
-        name: The hyperparameter that changes in training.
-        values: At which it is shown, from the start to the end.
+        estimator: The estimator, a function of a latent and of `name` if there is one.
+        name: Name of the hyperparameter that changes in training.
+        values: Its values, from the start to the end.
         random: Whether the estimator takes a key.
-        lift: Makes the latents of a weight, if it has several, of that of the axis.
+        lift: Makes the latents of a weight that has several, from that of the axis.
         extent: Latents are shown up to this magnitude.
     """
 
@@ -122,11 +120,11 @@ def curves(picture: Picture, value: float) -> dict[str, np.ndarray]:
 
     Args:
         picture: What to compute.
-        value: Of its hyperparameter.
+        value: Value of its hyperparameter.
 
     Returns:
         `latent`, `weight`, and `up` and `down`: what the rule makes of g = +1 and of
-        g = -1, for all weights at once. For pairs of latents the axis is their
+        g = -1, for all weights at once. For pairs of latents, `latent` is their
         difference.
     """
     latent = jnp.linspace(-picture.extent, picture.extent, 401)
@@ -151,89 +149,78 @@ def curves(picture: Picture, value: float) -> dict[str, np.ndarray]:
     return {"latent": np.asarray(latent), **arrays}
 
 
+@contextlib.contextmanager
+def _picture(name: str, path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
+    """Two axes; they are finished, and written as a PNG, at the end."""
+    figure, axes = figures.panels(1, 2, (9, 3.2))
+    yield axes
+    for axis in axes:
+        if axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=8)
+        figures.cross(axis)
+    figure.suptitle(name)
+    figures.save(figure, path, dpi=90)
+
+
 def draw(name: str, path: pathlib.Path) -> None:
     """Draws one estimator of `GALLERY`.
 
     Args:
-        name: Of the estimator.
-        path: Of the PNG.
+        name: Name of the estimator.
+        path: PNG to write.
     """
     picture = GALLERY[name]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(picture.values)))
-    for value, colour in zip(picture.values, colours, strict=True):
-        found = curves(picture, value)
-        label = f"{picture.name} = {value:g}" if picture.name else None
-        left.plot(found["latent"], found["weight"], color=colour, label=label)
-        right.plot(found["latent"], found["up"], color=colour)
-        right.plot(found["latent"], -found["down"], color=colour, linestyle="--")
     mean = ", mean of draws" if picture.random else ""
     latent = "latent"
     if picture.lift is not None:
         latent = "difference of the latents" if picture.lift is _opposite else "mean"
-    left.set(title=f"weight{mean}", xlabel=latent)
-    right.set(title="h/g of the backward rule", xlabel=latent)
-    right.plot([], [], color="grey", label="g = +1")
-    right.plot([], [], color="grey", linestyle="--", label="g = -1")
-    right.legend(fontsize=8)
-    if picture.name:
-        left.legend(fontsize=8)
-    for axis in (left, right):
-        _cross(axis)
-    figure.suptitle(name)
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    with _picture(name, path) as (left, right):
+        colours = figures.shades(len(picture.values))
+        for value, colour in zip(picture.values, colours, strict=True):
+            found = curves(picture, value)
+            label = f"{picture.name} = {value:g}" if picture.name else None
+            left.plot(found["latent"], found["weight"], color=colour, label=label)
+            right.plot(found["latent"], found["up"], color=colour)
+            right.plot(found["latent"], -found["down"], color=colour, linestyle="--")
+        left.set(title=f"weight{mean}", xlabel=latent)
+        right.set(title="h/g of the backward rule", xlabel=latent)
+        right.plot([], [], color="grey", label="g = +1")
+        right.plot([], [], color="grey", linestyle="--", label="g = -1")
 
 
 def draw_bop(path: pathlib.Path) -> None:
     """Draws the step of `optim.bop` over the gradient, for both weights.
 
     Args:
-        path: Of the PNG.
+        path: PNG to write.
     """
     grads = jnp.linspace(-2.0, 2.0, 401)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for axis, sign in zip(axes, (1.0, -1.0), strict=True):
-        weights = jnp.full_like(grads, sign)
-        for tau, style in ((0.3, "-"), (1.0, "--")):
-            tx = optim.bop(1.0, tau=tau)  # of one step: the average is the gradient
-            update, _ = tx.update(grads, tx.init(weights), weights)
-            axis.plot(grads, weights + update, style, label=f"tau = {tau:g}")
-        axis.set(title=f"from w = {sign:+g} to", xlabel="average gradient m")
-        _cross(axis)
-        axis.legend(fontsize=8)
-    figure.suptitle("bop")
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    with _picture("bop", path) as axes:
+        for axis, sign in zip(axes, (1.0, -1.0), strict=True):
+            weights = jnp.full_like(grads, sign)
+            for tau, style in ((0.3, "-"), (1.0, "--")):
+                tx = optim.bop(1.0, tau=tau)  # of one step: the average is the gradient
+                update, _ = tx.update(grads, tx.init(weights), weights)
+                axis.plot(grads, weights + update, style, label=f"tau = {tau:g}")
+            axis.set(title=f"from w = {sign:+g} to", xlabel="average gradient m")
 
 
 def draw_proxquant(path: pathlib.Path) -> None:
     """Draws `optim.prox` in two of its forms.
 
     Args:
-        path: Of the PNG.
+        path: PNG to write.
     """
     latent = jnp.linspace(-2.0, 2.0, 401)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     strengths = (0.1, 0.5, 2.0)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(strengths)))
     forms: tuple[Literal["l1", "squared"], ...] = ("l1", "squared")
-    for axis, form in zip(axes, forms, strict=True):
-        for strength, colour in zip(strengths, colours, strict=True):
-            mapped = optim.prox(latent, strength, form=form)
-            axis.plot(latent, mapped, color=colour, label=f"strength = {strength:g}")
-        axis.set(title=f"prox, {form}", xlabel="latent")
-        _cross(axis)
-        axis.legend(fontsize=8)
-    figure.suptitle("proxquant")
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
-
-
-def _cross(axis: Any) -> None:
-    """Thin lines through the origin."""
-    axis.axhline(0, color="grey", linewidth=0.5)
-    axis.axvline(0, color="grey", linewidth=0.5)
+    with _picture("proxquant", path) as axes:
+        for axis, form in zip(axes, forms, strict=True):
+            for strength, colour in zip(strengths, figures.shades(3), strict=True):
+                mapped = optim.prox(latent, strength, form=form)
+                label = f"strength = {strength:g}"
+                axis.plot(latent, mapped, color=colour, label=label)
+            axis.set(title=f"prox, {form}", xlabel="latent")
 
 
 DRAWN: dict[str, Callable[[pathlib.Path], Any]] = {

@@ -13,15 +13,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
 import optax
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 import adaste_jax
 from adaste_jax import datasets, estimators
+from experiments.report import figures
 
 HALVES = (0.5, -0.3)
 PARTS = 8
@@ -33,10 +30,10 @@ def both_orders(
     latent: jax.Array,
     grads: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
-    """What a latent gets if gradients are averaged before the rule, and after it.
+    """The gradient of a latent if gradients are averaged before the rule, and after it.
 
     Args:
-        rule: From latents and gradients at the weights to gradients at the latents.
+        rule: Gives gradients at the latents, from latents and gradients at weights.
         latent: Latents.
         grads: Gradients at their weights, one for each part of the batch, with the
             parts on the first axis.
@@ -91,28 +88,31 @@ def draw(path: pathlib.Path) -> float:
     """Draws both panels.
 
     Args:
-        path: Of the PNG.
+        path: PNG to write.
 
     Returns:
         The relative error of the wrong order, on the right.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    figure, (left, right) = figures.panels(1, 2, (9, 3.8))
+    blue, red, green = (
+        figures.COLOURS[name] for name in ("blue", "vermillion", "green")
+    )
     latent = jnp.linspace(-8.0, 8.0, 801)
     grads = jnp.broadcast_to(jnp.asarray(HALVES)[:, None], (2, latent.size))
     before, after = both_orders(
         lambda latent, grad: adaste(latent, grad, mu=100.0), latent, grads
     )
-    left.plot(latent, before, color="tab:blue", label="rule of the mean (right)")
-    left.plot(latent, after, "--", color="tab:red", label="mean of the rules (wrong)")
+    left.plot(latent, before, color=blue, label="rule of the mean (right)")
+    left.plot(latent, after, "--", color=red, label="mean of the rules (wrong)")
     left.set(title=f"one weight, g = {HALVES[0]} and {HALVES[1]}", xlabel="latent")
     left.set_ylabel("h, what the latent gets")
 
     latents, parts = gradients()
     before, after = both_orders(adaste, latents, parts)
     error = float(jnp.linalg.norm(after - before) / jnp.linalg.norm(before))
-    right.scatter(before, after, s=3, color="tab:red", label="AdaSTE", rasterized=True)
+    right.scatter(before, after, s=3, color=red, label="AdaSTE", rasterized=True)
     straight = both_orders(lambda latent, grad: grad, latents, parts)
-    right.scatter(*straight, s=3, color="tab:green", label="STE, additive")
+    right.scatter(*straight, s=3, color=green, label="STE, additive")
     limit = float(np.quantile(np.abs(np.asarray(after)), 0.995))
     right.plot([-limit, limit], [-limit, limit], color="grey", linewidth=0.5)
     right.set(
@@ -124,6 +124,5 @@ def draw(path: pathlib.Path) -> float:
     )
     for axis in (left, right):
         axis.legend(fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=90)
-    plt.close(figure)
+    figures.save(figure, path, dpi=90)
     return error

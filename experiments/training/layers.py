@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from adaste_jax import metrics, train
+from experiments.runs.lines import EDGES as EDGES
 from experiments.training.run import Run
-
-EDGES = np.linspace(-4, 4, 41)
 
 
 class Watch:

@@ -11,7 +11,7 @@ import pytest
 from adaste_jax import datasets
 from experiments import errors
 from experiments.data import datasets as data
-from experiments.data import feeds, sources
+from experiments.data import feeds, selection, sources
 
 COLOUR = np.random.default_rng(0).integers(1, 256, (64, 12, 10, 3), np.uint8)
 MEAN = np.array([0.3, 0.5, 0.6], np.float32)
@@ -82,7 +82,7 @@ def test_moments_are_those_of_the_training_examples():
 def test_moments_are_taken_for_each_channel_and_never_zero():
     images = COLOUR.copy()
     images[..., 1] = 7
-    mean, std = data.moments(images, 255)
+    mean, std = selection.moments(images, 255)
     pixels = images.reshape(-1, 3) / 255.0
     np.testing.assert_allclose(mean, pixels.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(std[[0, 2]], pixels.std(axis=0)[[0, 2]], rtol=1e-6)
@@ -95,9 +95,12 @@ def test_impossible_validation_is_refused(validation):
         data.load("digits", validation=validation)
 
 
-@pytest.mark.parametrize("num_train", [0, -1, 1294])
-def test_impossible_number_of_training_examples_is_refused(num_train):
-    with pytest.raises(errors.RunError, match="give 1 to 1293"):
+@pytest.mark.parametrize(
+    ("num_train", "message"),
+    [(0, "at least 1, got 0"), (-1, "at least 1, got -1"), (1294, "give 1 to 1293")],
+)
+def test_impossible_number_of_training_examples_is_refused(num_train, message):
+    with pytest.raises(errors.RunError, match=message):
         data.load("digits", num_train=num_train)
 
 

@@ -18,7 +18,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from experiments import errors
-from experiments.data import datasets, sources, streams
+from experiments.data import cache, datasets, sources, streams
+from experiments.data import tfds as prepared_sets
 from experiments.runs import stopping
 
 SIZES = {"train": 40, "test": 8}
@@ -130,7 +131,7 @@ class TinyGreys(TinySizes):
 def folder(tmp_path_factory):
     """A folder of prepared data sets; only `tiny_images` is in it from the start."""
     folder = str(tmp_path_factory.mktemp("tfds"))
-    sources.prepare("tiny_images", folder)
+    prepared_sets.prepare("tiny_images", folder)
     return folder
 
 
@@ -181,7 +182,7 @@ def test_folder_is_taken_from_the_environment(folder, tmp_path, monkeypatch):
 
 def test_second_load_decodes_nothing(load, monkeypatch):
     load()
-    monkeypatch.setattr(sources, "_decode", None)
+    monkeypatch.setattr(cache, "_decode", None)
     splits = load(validation=0)
     assert_is_tiny_images(splits)
     assert isinstance(splits.test.images, np.memmap)
@@ -224,12 +225,30 @@ def test_cache_with_a_wrong_bit_is_decoded_again(load, tmp_path, part, capfd):
     assert "is damaged" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_train": 41}, "num_train is 41"),
+        ({"validation": 40}, "validation is 40"),
+        ({"validation": float("nan")}, "validation is nan"),
+        ({"validation": 2.5}, "validation is 2.5"),
+        ({"num_test": 0}, "num_test must be at least 1"),
+    ],
+)
+def test_a_division_that_cannot_be_is_refused_before_images_are_decoded(
+    load, tmp_path, options, message
+):
+    with pytest.raises(errors.RunError, match=message):
+        load(**options)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_interrupted_decoding_leaves_nothing_behind(load, tmp_path, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sources.os, "replace", interrupt)
+        patch.setattr(cache.os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             load()
     assert list(tmp_path.iterdir()) == []
@@ -254,7 +273,7 @@ def test_interrupted_between_its_two_files_leaves_nothing_behind(
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sources.os, "replace", interrupt)
+        patch.setattr(cache.os, "replace", interrupt)
         with pytest.raises(SystemExit):
             load()
     assert list(tmp_path.iterdir()) == []
@@ -288,7 +307,7 @@ def test_a_signal_while_the_cache_is_read_ends_it(load, tmp_path, monkeypatch):
     def stopped(*args, **kwargs):
         raise stopping.SignalError("stopped")
 
-    monkeypatch.setattr(sources, "_read", stopped)
+    monkeypatch.setattr(cache, "_read", stopped)
     with pytest.raises(stopping.SignalError):
         load()
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
@@ -383,23 +402,23 @@ def test_examples_without_a_label_are_not_tested_on_and_names_come_along(
     assert streamed.class_names == splits.class_names
     labels = [int(streamed.test[i]["label"]) for i in range(8)]
     assert labels.count(-1) == 4  # evaluation leaves them out
-    assert sources.class_names_of("tiny_names", folder) == splits.class_names
-    assert sources.class_names_of("digits")[9] == "9"
-    assert sources.class_names_of("pydoc_topics") is None
+    assert sources.classes_of("tiny_names", folder) == (4, splits.class_names)
+    assert sources.classes_of("digits") == (10, tuple("0123456789"))
+    assert sources.classes_of("pydoc_topics") == (256, None)
 
 
 def test_a_split_whose_labels_are_kept_back_is_not_the_one_to_test_on(folder, tmp_path):
-    prepared = sources.prepare("tiny_secret", folder)
-    assert sources.test_split(prepared) == "validation"
+    prepared = prepared_sets.prepare("tiny_secret", folder)
+    assert prepared_sets.test_split(prepared) == "validation"
     splits = datasets.load("tiny_secret", data_dir=folder, cache_dir=str(tmp_path))
     assert splits.test.labels.min() >= 0
-    blank = sources.prepare("tiny_blank", folder)
+    blank = prepared_sets.prepare("tiny_blank", folder)
     with pytest.raises(errors.RunError, match="in test have no labels"):
-        sources.test_split(blank)
+        prepared_sets.test_split(blank)
 
 
 def test_an_example_without_a_label_is_not_trained_on(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "test_split", lambda prepared: "train")
+    monkeypatch.setattr(prepared_sets, "test_split", lambda prepared: "train")
     with pytest.raises(
         errors.RunError,
         match=r"1 of 40 examples of tiny_blank.*outside 0 \.\.\. 3.* -1\.",
@@ -484,8 +503,8 @@ needs_tfds_data = pytest.mark.skipif(
 
 @needs_tfds_data
 def test_real_test_split_is_complete_and_balanced(tmp_path):
-    prepared = sources.prepare("fashion_mnist")
-    images, labels = sources.decoded(prepared, "test", str(tmp_path))
+    prepared = prepared_sets.prepare("fashion_mnist")
+    images, labels = cache.decoded(prepared, "test", str(tmp_path))
     assert images.shape == (10_000, 28, 28, 1)
     assert np.bincount(labels).tolist() == [1000] * 10
     example = sources.source("fashion_mnist", "test[77:78]")[0]

@@ -10,7 +10,7 @@ from absl import flags
 from PIL import Image
 
 from experiments import errors
-from experiments.data import datasets, streams
+from experiments.data import datasets, streams, transforms
 
 NUMBERED = 37
 
@@ -186,7 +186,7 @@ def test_random_boxes_have_admissible_area_and_aspect():
     rng = np.random.default_rng(0)
     for height, width in [(50, 60), (300, 31), (31, 300)]:
         boxes = np.array(
-            [streams._random_box(rng, height=height, width=width) for _ in range(300)]
+            [transforms.random_box(rng, height=height, width=width) for _ in range(300)]
         )
         left, top, right, bottom = boxes.T
         assert (boxes >= 0).all()
@@ -199,7 +199,7 @@ def test_random_boxes_have_admissible_area_and_aspect():
         assert (aspect <= 4 / 3 + 1e-9).all()
         assert len(np.unique(boxes, axis=0)) > 30
     # The fallback: an image so long that no try fits.
-    box = streams._random_box(rng, height=1000, width=10)
+    box = transforms.random_box(rng, height=1000, width=10)
     assert box == pytest.approx((0, 500 - 20 / 3, 10, 500 + 20 / 3))
 
 
@@ -257,3 +257,18 @@ def test_workers_without_parsed_flags_are_refused(monkeypatch):
     monkeypatch.setattr(type(flags.FLAGS), "is_parsed", lambda self: False)
     with pytest.raises(errors.RunError, match=r"absl\.app\.run"):
         streams.stream(numbered(), batch_size=8, train=True, num_workers=1)
+
+
+@pytest.mark.parametrize("image_size", [0, -8])
+def test_a_size_that_no_image_has_is_refused_before_anything_is_read(image_size):
+    class Unread:
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, index):
+            raise AssertionError("it was read")
+
+    with pytest.raises(errors.RunError, match="image_size must be at least 1"):
+        streams.stream(Unread(), batch_size=8, train=True, image_size=image_size)
+    with pytest.raises(errors.RunError, match="image_size must be at least 1"):
+        streams.open_splits("folder/nowhere", image_size=image_size)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from experiments import errors
-from experiments.data import image_folder, images, streams
+from experiments.data import image_files, images, streams
 
 GREY = np.arange(12 * 9, dtype=np.uint8).reshape(12, 9)
 COLOUR = np.random.default_rng(3).integers(0, 256, (12, 9, 3), np.uint8)
@@ -139,7 +139,7 @@ def test_every_damage_is_an_error_that_names_the_image(damage, tmp_path):
     file = tmp_path / f"{damage}.png"
     file.write_bytes(DAMAGE[damage])
     with pytest.raises(errors.RunError, match=rf"cannot read the image .*{file.name}"):
-        image_folder.ImageFiles([str(file)], [0])[0]
+        image_files.ImageFiles([str(file)], [0])[0]
     source = [{"image": encoded(Image.fromarray(COLOUR), "PNG"), "label": 0}] * 3
     source.append({"image": DAMAGE[damage], "label": 0})
     batches = streams.stream(source, batch_size=4, train=False, image_size=4)

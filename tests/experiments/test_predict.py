@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +13,10 @@ import pytest
 from PIL import Image
 
 from adaste_jax import export
-from experiments import errors, models, predict
+from experiments import errors, predict
 from experiments import export as command
 from experiments.data import sources
-from experiments.deployment import deployed, description, fits
+from experiments.deployment import deployed, fits
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden" / "onebit_0.1.safetensors"
 DELETED = object()
@@ -100,7 +101,7 @@ def test_metadata_beyond_their_bounds_are_refused_by_name(changed, path, value):
     with pytest.raises(errors.RunError, match="does not describe its network") as error:
         predict.evaluate(file)
     assert path[0] in str(error.value)
-    assert "expected" in str(error.value)
+    assert re.search("must|is none of", str(error.value))
 
 
 @pytest.mark.parametrize(
@@ -118,12 +119,6 @@ def test_metadata_beyond_their_bounds_are_refused_by_name(changed, path, value):
 def test_the_description_must_be_that_of_the_tensors(changed, path, value, message):
     with pytest.raises(errors.RunError, match=message):
         predict.load(changed(*path, value=value))
-
-
-def test_the_schema_knows_every_option_of_every_network():
-    for network in models.MODELS.values():
-        options = set(network.__dataclass_fields__) - {"num_classes", "parent", "name"}
-        assert options <= set(description.OPTIONS)
 
 
 def test_an_input_that_needs_a_huge_array_is_refused(tmp_path):

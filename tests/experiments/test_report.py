@@ -16,7 +16,7 @@ import pytest
 
 from experiments import errors
 from experiments.report import __main__ as command
-from experiments.report import charts, plots
+from experiments.report import charts, figures, plots
 from experiments.report import html as report
 from experiments.runs import records
 from tests.experiments import test_loop
@@ -179,8 +179,8 @@ def test_every_colour_stands_out_from_the_page_in_light_and_dark():
     style = report.STYLE.read_text()
     for rules in re.findall(r":root \{(.*?)\}", style, re.S):
         shades = dict(re.findall(r"--(\w+): (#\w{6});", rules))
-        assert set(charts.COLOURS) <= set(shades)
-        for name in {*charts.COLOURS, "muted"} - {"paper", "grid"}:
+        assert set(figures.COLOURS) <= set(shades)
+        for name in {*figures.COLOURS, "muted"} - {"paper", "grid"}:
             least = 4.5 if name in ("ink", "muted") else 3
             assert contrast(shades[name], shades["paper"]) >= least, name
 
