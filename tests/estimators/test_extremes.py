@@ -13,9 +13,10 @@ from tests.estimators.cases import CASES, KEY
 
 # Those of several latents for each weight, and options of others, with the table's.
 MORE = {
-    "adaste_supremum_rms": functools.partial(
-        estimators.adaste, mu=0.7, rule="supremum", unit="rms"
+    "adaste_supremum": functools.partial(
+        estimators.adaste_paper, mu=0.7, rule="supremum"
     ),
+    "adaste": functools.partial(estimators.adaste, mu=0.7),
     "bernoulli_identity_hard": functools.partial(
         estimators.bernoulli_identity, key=KEY, probability="hard"
     ),
