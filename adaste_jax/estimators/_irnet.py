@@ -17,7 +17,7 @@ def ede(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
 
     The slope is k s (1 - tanh^2(s t)) with k = max(1/s, 1): the identity for small s,
     a narrow peak at 0 for large s. Additive in g. In the published recipe s grows
-    geometrically from 0.1 to 10: `optim.ede_sharpness`.
+    geometrically from 0.1 to 10, once per epoch.
 
     Args:
         latent: Floating point, any shape.

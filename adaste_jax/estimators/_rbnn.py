@@ -15,7 +15,7 @@ def rbnn(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
     """Maps latents t to sign(t); differentiates with a triangle of slopes.
 
     With s = `sharpness`, the slope is max(1/s, 1) max(0, sqrt(2) s - s^2 |t|). Additive
-    in g. s grows geometrically, as in `optim.ede_sharpness`.
+    in g. s grows geometrically, once per epoch.
 
     Args:
         latent: Floating point, any shape.

@@ -28,7 +28,7 @@ def reste(
         floor^(1/o) / floor      for |t| <= floor.
 
     o = 1 is `ste_clipped` with the threshold `cut`. Additive in g. In the published
-    pipeline o grows from 1 to 3 (`optim.reste_exponent`), and the weights are scaled by
+    pipeline o grows from 1 to 3 (`methods.reste`), and the weights are scaled by
     the mean of |t| over the tensor: `scaled_sign(latent, axis=None, scale_grad="exact",
     estimator=functools.partial(reste, exponent=o))`.
 

@@ -40,7 +40,8 @@ def ste(latent: ArrayLike) -> jax.Array:
         >>> jax.grad(lambda t: 3 * estimators.ste(t).sum())(latent)
         Array([3., 3., 3.], dtype=float32)
     """
-    return _identity(_base.check_latent(latent))
+    weight: jax.Array = _identity(_base.check_latent(latent))
+    return weight
 
 
 def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
@@ -68,12 +69,21 @@ def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
         Array([0., 1., 1.], dtype=float32)
     """
     _base.check_scalar("threshold", threshold)
-    return _clipped(_base.check_latent(latent), threshold)
+    weight: jax.Array = _clipped(_base.check_latent(latent), threshold)
+    return weight
 
 
-def _passes(latent: jax.Array, threshold: ArrayLike) -> jax.Array:
+def _signs(latent: jax.Array, threshold: ArrayLike) -> jax.Array:
+    del threshold
+    return _numerics.sign(latent)
+
+
+def _signs_and_passes(
+    latent: jax.Array, threshold: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
     dtype = _base.compute_dtype(latent)
-    return jnp.abs(latent.astype(dtype)) <= jnp.asarray(threshold, dtype)
+    passes = jnp.abs(latent.astype(dtype)) <= jnp.asarray(threshold, dtype)
+    return _numerics.sign(latent), passes
 
 
 def _pass(passes: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
@@ -81,9 +91,9 @@ def _pass(passes: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
     return jnp.where(passes | jnp.isnan(grad), grad, jnp.zeros_like(grad)), None
 
 
-_identity = _base.with_backward(
-    _numerics.sign, lambda latent: None, lambda _, grad: (grad,)
-)
-_clipped = _base.with_backward(
-    lambda latent, threshold: _numerics.sign(latent), _passes, _pass
-)
+# Not `_base.with_backward`: the weights of these have no derivative of their own, so
+# that forward mode goes through their gradient (`jax.hessian`).
+_identity = jax.custom_vjp(_numerics.sign)
+_identity.defvjp(lambda latent: (_numerics.sign(latent), None), lambda _, grad: (grad,))
+_clipped = jax.custom_vjp(_signs)
+_clipped.defvjp(_signs_and_passes, _pass)

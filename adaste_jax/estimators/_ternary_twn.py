@@ -18,22 +18,23 @@ def ternary_twn(
     latent: ArrayLike,
     *,
     ratio: ArrayLike = 0.7,
-    scale: bool = False,
+    scale: bool = True,
     axis: int | None = None,
 ) -> jax.Array:
-    """Maps latents t to 0 where |t| <= D, else to sign(t); D = `ratio` mean |t|.
+    """Maps latents t to 0 where |t| <= D, else to a sign(t); D = `ratio` mean |t|.
 
-    The mean is over each group. Differentiates as h = g 1[|t| <= 1], also with
-    `scale`. The same weights at test. Additive in g.
+    a is the mean |t| of those kept, as published, or 1. Means are over each group.
+    Differentiates as h = g 1[|t| <= 1], whatever a is. The same weights at test.
+    Additive in g.
 
     Args:
         latent: Floating point, at least one axis unless `axis` is None.
         ratio: Threshold in units of the mean magnitude, at least 0. May be traced.
-        scale: Multiplies the weights of a group by the mean |t| of those kept.
+        scale: Whether the weights of a group are multiplied by a.
         axis: Axis whose entries are groups; None for one group, as published.
 
     Returns:
-        Weights -1, 0 and 1 (or scaled), with the shape and dtype of `latent`.
+        Weights -a, 0 and a, with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
@@ -42,7 +43,7 @@ def ternary_twn(
     Example:
         >>> import jax.numpy as jnp
         >>> from adaste_jax import estimators
-        >>> estimators.ternary_twn(jnp.array([0.9, -0.1, 0.3, -0.5]), scale=True)
+        >>> estimators.ternary_twn(jnp.array([0.9, -0.1, 0.3, -0.5]))
         Array([ 0.7,  0. ,  0. , -0.7], dtype=float32)
     """
     _base.check_scalar("ratio", ratio)

@@ -14,8 +14,7 @@ from typing import Any
 
 from experiments import errors
 from experiments.data import fingerprint
-from experiments.runs import identity
-from experiments.runs import small_files
+from experiments.runs import identity, small_files
 
 LOCK = ".lock"
 

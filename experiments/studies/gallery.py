@@ -106,7 +106,7 @@ GALLERY: dict[str, Picture] = {
     "ternary_absmean": Picture(estimators.ternary_absmean),
     "ternary_fixed": Picture(estimators.ternary_fixed, extent=0.3),
     "ternary_tanh": Picture(estimators.ternary_tanh, "beta", (1.0, 3.0, 10.0, 30.0)),
-    "ternary_twn": Picture(functools.partial(estimators.ternary_twn, scale=True)),
+    "ternary_twn": Picture(estimators.ternary_twn),
     "vispa_sample": Picture(
         estimators.vispa_sample, random=True, lift=_with_factors, extent=3.0
     ),

@@ -217,14 +217,14 @@ CASES = {
         elementwise=False,
     ),
     "ternary_twn": Case(
-        estimators.ternary_twn,
+        functools.partial(estimators.ternary_twn, scale=False),
         {"ratio": 0.7},
         {"ratio": 0.1},
         sign="no",
         elementwise=False,
     ),
     "ternary_twn_scaled": Case(
-        functools.partial(estimators.ternary_twn, scale=True),
+        estimators.ternary_twn,
         {"ratio": 0.7},
         {"ratio": 0.1},
         sign="no",

@@ -25,9 +25,7 @@ MORE = {
     ),
     "scaled_sign_whole": functools.partial(estimators.scaled_sign, axis=None),
     "ternary_absmean_channels": functools.partial(estimators.ternary_absmean, axis=-1),
-    "ternary_twn_channels": functools.partial(
-        estimators.ternary_twn, scale=True, axis=-1
-    ),
+    "ternary_twn_channels": functools.partial(estimators.ternary_twn, axis=-1),
 }
 ALL = {
     **{name: functools.partial(c.estimator, **c.hyper) for name, c in CASES.items()},

@@ -1,6 +1,5 @@
 """Mirror descent in its direct form, on the rows of its tables."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
