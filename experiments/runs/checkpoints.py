@@ -1,17 +1,23 @@
 """Orbax checkpoints: complete or absent, and the newest readable one on restore."""
 
 import contextlib
+import hashlib
+import json
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
+from adaste_jax import metrics
 from experiments import errors
-from experiments.runs import kept, plain_path, processes, small_files
+from experiments.runs import kept, plain_path
+from experiments.runs import processes
+from experiments.runs import small_files
 
 
 class Older(NamedTuple):

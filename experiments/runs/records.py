@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from experiments import errors
-from experiments.runs import identity, small_files, workdir
+from experiments.runs import identity
+from experiments.runs import small_files
+from experiments.runs import workdir
 from experiments.training.layers import EDGES
 
 LARGEST = 1e100

@@ -14,7 +14,8 @@ from typing import Any
 
 from experiments import errors
 from experiments.data import fingerprint
-from experiments.runs import identity, small_files
+from experiments.runs import identity
+from experiments.runs import small_files
 
 LOCK = ".lock"
 
