@@ -6,12 +6,34 @@ CPU, where the loop is vectorised), so nothing may rest on `jnp.max` alone.
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+_finfo: Callable[[Any], Any] = jnp.finfo
 
-@jax.jit
+
+def tiny(dtype: Any) -> Any:
+    """The smallest normal number of a dtype, as a NumPy scalar."""
+    return _finfo(dtype).tiny
+
+
+def epsilon(dtype: Any) -> Any:
+    """The distance from 1 to the next number of a dtype, as a NumPy scalar."""
+    return _finfo(dtype).eps
+
+
+def largest(dtype: Any) -> Any:
+    """The largest finite number of a dtype, as a NumPy scalar."""
+    return _finfo(dtype).max
+
+
+_jit: Callable[[Callable[[Any], jax.Array]], Callable[[Any], jax.Array]] = jax.jit
+
+
+@_jit
 def sign(x: jax.Array) -> jax.Array:
     """Gives +1 where x >= 0 (at 0 and -0.0 too), -1 where x < 0, and NaN where it is.
 
@@ -33,9 +55,9 @@ def root_mean_square(x: jax.Array) -> jax.Array:
     one = jnp.ones((), x.dtype)
     if not x.size:
         return one
-    largest = jnp.max(jnp.abs(x))
-    largest = jnp.where(largest == 0, one, largest)
-    rms = largest * jnp.sqrt(jnp.mean(jnp.square(x / largest)))
+    unit = jnp.max(jnp.abs(x))
+    unit = jnp.where(unit == 0, one, unit)
+    rms = unit * jnp.sqrt(jnp.mean(jnp.square(x / unit)))
     return jnp.where(rms == 0, one, rms)
 
 
@@ -53,7 +75,9 @@ def mean_magnitude(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
 
 
 @mean_magnitude.defjvp
-def _mean_magnitude_jvp(axes, primals, tangents):
+def _mean_magnitude_jvp(
+    axes: tuple[int, ...], primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     (x,) = primals
     mean = mean_magnitude(x, axes)
     if not x.size:
@@ -64,8 +88,8 @@ def _mean_magnitude_jvp(axes, primals, tangents):
 
 def from_unit(mean: jax.Array, unit: jax.Array) -> jax.Array:
     """`mean * unit`, and the largest number there is where only rounding is beyond."""
-    largest = jnp.asarray(jnp.finfo(mean.dtype).max, mean.dtype) / unit
-    return jnp.where(jnp.isinf(mean), mean, jnp.clip(mean, -largest, largest)) * unit
+    edge = jnp.asarray(largest(mean.dtype), mean.dtype) / unit
+    return jnp.where(jnp.isinf(mean), mean, jnp.clip(mean, -edge, edge)) * unit
 
 
 def power_unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
@@ -75,11 +99,11 @@ def power_unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     largest magnitude is extreme (in float32 above 2^48 or below 2^-48) a power of two;
     dividing and multiplying by it is exact. It gets no gradient.
     """
-    exponent = jnp.finfo(x.dtype).maxexp
+    exponent = _finfo(x.dtype).maxexp
     edge, power = 2.0 ** (3 * exponent // 8), 2.0 ** (3 * exponent // 4)
     one, large, small = (jnp.asarray(u, x.dtype) for u in (1, power, 1 / power))
-    largest = jnp.max(
+    size = jnp.max(
         jnp.abs(jax.lax.stop_gradient(x)), axis=axes, keepdims=True, initial=0
     )
-    unit = jnp.where(largest < 1 / edge, small, jnp.where(largest > edge, large, one))
-    return jnp.where(largest == 0, one, unit)
+    unit = jnp.where(size < 1 / edge, small, jnp.where(size > edge, large, one))
+    return jnp.where(size == 0, one, unit)

@@ -43,7 +43,7 @@ def binarize(
         >>> import jax.numpy as jnp
         >>> from adaste_jax import estimators
         >>> params = {"kernel": jnp.array([-0.2, 0.0]), "bias": jnp.array([0.3])}
-        >>> binarize(params, estimators.ste_identity)["kernel"]
+        >>> binarize(params, estimators.ste)["kernel"]
         Array([-1.,  1.], dtype=float32)
     """
 
@@ -60,7 +60,7 @@ def binarize(
 
     if not callable(estimator):
         raise TypeError(
-            "`estimator` must be a function, such as `estimators.ste_identity`, with "
+            "`estimator` must be a function, such as `estimators.ste`, with "
             f"its hyperparameters bound; got {estimator!r}."
         )
     mask = _paths.select(params, where)
@@ -73,8 +73,10 @@ def deploy(params: Any, *, where: _paths.Where | None = None) -> Any:
     """The weights that are shipped: exactly +1 or -1, and +1 for a latent of 0.
 
     Args:
-        params: Latents, as in `binarize`.
-        where: As in `binarize`.
+        params: Any pytree of latents and real parameters.
+        where: Which leaves. Default `kernels()`: those called `kernel`. Otherwise
+            regular expressions on the path, a tree of booleans, or a function from
+            `params` to one.
 
     Returns:
         The tree with the selected leaves replaced by their signs. Its gradient is

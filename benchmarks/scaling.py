@@ -65,7 +65,7 @@ def make(devices, dtype=jnp.float32, split=False, **options):
     sharding = train.state_sharding(state, mesh) if split else None
     placement = train.Placement(mesh=mesh, sharding=sharding, **options)
     step = train.make_train_step(
-        forward, tx, estimator=estimators.ste_identity, placement=placement
+        forward, tx, estimator=estimators.ste, placement=placement
     )
     size = PER_DEVICE * devices
     batch = {

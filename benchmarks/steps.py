@@ -40,29 +40,26 @@ NETWORKS = {
 def recommended():
     """AdaSTE as the experiments train it."""
     mu = optax.exponential_decay(0.01, 1000, 1e4, end_value=100.0)
-    estimator = functools.partial(
-        estimators.adaste, rule="identity", unit="rms", rescale=True
-    )
-    return optim.adaste(1e-3, mu=mu), estimator, {"mu": mu}
+    return optax.adam(1e-3), estimators.adaste, {"mu": mu}
 
 
 def literal():
     """The paper's rule in the loss."""
     mu = optax.exponential_decay(0.01, 1000, 1e4, end_value=100.0)
-    return optax.adam(1e-3), estimators.adaste, {"mu": mu}
+    return optax.adam(1e-3), estimators.adaste_paper, {"mu": mu}
 
 
 def released():
     """The authors' update; the second forward pass is an option of the step."""
     mu = optax.constant_schedule(1.0)
-    estimator = functools.partial(estimators.adaste, rule="identity")
+    estimator = functools.partial(estimators.adaste_paper, rule="identity")
     tx = optim.adaste_released(1e-9, mu=mu, grad_scale=1e11)
     return tx, estimator, {"mu": mu}
 
 
 METHODS = {
     "full precision": lambda: (optax.adam(1e-3), None, {}),
-    "STE": lambda: (optax.adam(1e-3), estimators.ste_identity, {}),
+    "STE": lambda: (optax.adam(1e-3), estimators.ste, {}),
     "AdaSTE, recommended": recommended,
     "AdaSTE, adaptive rule": literal,
     TWO_PASSES: released,

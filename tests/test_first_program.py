@@ -196,11 +196,9 @@ def _forward(params, model_state, inputs, *, train, key):
 def _old(name, method):
     """The same method in parts."""
     estimator = {
-        "adaste": functools.partial(
-            estimators.adaste, alpha=0.01, rule="identity", unit="rms", rescale=True
-        ),
-        "adaste_paper": functools.partial(estimators.adaste, alpha=0.01, cap=0.5),
-        "ste": estimators.ste_identity,
+        "adaste": functools.partial(estimators.adaste, alpha=0.01),
+        "adaste_paper": functools.partial(estimators.adaste_paper, alpha=0.01, cap=0.5),
+        "ste": estimators.ste,
         "bayesbinn": functools.partial(estimators.bayesbinn_sample, temperature=1e-10),
     }[name]
     schedules = {}
@@ -245,9 +243,7 @@ def test_the_old_form_takes_the_same_steps(name, shares):
 
 def test_a_step_takes_a_method_or_its_parts():
     with pytest.raises(TypeError, match="method's own"):
-        train.make_train_step(
-            _forward, methods.ste(9), estimator=estimators.ste_identity
-        )
+        train.make_train_step(_forward, methods.ste(9), estimator=estimators.ste)
     with pytest.raises(TypeError, match="method's own"):
         train.make_eval_step(_forward, methods.ste(9), where="kernel")
     with pytest.raises(TypeError, match=r"a network and a method"):

@@ -28,7 +28,7 @@ def _pull(estimator):
         ),
         (
             functools.partial(estimators.ede, sharpness=1e-7),
-            estimators.ste_identity,
+            estimators.ste,
             1e-12,
         ),
         (
@@ -37,13 +37,13 @@ def _pull(estimator):
             1e-12,
         ),
         (
-            functools.partial(estimators.adaste, mu=0.0, rule="identity"),
+            functools.partial(estimators.adaste_paper, mu=0.0, rule="identity"),
             functools.partial(estimators.hardtanh_adaste, straight_through=True),
             1e-15,
         ),
         (
-            functools.partial(estimators.adaste, mu=100.0, rule="identity"),
-            estimators.ste_identity,
+            functools.partial(estimators.adaste_paper, mu=100.0, rule="identity"),
+            estimators.ste,
             1e-15,
         ),
         (
@@ -123,7 +123,7 @@ def test_every_linear_rule_commutes_with_averaging():
         return rule(halves.mean(0))[0], jax.vmap(rule)(halves)[0].mean(0)
 
     linear = (
-        estimators.ste_identity,
+        estimators.ste,
         estimators.ste_clipped,
         estimators.approx_sign,
         estimators.swish_sign,
@@ -137,7 +137,7 @@ def test_every_linear_rule_commutes_with_averaging():
     for of_mean, mean_of in jax.jit(lambda: [both_ways(e) for e in linear])():
         np.testing.assert_allclose(of_mean, mean_of, rtol=1e-5, atol=1e-6)
     for estimator in (
-        functools.partial(estimators.adaste, mu=100.0),
+        functools.partial(estimators.adaste_paper, mu=100.0),
         estimators.hardtanh_adaste,
         functools.partial(estimators.fenbp, beta=2.0),
     ):

@@ -50,11 +50,11 @@ def mesh_of(fsdp):
 
 TX = optax.sgd(0.3, momentum=0.9)
 ADASTE = {
-    "estimator": estimators.adaste,
+    "estimator": estimators.adaste_paper,
     "hyperparameters": {"mu": lambda step: 0.5 * (step + 1)},
 }
 BINARY_ADASTE = {
-    "estimator": estimators.adaste,
+    "estimator": estimators.adaste_paper,
     "hyperparameters": {"mu": lambda step: 100.0},
 }
 STE = {"estimator": estimators.ste_clipped}

@@ -67,7 +67,7 @@ def rule_first(rule):
 
 def annealed(rule):
     return {
-        "estimator": functools.partial(estimators.adaste, rule=rule),
+        "estimator": functools.partial(estimators.adaste_paper, rule=rule),
         "hyperparameters": {"mu": MU},
     }
 
@@ -84,7 +84,7 @@ METHODS = {
     ("ste", "estimator"): (SGD(), {"estimator": estimators.ste_clipped}),
     ("ste", "transform"): (
         rule_first(hard_tanh()),
-        {"estimator": estimators.ste_identity},
+        {"estimator": estimators.ste},
     ),
 }
 
@@ -123,7 +123,7 @@ def at_the_threshold(params, batches):
     @jax.jit
     def gradient(params, batch, mu):
         weights = adaste_jax.binarize(
-            params, functools.partial(estimators.adaste, mu=mu)
+            params, functools.partial(estimators.adaste_paper, mu=mu)
         )
 
         def loss(weights):
@@ -362,7 +362,7 @@ def test_a_loss_that_is_one_number_is_refused(params, batches):
     step = train.make_train_step(
         forward,
         SGD(),
-        estimator=estimators.ste_identity,
+        estimator=estimators.ste,
         loss=lambda outputs, labels: jnp.sum(outputs),
     )
     with pytest.raises(ValueError, match="one loss per label"):
@@ -383,13 +383,13 @@ def test_accumulation_by_optax_is_right_with_the_rule_inside(
         for i in range(4)
     ]
     tx = optax.MultiSteps(inner, 4).gradient_transformation()
-    straight = functools.partial(estimators.adaste, rule="identity")
+    straight = functools.partial(estimators.adaste_paper, rule="identity")
     step = train.make_train_step(
         forward, tx, estimator=straight, hyperparameters=constant
     )
     (found, _), _ = run(step, new_state(params, tx), parts)
     whole = train.make_train_step(
-        forward, SGD(), estimator=estimators.adaste, hyperparameters=constant
+        forward, SGD(), estimator=estimators.adaste_paper, hyperparameters=constant
     )
     (expected, _), _ = run(whole, new_state(params, SGD()), batches[:2])
     assert differing(found, expected) == 0
@@ -408,7 +408,9 @@ def test_accumulation_by_optax_is_refused_after_a_rule_that_is_not_additive(
 
 def in_the_network(params, model_state, inputs, *, train, key):
     """The estimator is a matter of the layers, out of reach of the step."""
-    weights = adaste_jax.binarize(params, functools.partial(estimators.adaste, mu=0.5))
+    weights = adaste_jax.binarize(
+        params, functools.partial(estimators.adaste_paper, mu=0.5)
+    )
     return forward(weights, model_state, inputs, train=train, key=key)
 
 
@@ -448,14 +450,12 @@ def test_a_rule_inside_the_network_is_right_where_the_docs_say(
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        train.make_train_step(
-            forward, SGD(), estimator=estimators.ste_identity, **options
-        )
+        train.make_train_step(forward, SGD(), estimator=estimators.ste, **options)
 
 
 def test_a_batch_that_microbatches_cannot_share_is_refused(params, batches):
     step = train.make_train_step(
-        forward, SGD(), estimator=estimators.ste_identity, microbatches=3
+        forward, SGD(), estimator=estimators.ste, microbatches=3
     )
     with pytest.raises(
         ValueError, match=r"8 devices in 3 microbatches.*multiple of 24"

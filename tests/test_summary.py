@@ -41,7 +41,7 @@ def test_mlp_by_hand():
     }
 
     def forward(params, inputs):
-        estimator = functools.partial(estimators.adaste, mu=0.1, unit="rms")
+        estimator = functools.partial(estimators.adaste, mu=0.1)
         weights = adaste_jax.binarize(params, estimator, where=where)
         first, last = weights["first"], weights["last"]
         hidden = jnp.maximum(inputs @ first["kernel"] + first["bias"][None], 0)
@@ -180,7 +180,7 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, hidden, _):
-        kernel = functools.partial(linen.BinaryDense, estimator=estimators.ste_identity)
+        kernel = functools.partial(linen.BinaryDense, estimator=estimators.ste)
         return hidden + kernel(6)(nn.relu(kernel(10)(hidden))), None
 
 

@@ -73,7 +73,7 @@ def run(step, state, steps=5):
 
 
 ANNEALED = {
-    "estimator": functools.partial(estimators.adaste, rule="adaptive"),
+    "estimator": functools.partial(estimators.adaste_paper, rule="adaptive"),
     "hyperparameters": {"mu": optax.exponential_decay(0.5, 1, 2.0)},
 }
 
@@ -202,7 +202,7 @@ def test_both_faces_of_the_rule_train_alike(params):
     mu = ANNEALED["hyperparameters"]["mu"]
     plain = optax.sgd(0.3, momentum=0.9)
     rule = optax.masked(optim.scale_by_adaste(mu), adaste_jax.kernels())
-    straight = functools.partial(estimators.adaste, rule="identity")
+    straight = functools.partial(estimators.adaste_paper, rule="identity")
     faces = [
         (plain, ANNEALED["estimator"]),
         (optax.chain(rule, plain), straight),
@@ -230,7 +230,7 @@ def test_the_deployed_pass_keeps_its_loss_and_statistics(params):
     """Batch statistics of the soft weights come first, of the signs last."""
     tx = optax.sgd(0.1)
     soft = {"mu": lambda step: 0.1}
-    estimator = functools.partial(estimators.adaste, rule="identity")
+    estimator = functools.partial(estimators.adaste_paper, rule="identity")
     step = train.make_train_step(
         forward, tx, estimator=estimator, hyperparameters=soft, deployed_pass=True
     )
@@ -283,7 +283,7 @@ def test_statistics_step_takes_them_under_the_deployed_weights(params):
 
 def test_a_batch_that_the_devices_cannot_share_is_refused(params):
     tx = optax.sgd(0.1)
-    step = train.make_train_step(forward, tx, estimator=estimators.ste_identity)
+    step = train.make_train_step(forward, tx, estimator=estimators.ste)
     batch = {name: leaf[:6] for name, leaf in take(batches(1), 0).items()}
     with pytest.raises(ValueError, match="multiple of 8"):
         step(new_state(params, tx), batch)
@@ -291,7 +291,7 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(params):
 
 def test_the_state_is_donated(params):
     tx = optax.sgd(0.1)
-    step = train.make_train_step(forward, tx, estimator=estimators.ste_identity)
+    step = train.make_train_step(forward, tx, estimator=estimators.ste)
     state, _ = step(new_state(params, tx), take(batches(1), 0))
     step(state, take(batches(1), 0))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
@@ -308,7 +308,7 @@ def test_a_transformation_may_start_with_one_array_in_several_places(params):
         return jax.tree.map(lambda grad: -0.1 * grad, grads), state
 
     tx = optax.GradientTransformation(init, update)
-    step = train.make_train_step(forward, tx, estimator=estimators.ste_identity)
+    step = train.make_train_step(forward, tx, estimator=estimators.ste)
     state, _ = step(new_state(params, tx), take(batches(1), 0))
     state, report = step(state, take(batches(1), 0))
     assert np.isfinite(report["loss"])

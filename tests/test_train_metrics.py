@@ -371,7 +371,7 @@ def test_a_metric_has_no_name_of_a_schedule_and_one_number_per_label():
         train.make_train_step(
             linear,
             SGD,
-            estimator=estimators.adaste,
+            estimator=estimators.adaste_paper,
             hyperparameters={"mu": lambda step: 1.0},
             metrics={"mu": train.accuracy},
         )

@@ -77,7 +77,7 @@ MASK = {
 )
 def test_the_forms_of_where(where, expected):
     for function in (
-        functools.partial(adaste_jax.binarize, estimator=estimators.ste_identity),
+        functools.partial(adaste_jax.binarize, estimator=estimators.ste),
         adaste_jax.deploy,
     ):
         params = _dict()
@@ -106,7 +106,7 @@ def test_the_forms_of_where(where, expected):
 )
 def test_kernels_are_found_in_every_kind_of_tree(params, expected):
     """A path component, not the end of the path and not a part of a name."""
-    got = adaste_jax.binarize(params, estimators.ste_identity)
+    got = adaste_jax.binarize(params, estimators.ste)
     assert jax.tree.structure(got) == jax.tree.structure(params)
     assert _binary(got) == expected
 
@@ -175,7 +175,7 @@ LISTED = (
 def test_a_choice_that_cannot_be_meant_is_refused(where, error, message):
     """The paths are listed, so that the right choice can be made from the message."""
     for function in (
-        functools.partial(adaste_jax.binarize, estimator=estimators.ste_identity),
+        functools.partial(adaste_jax.binarize, estimator=estimators.ste),
         adaste_jax.deploy,
     ):
         with pytest.raises(error, match=message):
@@ -186,7 +186,7 @@ def test_a_tree_without_kernels_says_what_to_pass():
     with pytest.raises(
         ValueError, match=r"no leaf is called `kernel`.*pass `where`.*'w'"
     ):
-        adaste_jax.binarize({"w": LATENT}, estimators.ste_identity)
+        adaste_jax.binarize({"w": LATENT}, estimators.ste)
 
 
 def test_an_empty_tree_says_so():
@@ -202,7 +202,7 @@ def test_a_long_list_of_paths_is_cut():
 
 @pytest.mark.parametrize(
     "function",
-    [adaste_jax.deploy, lambda p: adaste_jax.binarize(p, estimators.ste_identity)],
+    [adaste_jax.deploy, lambda p: adaste_jax.binarize(p, estimators.ste)],
 )
 def test_integers_are_refused_and_their_leaf_is_named(function):
     params = {"body": {"kernel": jnp.array([1, 2])}}
@@ -219,9 +219,9 @@ def test_deploy_gives_the_sign_of_training():
     deployed = adaste_jax.deploy(params)["kernel"]
     np.testing.assert_array_equal(deployed, [1, 1, 1, -1, 1, -1])
     for estimator in (
-        estimators.ste_identity,
-        functools.partial(estimators.adaste, mu=0.5),
-        functools.partial(estimators.adaste, mu=100.0),
+        estimators.ste,
+        functools.partial(estimators.adaste_paper, mu=0.5),
+        functools.partial(estimators.adaste_paper, mu=100.0),
     ):
         trained = adaste_jax.binarize(params, estimator)["kernel"]
         np.testing.assert_array_equal(np.sign(trained), deployed)
@@ -236,7 +236,7 @@ def test_a_tied_weight_passes_the_rule_once_with_the_sum_of_its_gradients():
     """Binarised at each use instead, the rule sees the parts, which is wrong."""
     latent = jnp.array([2.0, 4.0, -8.0])
     first, second = jnp.array([0.5, 0.5, -0.9]), jnp.array([-0.3, -0.3, 0.1])
-    estimator = functools.partial(estimators.adaste, mu=100.0)
+    estimator = functools.partial(estimators.adaste_paper, mu=100.0)
 
     def tied(params):
         weight = adaste_jax.binarize(params, estimator)["kernel"]

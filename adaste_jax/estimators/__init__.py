@@ -1,13 +1,18 @@
 """Estimators: latents in, weights out, each with its own backward rule.
 
-    sign, fixed rule     ste_identity, ste_clipped, approx_sign, swish_sign
+    recommended          adaste: annealed weights in units of the layer
+    sign, fixed rule     ste, ste_clipped, approx_sign, swish_sign
     sign, sharpened      reste, ede, fda, rbnn
     squashed             tanh, md_tanh_s, md_softmax_s, pmf
     scaled signs         scaled_sign, irnet_weight
-    contrastive          adaste, hardtanh_adaste, fenbp
+    contrastive          adaste_paper, hardtanh_adaste, fenbp
     random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
                          bayesbinn_sample, vispa_sample
     ternary              ternary_absmean, ternary_twn, ternary_fixed, ternary_tanh
+
+Of AdaSTE, `adaste` is the recommended form, which passes gradients straight-through:
+measured, it does best. `adaste_paper` is the paper's rule, and with `rule="released"`
+that of the authors' code.
 
 The backward rules of the contrastive ones are not additive: they need the gradient of
 the whole batch. All others commute with averaging and with accumulation. The random
@@ -15,8 +20,11 @@ ones take a key, and `md_softmax_s`, `pmf` and `vispa_sample` have several laten
 each weight.
 """
 
-from adaste_jax.estimators._adaste import (
-    adaste,
+from typing import TYPE_CHECKING
+
+from adaste_jax import _deprecated
+from adaste_jax.estimators._adaste import adaste, adaste_paper
+from adaste_jax.estimators._adaste_rule import (
     adaste_forward,
     adaste_gradient,
     adaste_slope,
@@ -40,7 +48,7 @@ from adaste_jax.estimators._rbnn import rbnn
 from adaste_jax.estimators._reste import reste
 from adaste_jax.estimators._scaled_sign import scaled_sign
 from adaste_jax.estimators._softmax import md_softmax_s, pmf, softmax_deploy
-from adaste_jax.estimators._ste import ste_clipped, ste_identity
+from adaste_jax.estimators._ste import ste, ste_clipped
 from adaste_jax.estimators._swish_sign import swish_sign
 from adaste_jax.estimators._tanh import md_tanh_s, tanh
 from adaste_jax.estimators._ternary_absmean import ternary_absmean
@@ -53,6 +61,7 @@ __all__ = [
     "adaste",
     "adaste_forward",
     "adaste_gradient",
+    "adaste_paper",
     "adaste_slope",
     "approx_sign",
     "bayesbinn_sample",
@@ -73,8 +82,8 @@ __all__ = [
     "reste",
     "scaled_sign",
     "softmax_deploy",
+    "ste",
     "ste_clipped",
-    "ste_identity",
     "swish_sign",
     "tanh",
     "ternary_absmean",
@@ -84,3 +93,8 @@ __all__ = [
     "vispa_probability",
     "vispa_sample",
 ]
+
+if not TYPE_CHECKING:  # a type checker reports old names
+    __getattr__ = _deprecated.old_names(
+        __name__, {"ste_identity": (ste, "estimators.ste")}, goes_in="0.3"
+    )

@@ -1,55 +1,70 @@
-"""AdaSTE, an adaptive straight-through estimator.
+"""AdaSTE as estimators: the recommended form, and the paper's rule.
 
 Le, Høier, Lin and Zach, "AdaSTE: An Adaptive Straight-Through Estimator to Train
 Binary Neural Networks", CVPR 2022, https://arxiv.org/abs/2112.02880.
-
-The weight of a latent t is the minimiser w*(t) over [-1, 1] of the inner energy
-
-    E(w; t) = (w - t)^2 / 2 + mu w^2 / 2 - mu (1 + alpha) |w|,
-
-in which mu >= 0 grows during training (annealing) and alpha in (0, 1) is a small
-margin. From mu = 1 / alpha on, w* is the sign. With g the gradient at w*, the backward
-rule is a difference quotient of w* along the descent direction,
-
-    h = (w*(t) - w*(t - beta g)) / beta = c g,
-
-in which beta > 0 is chosen for each weight. The factor c is called the slope. It
-depends on the sign of g, so **the rule is not additive**: the rule of a mean is not the
-mean of the rules. Average over examples, devices and microbatches, and add up the uses
-of a shared weight, before the rule.
-
-The mathematics is written once, here, in plain functions. They have two callers: the
-estimator `adaste` below and the transformation `optim.scale_by_adaste`.
 """
 
-import functools
+import warnings
 from collections.abc import Hashable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from adaste_jax import _numerics
-from adaste_jax.estimators import _base
-
-Rule = Literal["adaptive", "supremum", "released", "identity"]
-Unit = Literal["rms"]
-
-RELEASED_THRESHOLD = 1e-3
-"""Gradients up to this size skip the rule in the authors' code."""
-
-
-class Hyperparameters(NamedTuple):
-    """What a rule depends on besides latent and gradient; all may be traced."""
-
-    mu: ArrayLike
-    alpha: ArrayLike
-    cap: ArrayLike
-    threshold: ArrayLike
+from adaste_jax.estimators import _adaste_rule, _base
+from adaste_jax.estimators._adaste_rule import Rule, Unit
 
 
 def adaste(
+    latent: ArrayLike, *, mu: ArrayLike, alpha: ArrayLike = 0.01, **old: Any
+) -> jax.Array:
+    """AdaSTE, the recommended form: annealed weights in units of the layer.
+
+        a = |t| / rms(t),   s = min(1, (a + mu (1 + alpha)) / (1 + mu))
+        w = sign(t) s / mean(s),   h = g
+
+    The forward map s is the paper's. The unit, which is the root mean square of the
+    tensor, the division by the mean and the straight-through backward rule are this
+    library's: measured, this form works best (docs/results/adaptive_rule.md). The
+    paper's own rule is `adaste_paper`, and the rule of the authors' code is
+    `adaste_paper(rule="released")`, for `optim.adaste_released`.
+
+    Raise mu from 0.01 to 1 / alpha, geometrically, in the first 80 % of training, as
+    `methods.adaste` does. Additive in g.
+
+    Args:
+        latent: Latents t, floating point, any shape. Computed in at least float32.
+        mu: Annealing weight, at least 0, scalar. Traced values do not recompile.
+        alpha: Margin, in (0, 1), scalar. From mu = 1 / alpha on weights are signs.
+        **old: Keywords of 0.1, when this was the paper's rule. They warn, and go in
+            0.3.
+
+    Returns:
+        Weights of the shape and dtype of `latent`, never zero: of the sign of the
+        latent, with a mean magnitude of 1, and exactly +1 and -1 where
+        mu alpha >= 1 - 1e-6 (100 times 0.01 need not be 1 in float32).
+
+    Raises:
+        TypeError: If `latent` is not floating point, or a keyword is unknown.
+        ValueError: If a hyperparameter that is not traced is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from adaste_jax import estimators
+        >>> latent = jnp.array([-2.0, 0.0, 2.0])
+        >>> estimators.adaste(latent, mu=0.01).round(2)  # nearly in proportion
+        Array([-1.49,  0.02,  1.49], dtype=float32)
+        >>> estimators.adaste(latent, mu=100.0)
+        Array([-1.,  1.,  1.], dtype=float32)
+    """
+    if old:
+        return _old_adaste(latent, mu=mu, alpha=alpha, **old)
+    return _weights(latent, _Form("identity", unit="rms", rescale=True), mu, alpha)
+
+
+def adaste_paper(
     latent: ArrayLike,
     *,
     mu: ArrayLike,
@@ -58,346 +73,148 @@ def adaste(
     cap: ArrayLike = 0.5,
     threshold: ArrayLike | None = None,
     axis_name: Hashable | tuple[Hashable, ...] | None = None,
-    unit: Unit | None = None,
-    rescale: bool = False,
 ) -> jax.Array:
-    """Maps latents to weights by `adaste_forward`; differentiates by `adaste_gradient`.
+    """AdaSTE, the paper's map and rule: w = w*(t),  h = c(t, sign g) g.
 
-    The recommended form is `rule="identity", unit="rms", rescale=True`, with mu
-    annealed from 0.01 to 1 / alpha: the forward map does the work (see the table of
-    results). The other rules are the paper's and the released code's.
+        w*(t) = sign(t) min(1, (|t| + mu (1 + alpha)) / (1 + mu))
 
-    With the other rules this estimator is right only where the gradient that arrives
-    is that of the whole batch: one device, or `jit` over sharded arrays; no
+    The slope c is that of `adaste_slope`: `adaptive` and `supremum` are the paper's,
+    `released` is the authors' code. On gradients of minibatches it does worse than
+    the recommended form, which is `adaste` (docs/results/adaptive_rule.md).
+
+    Not additive in g, but for `rule="identity"`: right only where the gradient that
+    arrives is that of the whole batch: one device, or `jit` over sharded arrays; no
     accumulation; each weight used once. Elsewhere use `rule="identity"` here and
     `optim.scale_by_adaste` on the averaged gradient.
 
     Args:
         latent: Latents t, floating point, any shape. Computed in at least float32.
         mu: Annealing weight, at least 0, scalar. Traced values do not recompile.
-        alpha: Margin, in (0, 1), scalar.
-        rule: The slope c; see `adaste_slope`.
-        cap: Largest slope toward zero, at least 0; see `adaste_slope`.
-        threshold: See `adaste_slope`.
+        alpha: Margin, in (0, 1), scalar. From mu = 1 / alpha on weights are signs.
+        rule: The slope c: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
+        cap: Largest slope toward zero, at least 0; `inf` for none.
+        threshold: Gradients up to this size skip the rule. Default: 0.001 for
+            `released`, none otherwise.
         axis_name: Mapped axes (`jax.pmap`, or `jax.shard_map` with `check_vma=False`)
             over which the gradient is averaged before the rule.
-        unit: `"rms"` measures the latents in units of the root mean square of the
-            tensor. The slope is taken there and applied to g as it is: the unit is
-            passed straight through.
-        rescale: Divides the weights by their mean magnitude over the tensor, so that
-            annealing does not change their scale. Passed straight through likewise.
 
     Returns:
-        Weights of the shape and dtype of `latent`, never zero: of the sign of the
-        latent, in [-1, 1] unless rescaled, and exactly +1 and -1 where
-        mu alpha >= 1 - 1e-6 (100 times 0.01 need not be 1 in float32).
+        Weights of the shape and dtype of `latent`, in [-1, 1] and never zero: of the
+        sign of the latent, and exactly +1 and -1 where mu alpha >= 1 - 1e-6.
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If a hyperparameter that is not traced is out of range, if `rule`
-            or `unit` is unknown, or if `axis_name` is used where the gradient is
-            already summed over it (`jax.shard_map` with `check_vma=True`).
+        ValueError: If a hyperparameter that is not traced is out of range, if `rule` is
+            unknown, or if `axis_name` is used where the gradient is already summed over
+            it (`jax.shard_map` with `check_vma=True`).
 
     Example:
-        >>> import jax.numpy as jnp
+        >>> import jax, jax.numpy as jnp
         >>> from adaste_jax import estimators
-        >>> estimators.adaste(jnp.array([-2.0, 0.0, 3.0]), mu=100.0)
-        Array([-1.,  1.,  1.], dtype=float32)
+        >>> latent = jnp.array([-2.0, 0.0, 3.0])
+        >>> estimators.adaste_paper(latent, mu=0.5).round(3)
+        Array([-1.   ,  0.337,  1.   ], dtype=float32)
+        >>> jax.grad(lambda t: estimators.adaste_paper(t, mu=100.0).sum())(latent)
+        Array([0. , 0.5, 0.5], dtype=float32)
     """
-    if axis_name is not None and not isinstance(axis_name, Hashable):
-        raise TypeError(f"`axis_name` must be hashable, got {axis_name!r}.")
-    hyper = check_hyperparameters(
-        mu=mu, alpha=alpha, rule=rule, cap=cap, threshold=threshold, unit=unit
-    )
-    form = _Form(rule, unit, rescale, axis_name)
-    return _adaste(form, _base.check_latent(latent), hyper)
+    return _weights(latent, _Form(rule, axis_name), mu, alpha, cap, threshold)
 
 
-def adaste_forward(latent: jax.Array, *, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """Minimises the inner energy.
-
-        w*(t) = sign(t) min(1, (|t| + mu (1 + alpha)) / (1 + mu))
-
-    The sign of 0 is +1, and a magnitude of 0 (at mu = 0) is raised to the smallest
-    normal number, so that the sign of a latent can be read off its weight.
-
-    Args:
-        latent: Latents t of dtype float32 or float64, any shape.
-        mu: As in `adaste`.
-        alpha: As in `adaste`.
-
-    Returns:
-        w*, of the shape and dtype of `latent`.
-    """
-    return _numerics.sign(latent) * _magnitude(latent, mu, alpha)
-
-
-def adaste_slope(
-    latent: jax.Array,
-    grad: jax.Array,
+def _old_adaste(
+    latent: ArrayLike,
     *,
     mu: ArrayLike,
     alpha: ArrayLike,
     rule: Rule = "adaptive",
     cap: ArrayLike = 0.5,
     threshold: ArrayLike | None = None,
-    away: ArrayLike | None = None,
-) -> jax.Array:
-    """The slope c of the backward rule h = c g, elementwise.
-
-    Write a = |t|; *toward* if a descent step moves the latent to zero, that is if g and
-    t have one sign; k = min(1, mu (1 + alpha) / (1 + mu)); z = 1 - mu alpha, the
-    magnitude from which w* is saturated. The rules are
-
-        adaptive   t = 0         cap
-                   toward        min(cap, (|w*(t)| + k) / a)
-                   away, a < z   1 / (1 + mu)
-                   away, a >= z  0
-        supremum   as adaptive, but toward, z > 0 and a > 1 + 2 mu + mu alpha:
-                                 min(cap, 2 / (a + z))
-        released   what the authors' code computes, its asymmetry in t included
-        identity   1
-
-    `adaptive` takes the step beta that just carries the latent across zero; `supremum`
-    the one with the largest slope. Both are odd, and positively homogeneous in g.
-
-    Args:
-        latent: Latents t (float32 or float64).
-        grad: Gradients g at the weights, of the same shape and dtype.
-        mu: As in `adaste`.
-        alpha: As in `adaste`.
-        rule: One of the above.
-        cap: Bound of the slope toward zero, which is unbounded at t = 0; `inf` for
-            none.
-        threshold: Where |g| <= `threshold` the rule is skipped and the slope is
-            1 / (1 + mu), or 1 once the weights are binary. Default: 0.001 for
-            `released`, none otherwise.
-        away: Slope away from zero, at least 0, in the place of the rule's, which is 0
-            for saturated latents, so that they can only shrink. Default: the rule's.
-
-    Returns:
-        Slopes, at least 0, of the shape and dtype of `latent`. Where g = 0 they mean
-        nothing.
-    """
-    hyper = check_hyperparameters(
-        mu=mu, alpha=alpha, rule=rule, cap=cap, threshold=threshold, unit=None
-    )
-    mu, alpha, cap, threshold = (jnp.asarray(x, latent.dtype) for x in hyper)
-    if rule == "identity":
-        return jnp.ones_like(latent)
-    one = jnp.ones((), latent.dtype)
-    soft = jnp.where(_is_binary(mu, alpha), one, 1 / (1 + mu))
-    slope = _RULES[rule](latent, grad, mu, alpha, cap)
-    if away is not None:
-        _base.check_scalar("away", away, low=0.0, high=float("inf"))
-        keeps = _toward(latent, grad) | (latent == 0)
-        slope = jnp.where(keeps, slope, jnp.asarray(away, latent.dtype))
-    return jnp.where(jnp.abs(grad) <= threshold, soft, slope)
-
-
-def adaste_gradient(
-    latent: jax.Array,
-    grad: jax.Array,
-    *,
-    mu: ArrayLike,
-    alpha: ArrayLike,
-    rule: Rule = "adaptive",
-    cap: ArrayLike = 0.5,
-    threshold: ArrayLike | None = None,
+    axis_name: Hashable | tuple[Hashable, ...] | None = None,
     unit: Unit | None = None,
-    away: ArrayLike | None = None,
+    rescale: bool = False,
 ) -> jax.Array:
-    """Turns the gradient at a weight into the one at its latent:  h = c g.
-
-    Not additive in g: `grad` must be the gradient of the whole batch already.
-
-    Args:
-        latent: Latents, floating point, any shape.
-        grad: Gradients at the weights, of the same shape.
-        mu: As in `adaste`.
-        alpha: As in `adaste`.
-        rule: As in `adaste_slope`.
-        cap: As in `adaste_slope`.
-        threshold: As in `adaste_slope`; in the unit of g.
-        unit: As in `adaste`.
-        away: As in `adaste_slope`.
-
-    Returns:
-        h, of the shape and dtype of `latent`; 0 where g is 0.
-    """
-    dtype = _base.compute_dtype(latent)
-    latents = latent.astype(dtype)
-    grads = grad.astype(dtype)
-    if unit == "rms":
-        latents = latents / _numerics.root_mean_square(latents)
-    slope = adaste_slope(
-        latents,
-        grads,
-        mu=mu,
-        alpha=alpha,
-        rule=rule,
-        cap=cap,
-        threshold=threshold,
-        away=away,
-    )
-    zero = jnp.zeros((), dtype)
-    return jnp.where(grads == 0, zero, slope * grads).astype(latent.dtype)
-
-
-def check_hyperparameters(
-    *,
-    mu: ArrayLike,
-    alpha: ArrayLike,
-    rule: str,
-    cap: ArrayLike,
-    threshold: ArrayLike | None,
-    unit: str | None,
-) -> Hyperparameters:
-    """Fills in the default threshold of a rule, and refuses what is out of range.
-
-    Raises:
-        ValueError: As in `adaste`.
-    """
-    if rule not in get_args(Rule):
-        raise ValueError(f"`rule` must be one of {get_args(Rule)}, got {rule!r}.")
-    if unit not in (None, *get_args(Unit)):
-        raise ValueError(
-            f"`unit` must be None or one of {get_args(Unit)}, got {unit!r}."
+    """`adaste` of 0.1, with one of its keywords at least; goes in 0.3."""
+    if unit is None and not rescale:
+        new = f"adaste_paper(latent, mu=mu, rule={rule!r})"
+    elif rule == "identity" and unit and rescale:
+        new = "adaste(latent, mu=mu)"
+    else:
+        new = (
+            "adaste(latent, mu=mu) or adaste_paper(latent, mu=mu, rule=...); this "
+            "mixture of the two has no new name: for a slope in units of the layer put "
+            '`optim.scale_by_adaste(mu, unit="rms")` behind `adaste`'
         )
-    if threshold is None:
-        threshold = RELEASED_THRESHOLD if rule == "released" else 0.0
-    infinity = float("inf")
-    _base.check_scalar("mu", mu, low=0.0, high=infinity)
-    _base.check_scalar("alpha", alpha, low=0.0, high=1.0, open_interval=True)
-    _base.check_scalar("cap", cap, low=0.0, high=infinity)
-    _base.check_scalar("threshold", threshold, low=0.0, high=infinity)
-    return Hyperparameters(mu, alpha, cap, threshold)
-
-
-def _is_binary(mu: jax.Array, alpha: jax.Array) -> jax.Array:
-    """Whether w* is the sign of every latent, mu alpha >= 1 up to rounding."""
-    return mu * alpha >= 1 - 1e-6
-
-
-def _saturation(mu: jax.Array, alpha: jax.Array) -> jax.Array:
-    """The magnitude of a latent from which w* is saturated: max(0, 1 - mu alpha)."""
-    zero = jnp.zeros_like(mu)
-    return jnp.where(_is_binary(mu, alpha), zero, jnp.maximum(1 - mu * alpha, zero))
-
-
-def _magnitude(latent: jax.Array, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
-    """|w*(t)|, never zero."""
-    mu, alpha = jnp.asarray(mu, latent.dtype), jnp.asarray(alpha, latent.dtype)
-    one = jnp.ones((), latent.dtype)
-    smallest = jnp.asarray(jnp.finfo(latent.dtype).tiny, latent.dtype)
-    soft = (jnp.abs(latent) + mu * (1 + alpha)) / (1 + mu)
-    return jnp.where(_is_binary(mu, alpha), one, jnp.clip(soft, smallest, one))
-
-
-def _toward(latent: jax.Array, grad: jax.Array) -> jax.Array:
-    """Whether a descent step moves a latent to zero; the product g t may underflow."""
-    return (_numerics.sign(grad) == _numerics.sign(latent)) & (grad != 0)
-
-
-def _divide(numerator: jax.Array, size: jax.Array) -> jax.Array:
-    """`numerator / size` where size > 0; the rest is for the caller to overwrite."""
-    return numerator / jnp.where(size > 0, size, jnp.ones((), size.dtype))
-
-
-def _adaptive(latent, grad, mu, alpha, cap):
-    size = jnp.abs(latent)
-    zero = jnp.zeros((), latent.dtype)
-    one = jnp.ones((), latent.dtype)
-    jump = jnp.minimum(one, mu * (1 + alpha) / (1 + mu))
-    jump = jnp.where(_is_binary(mu, alpha), one, jump)
-    toward = jnp.minimum(cap, _divide(_magnitude(latent, mu, alpha) + jump, size))
-    away = jnp.where(size < _saturation(mu, alpha), 1 / (1 + mu), zero)
-    slope = jnp.where(_toward(latent, grad), toward, away)
-    return jnp.where(size > 0, slope, cap)
-
-
-def _supremum(latent, grad, mu, alpha, cap):
-    size = jnp.abs(latent)
-    saturation = _saturation(mu, alpha)
-    beyond = (saturation > 0) & (size > 1 + 2 * mu + mu * alpha)
-    return jnp.where(
-        beyond & _toward(latent, grad),
-        jnp.minimum(cap, 2 / (size + saturation)),
-        _adaptive(latent, grad, mu, alpha, cap),
+    warnings.warn(
+        "`estimators.adaste` with `rule`, `cap`, `threshold`, `axis_name`, `unit` or "
+        f"`rescale` goes in 0.3. Write estimators.{new}.",
+        DeprecationWarning,
+        stacklevel=3,
     )
-
-
-def _released(latent, grad, mu, alpha, cap):
-    """The rule of the authors' code where |g| > 0.001; not odd, not to be mended."""
-    size = jnp.abs(latent)
-    toward = _toward(latent, grad)
-    zero = jnp.zeros((), latent.dtype)
-    one = jnp.ones((), latent.dtype)
-    saturation = 1 - mu * alpha
-    soft = 1 / (1 + mu)
-    # Two divisions, since (1 + mu) |t| may overflow where the quotient does not.
-    across = jnp.minimum(cap, _divide((1 + 2 * mu + mu * alpha) * soft, size))
-    # The correct term is |t|; the authors' code has t, and is not odd for that.
-    inside = jnp.clip(_divide((2 * mu * (1 + alpha) - latent) * soft, size), zero, cap)
-    annealing = jnp.where(
-        size > jnp.maximum(saturation, 1e-6),
-        jnp.where(toward, across, zero),
-        jnp.where((size > 1e-6) & (size < saturation) & toward, inside, soft),
-    )
-    binary = jnp.where(
-        size <= 1e-3,
-        one,
-        jnp.where(toward, jnp.minimum(cap, _divide(one, size)), zero),
-    )
-    return jnp.where(_is_binary(mu, alpha), binary, annealing)
-
-
-_RULES = {"adaptive": _adaptive, "supremum": _supremum, "released": _released}
+    form = _Form(rule, axis_name, unit, rescale)
+    return _weights(latent, form, mu, alpha, cap, threshold)
 
 
 class _Form(NamedTuple):
     """What is fixed when the estimator is compiled."""
 
     rule: Rule
-    unit: Unit | None
-    rescale: bool
-    axis_name: Hashable | tuple[Hashable, ...] | None
+    axis_name: Hashable | tuple[Hashable, ...] | None = None
+    unit: Unit | None = None
+    rescale: bool = False
 
 
-# The primitive. Hyperparameters are ordinary arguments, so they may be traced; their
-# cotangent is None, which JAX reads as zero.
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _adaste(form: _Form, latent: jax.Array, hyper: Hyperparameters) -> jax.Array:
+def _weights(
+    latent: ArrayLike,
+    form: _Form,
+    mu: ArrayLike,
+    alpha: ArrayLike,
+    cap: ArrayLike = 0.5,
+    threshold: ArrayLike | None = None,
+) -> jax.Array:
+    """Checks what is passed, and calls the primitive."""
+    if form.axis_name is not None and not isinstance(form.axis_name, Hashable):
+        raise TypeError(f"`axis_name` must be hashable, got {form.axis_name!r}.")
+    hyper = _adaste_rule.check_hyperparameters(
+        mu=mu,
+        alpha=alpha,
+        rule=form.rule,
+        cap=cap,
+        threshold=threshold,
+        unit=form.unit,
+    )
+    return _primitive(form, _base.check_latent(latent), hyper)
+
+
+def _annealed(
+    form: _Form, latent: jax.Array, hyper: _adaste_rule.Hyperparameters
+) -> jax.Array:
     dtype = _base.compute_dtype(latent)
     mu, alpha = jnp.asarray(hyper.mu, dtype), jnp.asarray(hyper.alpha, dtype)
     latents = latent.astype(dtype)
     size = latents
     if form.unit == "rms":
         size = latents / _numerics.root_mean_square(latents)
-    weight = _magnitude(size, mu, alpha)
+    weight = _adaste_rule.magnitude(size, mu, alpha)
     if form.rescale:
         one = jnp.ones((), dtype)
         mean = jnp.mean(weight) if weight.size else one
-        scale = jnp.where(_is_binary(mu, alpha), one, mean)
+        scale = jnp.where(_adaste_rule.is_binary(mu, alpha), one, mean)
         weight = weight / scale
     # What is normal in float32 may vanish in float16.
-    weight = jnp.maximum(weight, jnp.finfo(latent.dtype).tiny.astype(dtype))
+    weight = jnp.maximum(weight, _numerics.tiny(latent.dtype).astype(dtype))
     return (_numerics.sign(latents) * weight).astype(latent.dtype)
 
 
-def _forward(form, latent, hyper):
-    return _adaste(form, latent, hyper), (latent, hyper)
-
-
-def _backward(form, residuals, grad):
+def _backward(form: _Form, residuals: Any, grad: jax.Array) -> tuple[jax.Array, None]:
     latent, hyper = residuals
     grad = _base.mean_over_devices(grad, form.axis_name)
-    return (
-        adaste_gradient(
-            latent, grad, rule=form.rule, unit=form.unit, **hyper._asdict()
-        ),
-        None,
+    moved = _adaste_rule.adaste_gradient(
+        latent, grad, rule=form.rule, unit=form.unit, **hyper._asdict()
     )
+    return moved, None
 
 
-_adaste.defvjp(_forward, _backward)
+# Hyperparameters are ordinary arguments, so they may be traced; their cotangent is
+# None, which JAX reads as zero.
+_primitive = _base.with_backward(
+    _annealed, lambda form, *arrays: arrays, _backward, static=1
+)

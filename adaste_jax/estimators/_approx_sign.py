@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adaste_jax import _numerics
 from adaste_jax.estimators import _linear
 
 
@@ -36,8 +35,8 @@ def approx_sign(latent: ArrayLike) -> jax.Array:
     return _approx_sign(latent)
 
 
-def _slope(latent):
+def _slope(latent: jax.Array) -> jax.Array:
     return jnp.maximum(2 * (1 - jnp.abs(latent)), jnp.zeros((), latent.dtype))
 
 
-_approx_sign = _linear.linear(_numerics.sign, _slope)
+_approx_sign = _linear.of_sign(_slope)

@@ -1,5 +1,6 @@
 """What estimators share: their protocol, and the checks of what is passed to them."""
 
+import math
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -29,7 +30,12 @@ def check_latent(latent: ArrayLike) -> jax.Array:
 
 
 def check_scalar(
-    name: str, value: Any, *, low: float, high: float, open_interval: bool = False
+    name: str,
+    value: Any,
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+    open_interval: bool = False,
 ) -> None:
     """Refuses a hyperparameter out of range. A traced one cannot be looked at.
 
@@ -50,6 +56,40 @@ def check_scalar(
             f"`{name}` must lie in {brackets[0]}{low:g}, {high:g}{brackets[1]}, "
             f"got {value}."
         )
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
+    """Refuses a value that is none of those there are.
+
+    Raises:
+        ValueError: Naming the argument, the choices, and what came.
+    """
+    if value not in choices:
+        raise ValueError(f"`{name}` must be one of {choices}, got {value!r}.")
+
+
+def with_backward(
+    function: Callable[..., jax.Array],
+    residuals: Callable[..., Any],
+    backward: Callable[..., tuple[Any, ...]],
+    *,
+    static: int = 0,
+) -> Callable[..., jax.Array]:
+    """`function` with a backward rule of its own: `jax.custom_vjp`.
+
+    Args:
+        function: From `static` fixed values and arrays to an array.
+        residuals: From the same arguments to what the backward rule looks at.
+        backward: From the fixed values, the residuals and a cotangent to those of the
+            arrays; None is a cotangent of zero.
+        static: How many of the first arguments are fixed when it is compiled.
+
+    Returns:
+        The function.
+    """
+    primitive = jax.custom_vjp(function, nondiff_argnums=tuple(range(static)))
+    primitive.defvjp(lambda *args: (primitive(*args), residuals(*args)), backward)
+    return primitive
 
 
 def compute_dtype(latent: jax.Array) -> Any:
@@ -95,9 +135,13 @@ def mean_over_devices(
                 "cotangent is summed over that axis already. Drop it and differentiate "
                 f"`jax.lax.pmean(loss, {axis!r})`, or pass `check_vma=False`."
             )
-    return jax.lax.pmean(cotangent, axis_name)
+    return _pmean(cotangent, axis_name)
+
+
+_pmean: Callable[..., jax.Array] = jax.lax.pmean
 
 
 def _varying_axes(value: jax.Array) -> frozenset[Hashable]:
     """Mapped axes along which JAX knows a value to vary; none if it does not check."""
-    return jax.typeof(value).manual_axis_type.varying
+    varying: frozenset[Hashable] = jax.typeof(value).manual_axis_type.varying
+    return varying

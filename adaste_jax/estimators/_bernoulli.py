@@ -65,10 +65,10 @@ def bernoulli_hard(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 
     Args:
         latent: Floating point, any shape.
-        key: As in `bernoulli_pwgf`.
+        key: A random key, another one for every tensor and step.
 
     Returns:
-        As `bernoulli_pwgf`.
+        Weights +1 and -1, with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
@@ -90,11 +90,11 @@ def bernoulli_identity(
 
     Args:
         latent: Floating point, any shape.
-        key: As in `bernoulli_pwgf`.
-        probability: p as in `bernoulli_pwgf` ("sigmoid") or `bernoulli_hard` ("hard").
+        key: A random key, another one for every tensor and step.
+        probability: p, `"sigmoid"` of t or `"hard"`, which is clip((t + 1) / 2, 0, 1).
 
     Returns:
-        As `bernoulli_pwgf`.
+        Weights +1 and -1, with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
@@ -108,29 +108,25 @@ def bernoulli_identity(
         >>> jax.grad(lambda t: estimator(t).sum())(jnp.array([-9.0, 0.0]))
         Array([1., 1.], dtype=float32)
     """
-    if probability not in get_args(Probability):
-        raise ValueError(
-            f"`probability` must be one of {get_args(Probability)}, got "
-            f"{probability!r}."
-        )
+    _base.check_choice("probability", probability, get_args(Probability))
     latent = _base.check_latent(latent)
     straight = _straight if probability == "sigmoid" else _straight_hard
     return straight(latent, _uniform(latent, key))
 
 
-def _uniform(latent, key):
+def _uniform(latent: jax.Array, key: jax.Array) -> jax.Array:
     # In float32 always, so that one key gives one sample in every precision.
     return jax.random.uniform(key, latent.shape, jnp.float32)
 
 
-def _hard_sigmoid(latent):
+def _hard_sigmoid(latent: jax.Array) -> jax.Array:
     return jnp.clip((latent + 1) / 2, 0, 1)
 
 
-def _sample(probability):
+def _sample(probability: _linear.Elementwise) -> _linear.Elementwise:
     """The forward map, with the uniform numbers as a second argument."""
 
-    def weight(latent, uniform):
+    def weight(latent: jax.Array, uniform: jax.Array) -> jax.Array:
         one, chance = jnp.ones((), latent.dtype), probability(latent)
         # A probability that is NaN is its own sample.
         below = jnp.where(uniform >= chance, -one, chance)
@@ -139,19 +135,11 @@ def _sample(probability):
     return weight
 
 
-def _pwgf_slope(latent, uniform):
+def _pwgf_slope(latent: jax.Array, uniform: jax.Array) -> jax.Array:
     return 2 * jax.nn.sigmoid(latent) * jax.nn.sigmoid(-latent)
 
 
-def _hard_slope(latent, uniform):
-    return (jnp.abs(latent) <= 1).astype(latent.dtype)
-
-
-def _identity_slope(latent, uniform):
-    return jnp.ones_like(latent)
-
-
 _pwgf = _linear.linear(_sample(jax.nn.sigmoid), _pwgf_slope)
-_hard = _linear.linear(_sample(_hard_sigmoid), _hard_slope)
-_straight = _linear.linear(_sample(jax.nn.sigmoid), _identity_slope)
-_straight_hard = _linear.linear(_sample(_hard_sigmoid), _identity_slope)
+_hard = _linear.linear(_sample(_hard_sigmoid), _linear.inside)
+_straight = _linear.straight_through(_sample(jax.nn.sigmoid))
+_straight_hard = _linear.straight_through(_sample(_hard_sigmoid))

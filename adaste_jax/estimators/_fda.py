@@ -7,6 +7,7 @@ paper's noise adaptation module is a layer of its own.
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -40,19 +41,19 @@ def fda(latent: ArrayLike, *, order: int, omega: ArrayLike = math.pi / 2) -> jax
         >>> jax.grad(lambda t: estimators.fda(t, order=1))(0.0)
         Array(4., dtype=float32)
     """
-    _base.check_scalar("order", order, low=0, high=float("inf"))
+    _base.check_scalar("order", order)
     return _fda(order)(latent, omega)
 
 
 @functools.cache
-def _fda(order):
-    def slope(latent, omega):
-        largest = jnp.finfo(latent.dtype).max  # the cosine of infinity is NaN
+def _fda(order: int) -> Callable[..., jax.Array]:
+    def slope(latent: jax.Array, omega: jax.Array) -> jax.Array:
+        largest = _numerics.largest(latent.dtype)  # the cosine of infinity is NaN
 
-        def cosine(i):
+        def cosine(i: int) -> jax.Array:
             return jnp.cos(jnp.clip((2 * i + 1) * omega * latent, -largest, largest))
 
-        cosines = map(cosine, range(order + 1))
-        return 4 / math.pi * omega * sum(cosines)
+        total = sum(map(cosine, range(order + 1)), start=jnp.zeros((), latent.dtype))
+        return 4 / math.pi * omega * total
 
-    return _linear.linear(lambda latent, omega: _numerics.sign(latent), slope)
+    return _linear.of_sign(slope)

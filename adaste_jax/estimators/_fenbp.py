@@ -5,13 +5,14 @@ Methods", 2021, https://arxiv.org/abs/2105.07231, and, for weights, Le, Høier, 
 Zach, "AdaSTE", CVPR 2022, https://arxiv.org/abs/2112.02880.
 """
 
-import functools
 from collections.abc import Callable, Hashable, Mapping
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adaste_jax import _numerics
 from adaste_jax.estimators import _base
 
 Squash = Callable[[jax.Array], jax.Array]
@@ -32,7 +33,7 @@ def fenbp(
     """Maps latents t to s(t), s = `squash`; differentiates by `fenbp_gradient`.
 
     At test the weights are sign(t). Not additive in g: right only where the gradient
-    that arrives is that of the whole batch, as for `adaste`. Elsewhere pass
+    that arrives is that of the whole batch, as for `adaste_paper`. Elsewhere pass
     `straight_through=True` and use `optim.scale_by_fenbp`.
 
     Args:
@@ -40,7 +41,8 @@ def fenbp(
         beta: Step of the difference quotient, at least 0, scalar. May be traced.
         squash: s. Two calls compile once if they get the same function.
         straight_through: Differentiates as h = g, for use with the transformation.
-        axis_name: As in `adaste`.
+        axis_name: Mapped axes (`jax.pmap`, or `jax.shard_map` with `check_vma=False`)
+            over which the gradient is averaged before the rule.
 
     Returns:
         Weights with the shape and dtype of `latent`.
@@ -57,7 +59,7 @@ def fenbp(
         >>> jax.grad(lambda t: 0.5 * estimators.fenbp(t, beta=10.0, squash=s))(3.0)
         Array(0.2, dtype=float32)
     """
-    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    _base.check_scalar("beta", beta)
     form = (squash, straight_through, axis_name)
     return _fenbp(form, _base.check_latent(latent), beta)
 
@@ -78,8 +80,8 @@ def fenbp_gradient(
     Args:
         latent: Latents t, floating point, any shape.
         grad: Gradients g at the weights, of the same shape.
-        beta: As in `fenbp`.
-        squash: As in `fenbp`.
+        beta: Step of the difference quotient, at least 0, scalar; may be traced.
+        squash: s, an elementwise, differentiable function.
 
     Returns:
         h, of the shape and dtype of `latent`.
@@ -95,24 +97,24 @@ def fenbp_gradient(
     latents, grads = latent.astype(dtype), grad.astype(dtype)
     step = jnp.asarray(beta, dtype) * grads
     value, derivative = jax.jvp(squash, (latents,), (jnp.ones_like(latents),))
-    large = jnp.abs(step) > 3 * jnp.sqrt(jnp.finfo(dtype).eps)
+    large = jnp.abs(step) > 3 * jnp.sqrt(_numerics.epsilon(dtype))
     difference = value - squash(latents - step)
     ratio = difference / jnp.where(large, step, jnp.ones((), dtype))
     return (jnp.where(large, ratio, derivative) * grads).astype(latent.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _fenbp(form, latent, beta):
+_Form: TypeAlias = tuple[Squash, bool, Hashable | tuple[Hashable, ...] | None]
+
+
+def _squashed(form: _Form, latent: jax.Array, beta: ArrayLike) -> jax.Array:
     del beta
     squash, *_ = form
     return squash(latent.astype(_base.compute_dtype(latent))).astype(latent.dtype)
 
 
-def _forward(form, latent, beta):
-    return _fenbp(form, latent, beta), (latent, beta)
-
-
-def _backward(form, residuals, grad):
+def _backward(
+    form: _Form, residuals: tuple[jax.Array, ArrayLike], grad: jax.Array
+) -> tuple[jax.Array, None]:
     squash, straight_through, axis_name = form
     latent, beta = residuals
     grad = _base.mean_over_devices(grad, axis_name)
@@ -121,4 +123,6 @@ def _backward(form, residuals, grad):
     return fenbp_gradient(latent, grad, beta=beta, squash=squash), None
 
 
-_fenbp.defvjp(_forward, _backward)
+_fenbp = _base.with_backward(
+    _squashed, lambda form, *arrays: arrays, _backward, static=1
+)

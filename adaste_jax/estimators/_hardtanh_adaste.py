@@ -5,8 +5,8 @@ Straight-Through Estimator to Train Binary Neural Networks", CVPR 2022,
 https://arxiv.org/abs/2112.02880.
 """
 
-import functools
 from collections.abc import Hashable
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,13 +25,14 @@ def hardtanh_adaste(
     """Maps latents t to clip(t, -1, 1); differentiates by `hardtanh_adaste_gradient`.
 
     At test the weights are sign(t). Not additive in g: right only where the gradient
-    that arrives is that of the whole batch, as for `adaste`. Elsewhere pass
+    that arrives is that of the whole batch, as for `adaste_paper`. Elsewhere pass
     `straight_through=True` and use `optim.scale_by_hardtanh_adaste`.
 
     Args:
         latent: Floating point, any shape.
         straight_through: Differentiates as h = g, for use with the transformation.
-        axis_name: As in `adaste`.
+        axis_name: Mapped axes (`jax.pmap`, or `jax.shard_map` with `check_vma=False`)
+            over which the gradient is averaged before the rule.
 
     Returns:
         Weights in [-1, 1], 0 for a latent of 0, with the shape and dtype of `latent`.
@@ -83,20 +84,20 @@ def hardtanh_adaste_gradient(latent: jax.Array, grad: jax.Array) -> jax.Array:
     return (slope * grads).astype(latent.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _hardtanh(form, latent):
+_Form: TypeAlias = tuple[bool, Hashable | tuple[Hashable, ...] | None]
+
+
+def _clipped(form: _Form, latent: jax.Array) -> jax.Array:
     del form
     return jnp.clip(latent, -1, 1)
 
 
-def _forward(form, latent):
-    return _hardtanh(form, latent), latent
-
-
-def _backward(form, latent, grad):
+def _backward(form: _Form, latent: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
     straight_through, axis_name = form
     grad = _base.mean_over_devices(grad, axis_name)
     return (grad if straight_through else hardtanh_adaste_gradient(latent, grad),)
 
 
-_hardtanh.defvjp(_forward, _backward)
+_hardtanh = _base.with_backward(
+    _clipped, lambda form, latent: latent, _backward, static=1
+)

@@ -17,7 +17,7 @@ def ede(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
 
     The slope is k s (1 - tanh^2(s t)) with k = max(1/s, 1): the identity for small s,
     a narrow peak at 0 for large s. Additive in g. In the published recipe s grows
-    geometrically from 0.1 to 10: `optim.ede_sharpness`.
+    geometrically from 0.1 to 10, once per epoch.
 
     Args:
         latent: Floating point, any shape.
@@ -36,7 +36,7 @@ def ede(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
         >>> jax.grad(lambda t: estimators.ede(t, sharpness=10.0))(0.0)
         Array(10., dtype=float32)
     """
-    _base.check_scalar("sharpness", sharpness, low=0.0, high=float("inf"))
+    _base.check_scalar("sharpness", sharpness)
     return _ede(latent, sharpness)
 
 
@@ -55,7 +55,7 @@ def irnet_weight(
 
     Args:
         latent: Floating point, at least one axis unless `axis` is None.
-        sharpness: As in `ede`, in the unit of z.
+        sharpness: s of `ede` at z, at least 0; may be traced.
         axis: Axis of the output channels, each of which is a group (the last axis of a
             Flax kernel); None for one group.
 
@@ -80,10 +80,11 @@ def irnet_weight(
     z = _standardise(latents, group)
     size = _numerics.mean_magnitude(z, group)
     scale = jax.lax.stop_gradient(power_of_two(size))
-    return (scale * ede(z, sharpness=sharpness)).astype(latent.dtype)
+    weight: jax.Array = scale * ede(z, sharpness=sharpness)
+    return weight.astype(latent.dtype)
 
 
-def _standardise(latent, group):
+def _standardise(latent: jax.Array, group: tuple[int, ...]) -> jax.Array:
     one = jnp.ones((), latent.dtype)
     # z does not depend on the unit; with this one, squares neither overflow nor vanish.
     unit = jnp.max(jnp.abs(latent), axis=group, keepdims=True, initial=0)
@@ -97,16 +98,16 @@ def _standardise(latent, group):
     return centred / jnp.sqrt(jnp.where(variance > 0, variance, one))
 
 
-def power_of_two(size):
+def power_of_two(size: jax.Array) -> jax.Array:
     """The power of two nearest to each size, in the logarithm; 1 for a size of 0."""
     one = jnp.ones((), size.dtype)
     return jnp.exp2(jnp.round(jnp.log2(jnp.where(size > 0, size, one))))
 
 
-def _slope(latent, sharpness):
+def _slope(latent: jax.Array, sharpness: jax.Array) -> jax.Array:
     one = jnp.ones((), latent.dtype)
     # k s = max(1, s).
     return jnp.maximum(one, sharpness) * _linear.sech_squared(sharpness * latent)
 
 
-_ede = _linear.linear(lambda latent, sharpness: _numerics.sign(latent), _slope)
+_ede = _linear.of_sign(_slope)

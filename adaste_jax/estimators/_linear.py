@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from adaste_jax import _numerics
 from adaste_jax.estimators import _base
 
 Elementwise = Callable[..., jax.Array]
@@ -25,25 +26,39 @@ def linear(weight: Elementwise, slope: Elementwise) -> Callable[..., jax.Array]:
         be traced and get no gradient. Both maps are computed in at least float32.
     """
 
-    @jax.custom_vjp
-    def primitive(latent: jax.Array, hyper: tuple[ArrayLike, ...]) -> jax.Array:
+    def primal(latent: jax.Array, hyper: tuple[ArrayLike, ...]) -> jax.Array:
         return weight(*_computed(latent, hyper)).astype(latent.dtype)
 
-    def forward(latent, hyper):
-        return primitive(latent, hyper), slope(*_computed(latent, hyper))
+    def slopes_of(latent: jax.Array, hyper: tuple[ArrayLike, ...]) -> jax.Array:
+        return slope(*_computed(latent, hyper))
 
-    def backward(slopes, grad):
+    def backward(slopes: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
         product = (slopes * grad.astype(slopes.dtype)).astype(grad.dtype)
         # XLA makes a choice of a product with 0 and 1, and so drops NaN at slope 0.
         return jnp.where(jnp.isnan(grad), grad, product), None
 
-    primitive.defvjp(forward, backward)
+    primitive = _base.with_backward(primal, slopes_of, backward)
     return lambda latent, *hyper: primitive(_base.check_latent(latent), hyper)
 
 
-def _computed(latent, hyper):
+def of_sign(slope: Elementwise) -> Callable[..., jax.Array]:
+    """`linear` with the sign as the forward map."""
+    return linear(lambda latent, *_: _numerics.sign(latent), slope)
+
+
+def straight_through(weight: Elementwise) -> Callable[..., jax.Array]:
+    """`linear` with the identity as the backward rule:  h = g."""
+    return linear(weight, lambda latent, *_: jnp.ones_like(latent))
+
+
+def _computed(latent: jax.Array, hyper: tuple[ArrayLike, ...]) -> tuple[jax.Array, ...]:
     dtype = _base.compute_dtype(latent)
     return latent.astype(dtype), *(jnp.asarray(value, dtype) for value in hyper)
+
+
+def inside(latent: jax.Array, *_: jax.Array) -> jax.Array:
+    """The slope of hard tanh: 1 where |t| <= 1, else 0."""
+    return (jnp.abs(latent) <= 1).astype(latent.dtype)
 
 
 def sech_squared(x: jax.Array) -> jax.Array:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adaste_jax import _numerics
 from adaste_jax.estimators import _base, _linear
 
 
@@ -16,7 +15,7 @@ def rbnn(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
     """Maps latents t to sign(t); differentiates with a triangle of slopes.
 
     With s = `sharpness`, the slope is max(1/s, 1) max(0, sqrt(2) s - s^2 |t|). Additive
-    in g. s grows geometrically, as in `optim.ede_sharpness`.
+    in g. s grows geometrically, once per epoch.
 
     Args:
         latent: Floating point, any shape.
@@ -35,17 +34,15 @@ def rbnn(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
         >>> jax.grad(lambda t: estimators.rbnn(t, sharpness=1.0))(2.0)
         Array(0., dtype=float32)
     """
-    _base.check_scalar(
-        "sharpness", sharpness, low=0.0, high=float("inf"), open_interval=True
-    )
+    _base.check_scalar("sharpness", sharpness, open_interval=True)
     return _rbnn(latent, sharpness)
 
 
-def _slope(latent, sharpness):
+def _slope(latent: jax.Array, sharpness: jax.Array) -> jax.Array:
     one, zero = jnp.ones((), latent.dtype), jnp.zeros((), latent.dtype)
     # k s = max(1, s).
     triangle = jnp.maximum(jnp.sqrt(2 * one) - sharpness * jnp.abs(latent), zero)
     return jnp.maximum(one, sharpness) * triangle
 
 
-_rbnn = _linear.linear(lambda latent, sharpness: _numerics.sign(latent), _slope)
+_rbnn = _linear.of_sign(_slope)

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adaste_jax import _numerics
 from adaste_jax.estimators import _base, _linear
 
 
@@ -29,7 +28,7 @@ def reste(
         floor^(1/o) / floor      for |t| <= floor.
 
     o = 1 is `ste_clipped` with the threshold `cut`. Additive in g. In the published
-    pipeline o grows from 1 to 3 (`optim.reste_exponent`), and the weights are scaled by
+    pipeline o grows from 1 to 3 (`methods.reste`), and the weights are scaled by
     the mean of |t| over the tensor: `scaled_sign(latent, axis=None, scale_grad="exact",
     estimator=functools.partial(reste, exponent=o))`.
 
@@ -53,18 +52,20 @@ def reste(
         ...     jnp.array([0.25, -1.0, 2.0]))
         Array([1. , 0.5, 0. ], dtype=float32)
     """
-    infinity = float("inf")
-    _base.check_scalar("exponent", exponent, low=1.0, high=infinity)
-    _base.check_scalar("cut", cut, low=0.0, high=infinity)
-    _base.check_scalar("floor", floor, low=0.0, high=infinity, open_interval=True)
+    float("inf")
+    _base.check_scalar("exponent", exponent, low=1.0)
+    _base.check_scalar("cut", cut)
+    _base.check_scalar("floor", floor, open_interval=True)
     return _reste(latent, exponent, cut, floor)
 
 
-def _slope(latent, exponent, cut, floor):
+def _slope(
+    latent: jax.Array, exponent: jax.Array, cut: jax.Array, floor: jax.Array
+) -> jax.Array:
     size = jnp.abs(latent)
     power = jnp.maximum(size, floor) ** ((1 - exponent) / exponent) / exponent
     slope = jnp.where(size > floor, power, floor ** (1 / exponent) / floor)
     return jnp.where(size > cut, jnp.zeros((), latent.dtype), slope)
 
 
-_reste = _linear.linear(lambda latent, *_: _numerics.sign(latent), _slope)
+_reste = _linear.of_sign(_slope)

@@ -60,10 +60,7 @@ def scaled_sign(
         >>> estimators.scaled_sign(jnp.array([0.5, -0.2, 0.3, -1.4]), axis=None)
         Array([ 0.6, -0.6,  0.6, -0.6], dtype=float32)
     """
-    if scale_grad not in get_args(ScaleGrad):
-        raise ValueError(
-            f"`scale_grad` must be one of {get_args(ScaleGrad)}, got {scale_grad!r}."
-        )
+    _base.check_choice("scale_grad", scale_grad, get_args(ScaleGrad))
     latent = _base.check_latent(latent)
     latents = latent.astype(_base.compute_dtype(latent))
     ste = estimator(latents)
@@ -83,6 +80,6 @@ def scaled_sign(
     return weight.astype(latent.dtype)
 
 
-def _gradient_of(x):
+def _gradient_of(x: jax.Array) -> jax.Array:
     """Zero, with the gradient of x."""
     return x - jax.lax.stop_gradient(x)

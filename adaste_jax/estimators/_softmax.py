@@ -12,7 +12,6 @@ The last axis of a latent has the two entries (a, b), and
 At test the weight is +1 if b >= a, else -1: `softmax_deploy`.
 """
 
-import functools
 from typing import Literal, get_args
 
 import jax
@@ -35,7 +34,7 @@ def md_softmax_s(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
     Args:
         latent: Floating point, shape `[..., 2]`.
         beta: Scalar, at least 0; taken as 1e35 beyond that. Traced values do not
-            recompile. It grows in training: `optim.grow`.
+            recompile. It grows in training.
 
     Returns:
         Weights in [-1, 1], of shape `[...]` and the dtype of `latent`.
@@ -66,16 +65,17 @@ def pmf(
     Additive in g.
 
     Args:
-        latent: As in `md_softmax_s`.
-        beta: As in `md_softmax_s`.
+        latent: Logits of the levels -1 and +1, of shape `[..., 2]`.
+        beta: Sharpness, at least 0; may be traced.
         jacobian: Which of the two.
 
     Returns:
-        As `md_softmax_s`.
+        Weights in [-1, 1], of shape `[...]` and the dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: As `md_softmax_s`, or if `jacobian` is unknown.
+        ValueError: If the last axis of `latent` has not two entries, `beta` is
+            negative, or `jacobian` is unknown.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -83,10 +83,7 @@ def pmf(
         >>> jax.grad(lambda t: estimators.pmf(t, beta=1.0).sum())(jnp.zeros((1, 2)))
         Array([[-0.5,  0.5]], dtype=float32)
     """
-    if jacobian not in get_args(Jacobian):
-        raise ValueError(
-            f"`jacobian` must be one of {get_args(Jacobian)}, got {jacobian!r}."
-        )
+    _base.check_choice("jacobian", jacobian, get_args(Jacobian))
     return _softmax(jacobian, _pairs(latent), _checked(beta))
 
 
@@ -124,11 +121,11 @@ def _pairs(latent: ArrayLike) -> jax.Array:
 
 
 def _checked(beta: ArrayLike) -> ArrayLike:
-    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    _base.check_scalar("beta", beta)
     return beta
 
 
-def _half_gap(latent, beta):
+def _half_gap(latent: jax.Array, beta: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """What w is the tanh of, without overflow."""
     latents = latent.astype(_base.compute_dtype(latent))
     beta = jnp.minimum(jnp.asarray(beta, latents.dtype), BETA_MAX)
@@ -136,18 +133,14 @@ def _half_gap(latent, beta):
     return jnp.clip(beta * half_gap, -50, 50), beta
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _softmax(form, latent, beta):
+def _weights(form: str, latent: jax.Array, beta: ArrayLike) -> jax.Array:
     del form
     return jnp.tanh(_half_gap(latent, beta)[0]).astype(latent.dtype)
 
 
-def _forward(form, latent, beta):
-    # The residual is half the gap, not the weight: where w is near 1, 1 - w cancels.
-    return _softmax(form, latent, beta), _half_gap(latent, beta)
-
-
-def _backward(form, residuals, grad):
+def _backward(
+    form: str, residuals: tuple[jax.Array, jax.Array], grad: jax.Array
+) -> tuple[jax.Array, None]:
     x, beta = residuals
     p, q = jax.nn.sigmoid(-2 * x), jax.nn.sigmoid(2 * x)
     g = grad.astype(x.dtype)
@@ -161,4 +154,7 @@ def _backward(form, residuals, grad):
     return jnp.stack(pair, axis=-1).astype(grad.dtype), None
 
 
-_softmax.defvjp(_forward, _backward)
+# The residual is half the gap, not the weight: where w is near 1, 1 - w cancels.
+_softmax = _base.with_backward(
+    _weights, lambda form, *arrays: _half_gap(*arrays), _backward, static=1
+)

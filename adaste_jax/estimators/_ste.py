@@ -15,8 +15,8 @@ from adaste_jax import _numerics
 from adaste_jax.estimators import _base
 
 
-def ste_identity(latent: ArrayLike) -> jax.Array:
-    """Maps latents t to sign(t), +1 at 0; differentiates as w = t:  h = g.
+def ste(latent: ArrayLike) -> jax.Array:
+    """The straight-through estimator: maps t to sign(t), backward h = g.
 
     Here and in every estimator g is the gradient at the weight and h the one handed to
     the latent. Additive in g.
@@ -35,12 +35,13 @@ def ste_identity(latent: ArrayLike) -> jax.Array:
         >>> import jax, jax.numpy as jnp
         >>> from adaste_jax import estimators
         >>> latent = jnp.array([-1.5, 0.0, 2.0])
-        >>> estimators.ste_identity(latent)
+        >>> estimators.ste(latent)
         Array([-1.,  1.,  1.], dtype=float32)
-        >>> jax.grad(lambda t: 3 * estimators.ste_identity(t).sum())(latent)
+        >>> jax.grad(lambda t: 3 * estimators.ste(t).sum())(latent)
         Array([3., 3., 3.], dtype=float32)
     """
-    return _straight_through(_base.check_latent(latent))
+    weight: jax.Array = _identity(_base.check_latent(latent))
+    return weight
 
 
 def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
@@ -67,35 +68,32 @@ def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
         ...     jnp.array([-1.5, -1.0, 0.5]))
         Array([0., 1., 1.], dtype=float32)
     """
-    _base.check_scalar("threshold", threshold, low=0.0, high=float("inf"))
-    return _ste(_base.check_latent(latent), threshold)
+    _base.check_scalar("threshold", threshold)
+    weight: jax.Array = _clipped(_base.check_latent(latent), threshold)
+    return weight
 
 
-@jax.custom_vjp
-def _straight_through(latent: jax.Array) -> jax.Array:
-    return _numerics.sign(latent)
-
-
-_straight_through.defvjp(
-    lambda latent: (_numerics.sign(latent), None), lambda _, grad: (grad,)
-)
-
-
-@jax.custom_vjp
-def _ste(latent: jax.Array, threshold: ArrayLike) -> jax.Array:
+def _signs(latent: jax.Array, threshold: ArrayLike) -> jax.Array:
     del threshold
     return _numerics.sign(latent)
 
 
-def _ste_forward(latent, threshold):
+def _signs_and_passes(
+    latent: jax.Array, threshold: ArrayLike
+) -> tuple[jax.Array, jax.Array]:
     dtype = _base.compute_dtype(latent)
     passes = jnp.abs(latent.astype(dtype)) <= jnp.asarray(threshold, dtype)
     return _numerics.sign(latent), passes
 
 
-def _ste_backward(passes, grad):
+def _pass(passes: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
     # Held back is a number, not a NaN.
     return jnp.where(passes | jnp.isnan(grad), grad, jnp.zeros_like(grad)), None
 
 
-_ste.defvjp(_ste_forward, _ste_backward)
+# Not `_base.with_backward`: the weights of these have no derivative of their own, so
+# that forward mode goes through their gradient (`jax.hessian`).
+_identity = jax.custom_vjp(_numerics.sign)
+_identity.defvjp(lambda latent: (_numerics.sign(latent), None), lambda _, grad: (grad,))
+_clipped = jax.custom_vjp(_signs)
+_clipped.defvjp(_signs_and_passes, _pass)

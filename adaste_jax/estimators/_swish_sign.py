@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from adaste_jax import _numerics
 from adaste_jax.estimators import _base, _linear
 
 
@@ -38,14 +37,14 @@ def swish_sign(latent: ArrayLike, *, beta: ArrayLike = 5.0) -> jax.Array:
         >>> jax.grad(estimators.swish_sign)(0.0)
         Array(5., dtype=float32)
     """
-    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    _base.check_scalar("beta", beta)
     return _swish_sign(latent, beta)
 
 
-def _slope(latent, beta):
+def _slope(latent: jax.Array, beta: jax.Array) -> jax.Array:
     # Beyond 1000 the slope is 0 in every precision; a finite x keeps 0 x from NaN.
     x = jnp.clip(beta * latent, -1e3, 1e3)
     return beta * (2 - x * jnp.tanh(x / 2)) * _linear.sech_squared(x / 2) / 2
 
 
-_swish_sign = _linear.linear(lambda latent, beta: _numerics.sign(latent), _slope)
+_swish_sign = _linear.of_sign(_slope)

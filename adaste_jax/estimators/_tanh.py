@@ -24,7 +24,7 @@ def tanh(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
     Args:
         latent: Floating point, any shape.
         beta: Scalar, at least 0; taken as 1e35 beyond that. Traced values do not
-            recompile. It grows in training: `optim.grow`.
+            recompile. It grows in training.
 
     Returns:
         Weights in [-1, 1], 0 for a latent of 0, with the shape and dtype of `latent`.
@@ -39,7 +39,7 @@ def tanh(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
         >>> jax.value_and_grad(lambda t: estimators.tanh(t, beta=2.0))(0.0)
         (Array(0., dtype=float32), Array(2., dtype=float32))
     """
-    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    _base.check_scalar("beta", beta)
     return _tanh(latent, beta)
 
 
@@ -52,10 +52,10 @@ def md_tanh_s(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
 
     Args:
         latent: Floating point, any shape.
-        beta: As in `tanh`.
+        beta: Sharpness, at least 0; may be traced.
 
     Returns:
-        As `tanh`.
+        Weights in [-1, 1], with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
@@ -67,7 +67,7 @@ def md_tanh_s(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
         >>> jax.value_and_grad(lambda t: estimators.md_tanh_s(t, beta=50.0))(0.5)
         (Array(1., dtype=float32), Array(1., dtype=float32))
     """
-    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    _base.check_scalar("beta", beta)
     return _md_tanh_s(latent, beta)
 
 
@@ -83,4 +83,4 @@ def slope(latent: jax.Array, beta: jax.Array) -> jax.Array:
 
 
 _tanh = _linear.linear(weight, slope)
-_md_tanh_s = _linear.linear(weight, lambda latent, beta: jnp.ones_like(latent))
+_md_tanh_s = _linear.straight_through(weight)

@@ -6,6 +6,7 @@ https://arxiv.org/abs/2402.17764.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -42,17 +43,15 @@ def ternary_absmean(
         >>> estimators.ternary_absmean(jnp.array([1.0, 0.5, -0.5, 0.0]))
         Array([ 0.5,  0.5, -0.5,  0. ], dtype=float32)
     """
-    _base.check_scalar(
-        "epsilon", epsilon, low=0.0, high=float("inf"), open_interval=True
-    )
+    _base.check_scalar("epsilon", epsilon, open_interval=True)
     return _absmean(axis)(latent, epsilon)
 
 
 @functools.cache
-def _absmean(axis):
-    def weight(latent, epsilon):
+def _absmean(axis: int | None) -> Callable[..., jax.Array]:
+    def weight(latent: jax.Array, epsilon: jax.Array) -> jax.Array:
         group = _base.group_axes(latent, axis)
         scale = jnp.maximum(_numerics.mean_magnitude(latent, group), epsilon)
         return scale * jnp.clip(jnp.round(latent / scale), -1, 1)
 
-    return _linear.linear(weight, lambda latent, epsilon: jnp.ones_like(latent))
+    return _linear.straight_through(weight)

@@ -6,7 +6,6 @@ https://arxiv.org/abs/1910.08237.
 """
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from adaste_jax.estimators import _base, _linear, _tanh
@@ -22,7 +21,7 @@ def ternary_tanh(
 
     Args:
         latent: Floating point, any shape.
-        beta: As in `tanh`.
+        beta: Sharpness of the steps, at least 0; may be traced.
         straight_through: h = g, the stable form of mirror descent; otherwise h is g
             times the derivative of w.
 
@@ -39,15 +38,13 @@ def ternary_tanh(
         >>> estimators.ternary_tanh(jnp.array([-0.9, 0.1, 0.9]), beta=1e3)
         Array([-1.,  0.,  1.], dtype=float32)
     """
-    _base.check_scalar("beta", beta, low=0.0, high=float("inf"))
+    _base.check_scalar("beta", beta)
     return (_straight if straight_through else _exact)(latent, beta)
 
 
-def _mean_of_steps(step):
+def _mean_of_steps(step: _linear.Elementwise) -> _linear.Elementwise:
     return lambda t, beta: (step(t + 0.5, beta) + step(t - 0.5, beta)) / 2
 
 
-_straight = _linear.linear(
-    _mean_of_steps(_tanh.weight), lambda latent, beta: jnp.ones_like(latent)
-)
+_straight = _linear.straight_through(_mean_of_steps(_tanh.weight))
 _exact = _linear.linear(_mean_of_steps(_tanh.weight), _mean_of_steps(_tanh.slope))

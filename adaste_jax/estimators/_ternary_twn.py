@@ -4,6 +4,7 @@ Li, Zhang and Liu, "Ternary Weight Networks", 2016, https://arxiv.org/abs/1605.0
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +18,23 @@ def ternary_twn(
     latent: ArrayLike,
     *,
     ratio: ArrayLike = 0.7,
-    scale: bool = False,
+    scale: bool = True,
     axis: int | None = None,
 ) -> jax.Array:
-    """Maps latents t to 0 where |t| <= D, else to sign(t); D = `ratio` mean |t|.
+    """Maps latents t to 0 where |t| <= D, else to a sign(t); D = `ratio` mean |t|.
 
-    The mean is over each group. Differentiates as h = g 1[|t| <= 1], also with
-    `scale`. The same weights at test. Additive in g.
+    a is the mean |t| of those kept, as published, or 1. Means are over each group.
+    Differentiates as h = g 1[|t| <= 1], whatever a is. The same weights at test.
+    Additive in g.
 
     Args:
         latent: Floating point, at least one axis unless `axis` is None.
         ratio: Threshold in units of the mean magnitude, at least 0. May be traced.
-        scale: Multiplies the weights of a group by the mean |t| of those kept.
+        scale: Whether the weights of a group are multiplied by a.
         axis: Axis whose entries are groups; None for one group, as published.
 
     Returns:
-        Weights -1, 0 and 1 (or scaled), with the shape and dtype of `latent`.
+        Weights -a, 0 and a, with the shape and dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
@@ -41,10 +43,10 @@ def ternary_twn(
     Example:
         >>> import jax.numpy as jnp
         >>> from adaste_jax import estimators
-        >>> estimators.ternary_twn(jnp.array([0.9, -0.1, 0.3, -0.5]), scale=True)
+        >>> estimators.ternary_twn(jnp.array([0.9, -0.1, 0.3, -0.5]))
         Array([ 0.7,  0. ,  0. , -0.7], dtype=float32)
     """
-    _base.check_scalar("ratio", ratio, low=0.0, high=float("inf"))
+    _base.check_scalar("ratio", ratio)
     return _twn(scale, axis)(latent, ratio)
 
 
@@ -71,15 +73,13 @@ def ternary_fixed(latent: ArrayLike, *, threshold: ArrayLike = 0.05) -> jax.Arra
         >>> estimators.ternary_fixed(jnp.array([-0.05, 0.04, 0.05]))
         Array([-1.,  0.,  1.], dtype=float32)
     """
-    _base.check_scalar(
-        "threshold", threshold, low=0.0, high=float("inf"), open_interval=True
-    )
+    _base.check_scalar("threshold", threshold, open_interval=True)
     return _fixed(latent, threshold)
 
 
 @functools.cache
-def _twn(scale, axis):
-    def weight(latent, ratio):
+def _twn(scale: bool, axis: int | None) -> Callable[..., jax.Array]:
+    def weight(latent: jax.Array, ratio: jax.Array) -> jax.Array:
         group = _base.group_axes(latent, axis)
         size = jnp.abs(latent)
         threshold = ratio * _numerics.mean_magnitude(latent, group)
@@ -94,22 +94,18 @@ def _twn(scale, axis):
         mean = _numerics.from_unit(total / jnp.maximum(count, one), unit)
         return mean * weights
 
-    return _linear.linear(weight, _slope)
+    return _linear.linear(weight, _linear.inside)
 
 
-def _signs_of(latent, kept, threshold):
+def _signs_of(latent: jax.Array, kept: jax.Array, threshold: jax.Array) -> jax.Array:
     """Signs of those kept, else 0; and NaN where that cannot be said."""
     beyond = jnp.abs(latent) - threshold
     rest = jnp.where(beyond <= 0, jnp.zeros((), latent.dtype), beyond)
     return jnp.where(kept, _numerics.sign(latent), rest)
 
 
-def _slope(latent, _):
-    return (jnp.abs(latent) <= 1).astype(latent.dtype)
-
-
-def _fixed_weight(latent, threshold):
+def _fixed_weight(latent: jax.Array, threshold: jax.Array) -> jax.Array:
     return _signs_of(latent, jnp.abs(latent) >= threshold, threshold)
 
 
-_fixed = _linear.linear(_fixed_weight, _slope)
+_fixed = _linear.linear(_fixed_weight, _linear.inside)

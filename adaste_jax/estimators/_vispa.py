@@ -53,7 +53,7 @@ def vispa_probability(latent: ArrayLike) -> jax.Array:
     """The probability that a weight is +1:  Phi(m / |z|).
 
     Args:
-        latent: As in `vispa_sample`.
+        latent: Means m and factors z in the last axis, of shape `[..., 1 + K]`.
 
     Returns:
         Probabilities, of shape `[...]` and the dtype of `latent`.
@@ -85,22 +85,19 @@ def _mean_and_factors(latent: ArrayLike) -> jax.Array:
     return array
 
 
-@jax.custom_vjp
-def _sign_of_product(latent: jax.Array, draw: jax.Array) -> jax.Array:
+def _mixed_sign(latent: jax.Array, draw: jax.Array) -> jax.Array:
     latents = latent.astype(_base.compute_dtype(latent))
     latents = latents / _numerics.power_unit(latents, (-1,))
     mixed = latents[..., 0] + latents[..., 1:] @ draw.astype(latents.dtype)
     return _numerics.sign(mixed).astype(latent.dtype)
 
 
-def _forward(latent, draw):
-    return _sign_of_product(latent, draw), draw
-
-
-def _backward(draw, grad):
+def _backward(draw: jax.Array, grad: jax.Array) -> tuple[jax.Array, None]:
     with_mean = jnp.concatenate([jnp.ones((1,), draw.dtype), draw])
     spread = jnp.tensordot(grad.astype(draw.dtype), with_mean, axes=0)
     return spread.astype(grad.dtype), None
 
 
-_sign_of_product.defvjp(_forward, _backward)
+_sign_of_product = _base.with_backward(
+    _mixed_sign, lambda latent, draw: draw, _backward
+)

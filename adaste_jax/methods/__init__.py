@@ -6,6 +6,11 @@ length. Take `adaste`, which is recommended, or `ste`, the baseline:
 
     method = methods.adaste(steps=1500)
 
+Of AdaSTE, `adaste` is the recommended form: the paper's forward map in units of the
+layer, straight-through backward; measured, it does best. `adaste_paper` is the paper's
+rule on each gradient, `adaste_averaged` that rule on a moving average, and
+`adaste_released` the authors' code.
+
 Besides their own options all take these keywords:
 
     where               Which leaves are latents, as in `binarize`. Default: those

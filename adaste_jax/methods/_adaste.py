@@ -1,4 +1,4 @@
-"""AdaSTE: as recommended, as in the paper, and as released.
+"""AdaSTE: the recommended form, the paper's rule, and the authors' code.
 
 Le, Høier, Lin and Zach, "AdaSTE: An Adaptive Straight-Through Estimator to Train
 Binary Neural Networks", CVPR 2022, https://arxiv.org/abs/2112.02880.
@@ -11,7 +11,7 @@ from typing import Unpack
 import optax
 
 from adaste_jax import estimators, optim
-from adaste_jax.estimators import _adaste
+from adaste_jax.estimators import _adaste_rule
 from adaste_jax.methods import _build, _schedules
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import NEVER, Method, Rate, Run, check, length_of
@@ -33,9 +33,9 @@ def adaste(
         a = |t| / rms(t),   s = min(1, (a + mu (1 + alpha)) / (1 + mu))
         w = sign(t) s / mean(s),   h = g
 
-    The forward map is the paper's; that it is measured in units of the layer, scaled to
-    a mean of 1, and passed straight through backward is this library's: the paper's
-    slope, measured, does not help (docs/results/adaptive_rule.md). Learning rates
+    The forward map s is the paper's. Units of the layer, a mean of 1 and the
+    straight-through backward rule are this library's: the paper's slope, measured, does
+    not help (docs/results/adaptive_rule.md). See `estimators.adaste`. Learning rates
     around the default are measured in docs/results/compare_digits.md; in other runs
     2e-3 (dense layers) to 1e-2 (convolutions) did best.
 
@@ -50,9 +50,7 @@ def adaste(
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
-    estimator = functools.partial(
-        estimators.adaste, alpha=alpha, rule="identity", unit="rms", rescale=True
-    )
+    estimator = functools.partial(estimators.adaste, alpha=alpha)
     return build(
         length, learning_rate, estimator, schedules={"mu": mu}, binary_from=binary_from
     )
@@ -62,7 +60,7 @@ def adaste_paper(
     steps: int,
     *,
     learning_rate: Rate = 3e-3,
-    rule: _adaste.Rule = "adaptive",
+    rule: _adaste_rule.Rule = "adaptive",
     cap: float = 0.5,
     alpha: float = 0.01,
     mu_init: float = 0.01,
@@ -76,7 +74,8 @@ def adaste_paper(
 
     Adam takes h. The slope c (`estimators.adaste_slope`) is not additive in g. It is
     larger toward zero than away from it, so noise drives latents to zero, where they
-    flip. Measured in docs/results/adaptive_rule.md: worse than `adaste` and `ste`.
+    flip. Measured in docs/results/adaptive_rule.md: worse than `adaste` and `ste`. See
+    `estimators.adaste_paper`.
 
     Args:
         steps: Length of the run.
@@ -94,7 +93,7 @@ def adaste_paper(
     return build(
         length,
         learning_rate,
-        functools.partial(estimators.adaste, alpha=alpha, rule=rule, cap=cap),
+        functools.partial(estimators.adaste_paper, alpha=alpha, rule=rule, cap=cap),
         schedules={"mu": mu},
         binary_from=binary_from,
         additive=rule == "identity",
@@ -106,7 +105,7 @@ def adaste_averaged(
     *,
     learning_rate: Rate = 30.0,
     momentum: float = 0.99,
-    rule: _adaste.Rule = "adaptive",
+    rule: _adaste_rule.Rule = "adaptive",
     cap: float = 2.0,
     away: float = 1.0,
     alpha: float = 0.01,
@@ -119,9 +118,9 @@ def adaste_averaged(
 
         w = sign(t),   m <- 0.99 m + 0.01 g,   t <- t - lr c(t, sign m) m
 
-    The average is this library's. Better than the same average without the slope, but
-    not than `ste` with Adam; soft weights lose 4 points more
-    (docs/results/adaptive_rule.md).
+    The average is this library's; see `optim.adaste_averaged`. Better than the same
+    average without the slope, but not than `ste` with Adam; soft weights lose 4 points
+    more (docs/results/adaptive_rule.md).
 
     Args:
         steps: Length of the run.
@@ -140,13 +139,18 @@ def adaste_averaged(
     check(away >= 0, "away", away, "at least 0")
     length = length_of(steps, run)
     mu, _ = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
-    slope = optim.scale_by_adaste(mu, alpha=alpha, rule=rule, cap=cap, away=away)
     return build(
         length,
         learning_rate,
-        estimators.ste_identity,
-        tx=lambda rate: optax.chain(
-            optax.ema(momentum), slope, optax.scale_by_learning_rate(rate)
+        estimators.ste,
+        tx=lambda rate: optim.adaste_averaged(
+            rate,
+            mu=mu,
+            momentum=momentum,
+            rule=rule,
+            cap=cap,
+            away=away,
+            alpha=alpha,
         ),
     )
 
@@ -161,12 +165,12 @@ def adaste_released(
     alpha: float = 0.01,
     mu_init: float = 0.01,
     mu_rate: float = 1.05,
-    rule: _adaste.Rule = "released",
+    rule: _adaste_rule.Rule = "released",
     initial_latent: float = 10.0,
     deployed_pass: bool = True,
     **run: Unpack[Run],
 ) -> Method:
-    """AdaSTE, the authors' released code, quirk for quirk: `optim.adaste_released`.
+    """AdaSTE, the authors' code, quirk for quirk: `optim.adaste_released`.
 
         t <- t - lr m / (1 - b^step),   m <- b m + (1 - b) (N^2 h + decay t)
 
@@ -183,7 +187,7 @@ def adaste_released(
         alpha: Margin, in (0, 1). From mu = 1 / alpha on weights are signs.
         mu_init: mu before the first epoch.
         mu_rate: mu is multiplied by it before each epoch; 1.009 for TinyImageNet.
-        rule: The slope, as in `adaste_paper`; `"identity"` is the authors' STE mode.
+        rule: The slope; `"identity"` is the authors' STE mode.
         initial_latent: Latents start at plus and minus it, at random.
         deployed_pass: Whether a second forward pass, with signs, ends each step.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
@@ -196,16 +200,19 @@ def adaste_released(
     check(multiplier > 0, "multiplier", multiplier, "greater than 0")
     length = length_of(steps, run)
     num_epochs, steps_per_epoch = length.epochs(published=700)
-    mu = optim.anneal(mu_init, mu_rate, 1 / alpha, steps_per_epoch)
+    mu = optim.per_epoch(
+        optax.exponential_decay(mu_init * mu_rate, 1, mu_rate, end_value=1 / alpha),
+        steps_per_epoch,
+    )
     if not callable(learning_rate):
         _schedules.check_rate("learning_rate", learning_rate)
-        learning_rate = optim.cosine_per_epoch(
-            learning_rate, num_epochs, steps_per_epoch
+        learning_rate = optim.per_epoch(
+            _schedules.released_cosine(learning_rate, num_epochs), steps_per_epoch
         )
     return build(
         length,
         learning_rate,
-        functools.partial(estimators.adaste, alpha=alpha, rule="identity"),
+        functools.partial(estimators.adaste_paper, alpha=alpha, rule="identity"),
         tx=lambda rate: optim.adaste_released(
             rate,
             mu=mu,

@@ -140,7 +140,7 @@ def of_maps(
     """The method of `from_estimator`, without a look at the estimator."""
     mask = functools.partial(_paths.select, where=where)
 
-    def init(key, params, trained=False):
+    def init(key: jax.Array, params: Any, trained: bool = False) -> Any:
         leaves, structure = jax.tree.flatten(params)
         chosen = jax.tree.leaves(mask(params))
         make = starts[trained]
@@ -153,11 +153,11 @@ def of_maps(
         ]
         return jax.tree.unflatten(structure, made)
 
-    def values(step):
+    def values(step: Any) -> dict[str, Any]:
         step = jnp.asarray(step, jnp.int32)
         return {name: schedule(step) for name, schedule in schedules.items()}
 
-    def weights(params, step, key=None):
+    def weights(params: Any, step: Any, key: jax.Array | None = None) -> Any:
         if random and key is None:
             raise ValueError(
                 "this method draws its weights: call `weights(params, step, key)`, "
@@ -166,7 +166,7 @@ def of_maps(
         bound = functools.partial(estimator, **values(step))
         return _tree.binarize(params, bound, where=where, key=key if random else None)
 
-    def shipped(params):
+    def shipped(params: Any) -> Any:
         if deploy is None:
             return _tree.deploy(params, where=where)
         return _tree.binarize(params, deploy, where=where)
@@ -185,7 +185,14 @@ def on_the_step(
     """
     tx = optax.with_extra_args_support(tx)
 
-    def update(updates, state, params=None, *, step=None, **extra_args):
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+        *,
+        step: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, Any]:
         if step is not None:
             extra_args["step"] = step
             state = jax.tree.map(
@@ -197,7 +204,8 @@ def on_the_step(
                 state,
                 is_leaf=lambda node: isinstance(node, optax.ScaleByScheduleState),
             )
-        return tx.update(updates, state, params, **extra_args)
+        moved, state = tx.update(updates, state, params, **extra_args)
+        return moved, state
 
     return optax.GradientTransformationExtraArgs(tx.init, update)
 

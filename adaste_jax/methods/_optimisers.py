@@ -62,7 +62,7 @@ def bop(
     return build(
         length_of(steps, run),
         learning_rate,
-        estimators.ste_identity,
+        estimators.ste,
         tx=lambda gamma: optim.bop(gamma, tau=tau),
         starts=(_build.signs(1.0), _build.signs(1.0)),
     )

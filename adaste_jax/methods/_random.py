@@ -65,7 +65,7 @@ def bernoulli_pwgf(
 def bernoulli_identity(
     steps: int, *, learning_rate: Rate = 0.1, **run: Unpack[Run]
 ) -> Method:
-    """Random signs, straight through backward.
+    """Random signs, with a straight-through backward rule.
 
         w = +1 with probability p = sigmoid(t), else -1,   h = g
 
@@ -166,7 +166,7 @@ def vispa(
         learning_rate,
         estimators.vispa_sample,
         tx=functools.partial(optim.vispa, momentum=momentum),
-        deploy=lambda latent: estimators.ste_identity(latent[..., 0]),
+        deploy=lambda latent: estimators.ste(latent[..., 0]),
         starts=(start, start),
         **_DRAWN,
     )

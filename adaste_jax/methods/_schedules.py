@@ -1,11 +1,13 @@
 """Schedules of a run: functions of its step, from 0."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from adaste_jax import optim
 from adaste_jax.methods._method import NEVER, Length, Rate, check
 
 
@@ -31,6 +33,30 @@ def warmed_up(length: Length, schedule: optax.Schedule) -> optax.Schedule:
     )
 
 
+def by_epoch(length: Length, of_share: Callable[[jax.Array], Any]) -> optax.Schedule:
+    """A function of the share of the run that is done, which moves once per epoch."""
+    num_epochs, steps_per_epoch = length.epochs()
+    return optim.per_epoch(
+        lambda epoch: of_share(jnp.minimum(epoch, num_epochs) / num_epochs),
+        steps_per_epoch,
+    )
+
+
+def released_cosine(init_value: float, num_epochs: int) -> optax.Schedule:
+    """The learning rate of AdaSTE's authors, of the epoch: one epoch ahead, to 1e-16.
+
+    Their scheduler steps once before the first epoch, so the last trains at the end
+    value. The formula is not that of Optax, whose bits differ in that epoch.
+    """
+
+    def schedule(epoch: Any) -> Any:
+        epoch = jnp.minimum(epoch + 1, num_epochs)
+        cosine = (1 + jnp.cos(jnp.pi * epoch / num_epochs)) / 2
+        return 1e-16 + (init_value - 1e-16) * cosine
+
+    return schedule
+
+
 def annealing(
     length: Length, alpha: float, mu_init: float, mu_end: float, anneal_fraction: float
 ) -> tuple[optax.Schedule, int]:
@@ -48,7 +74,7 @@ def annealing(
 def growth(length: Length, beta_end: float, anneal_fraction: float) -> optax.Schedule:
     """beta, from 1 to `beta_end`, geometric in the step.
 
-    Published is a factor for every so many of 100,000 steps (`optim.grow`).
+    Published is a factor for every so many of 100,000 steps: docs/methods/md_tanh_s.md.
     """
     check(beta_end >= 1, "beta_end", beta_end, "at least 1")
     steps = _share(length, anneal_fraction)

@@ -55,7 +55,7 @@ def md_tanh_s(
     anneal_fraction: float = 0.8,
     **run: Unpack[Run],
 ) -> Method:
-    """Mirror descent on tanh weights, in its stable form: straight through.
+    """Mirror descent on tanh weights, in its stable form: straight-through.
 
         w = tanh(beta t),   h = g,   beta from 1 to `beta_end`
 
@@ -133,7 +133,8 @@ def pmf(
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which it grows.
-        jacobian: As in `estimators.pmf`.
+        jacobian: The derivative of the softmax: `"exact"`, or `"published"`, which is
+            that of the authors' code.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.pmf, jacobian=jacobian)

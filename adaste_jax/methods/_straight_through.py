@@ -3,6 +3,7 @@
 import functools
 from typing import Any, Unpack
 
+import jax.numpy as jnp
 import optax
 
 from adaste_jax import estimators, optim
@@ -10,6 +11,7 @@ from adaste_jax.estimators import _scaled_sign
 from adaste_jax.methods import _build
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import Length, Method, Rate, Run, check, length_of
+from adaste_jax.methods._schedules import by_epoch
 
 
 def ste(steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]) -> Method:
@@ -18,14 +20,14 @@ def ste(steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]) -> Method
         w = sign(t),   h = g
 
     No hyperparameter but the learning rate. Bengio, Léonard and Courville, 2013,
-    https://arxiv.org/abs/1308.3432; see `estimators.ste_identity`.
+    https://arxiv.org/abs/1308.3432; see `estimators.ste`.
 
     Args:
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
-    return build(length_of(steps, run), learning_rate, estimators.ste_identity)
+    return build(length_of(steps, run), learning_rate, estimators.ste)
 
 
 def ste_clipped(
@@ -69,7 +71,7 @@ def binary_connect(
     return build(
         length_of(steps, run),
         learning_rate,
-        estimators.ste_identity,
+        estimators.ste,
         tx=optim.binary_connect,
         starts=(_build.uniform, None),
     )
@@ -144,9 +146,9 @@ def reste(
 
         w = sign(t),   h = g |t|^((1 - o) / o) / o between 0.1 and 1.5
 
-    o grows from 1 on a cosine of the epoch (`optim.reste_exponent`). Wu, Zheng, Liu and
-    Zheng, ICCV 2023, https://arxiv.org/abs/2308.06689, without the published scale of
-    the weights; see `estimators.reste`.
+    After a share x of the epochs o = 1 + (exponent_end - 1) (1 - cos(pi x / 2)). Wu,
+    Zheng, Liu and Zheng, ICCV 2023, https://arxiv.org/abs/2308.06689, without the
+    published scale of the weights; see `estimators.reste`.
 
     Args:
         steps: Length of the run.
@@ -156,7 +158,9 @@ def reste(
     """
     check(exponent_end >= 1, "exponent_end", exponent_end, "at least 1")
     length = length_of(steps, run)
-    exponent = optim.reste_exponent(*length.epochs(), end_value=exponent_end)
+    exponent = by_epoch(
+        length, lambda x: 1 + (exponent_end - 1) * (1 - jnp.cos(jnp.pi * x / 2))
+    )
     return build(
         length, learning_rate, estimators.reste, schedules={"exponent": exponent}
     )
@@ -180,7 +184,7 @@ def ede(
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
         sharpness_init: s in the first epoch, greater than 0.
-        sharpness_end: s at the end; it grows geometrically (`optim.ede_sharpness`).
+        sharpness_end: s at the end; it grows geometrically, once per epoch.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _sharpened(
@@ -210,7 +214,7 @@ def rbnn(
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
         sharpness_init: s in the first epoch, greater than 0.
-        sharpness_end: s at the end; it grows geometrically (`optim.ede_sharpness`).
+        sharpness_end: s at the end; it grows geometrically, once per epoch.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _sharpened(
@@ -242,7 +246,7 @@ def irnet(
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
         sharpness_init: s of `ede` in the first epoch, greater than 0.
-        sharpness_end: s at the end; it grows geometrically (`optim.ede_sharpness`).
+        sharpness_end: s at the end; it grows geometrically, once per epoch.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     return _sharpened(
@@ -273,7 +277,7 @@ def scaled_sign(
     Args:
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
-        scale_grad: The backward rule, as in `estimators.scaled_sign`.
+        scale_grad: The backward rule; `estimators.scaled_sign` lists them.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.scaled_sign, scale_grad=scale_grad)
@@ -291,8 +295,8 @@ def _sharpened(
     """Adam, and a slope that narrows on the schedule of EDE."""
     for name, value in (("_init", sharpness_init), ("_end", sharpness_end)):
         check(value > 0, f"sharpness{name}", value, "greater than 0")
-    sharpness = optim.ede_sharpness(
-        *length.epochs(), init_value=sharpness_init, end_value=sharpness_end
+    sharpness = by_epoch(
+        length, lambda x: sharpness_init * (sharpness_end / sharpness_init) ** x
     )
     return build(
         length, learning_rate, estimator, schedules={"sharpness": sharpness}, **options

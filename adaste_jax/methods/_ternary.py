@@ -62,7 +62,7 @@ def ternary_fixed(
 
         w = sign(t) where |t| >= threshold, else 0,   h = g 1[|t| <= 1]
 
-    As `ste_tern` in Larq, https://docs.larq.dev/larq/api/quantizers/; see
+    The same as `ste_tern` in Larq, https://docs.larq.dev/larq/api/quantizers/; see
     `estimators.ternary_fixed`.
 
     Args:

@@ -2,18 +2,25 @@
 
 Latents are the `params` of an update.
 
-    whole optimisers      adaste, adaste_released, binary_connect, bop, bayesbinn,
-                          proxquant, md_tanh, md_softmax, vispa
+    whole optimisers      adaste_averaged, adaste_released, binary_connect, bop,
+                          bayesbinn, proxquant, md_tanh, md_softmax, vispa
     parts of a chain      scale_by_adaste, scale_by_hardtanh_adaste, scale_by_fenbp,
                           scale_by_bayesbinn, scale_by_early_adam, scale_by_glorot,
                           clip_latents, apply_prox
-    schedules             per_epoch, anneal, cosine_per_epoch, reste_exponent,
-                          ede_sharpness, grow, proxquant_strength
+    schedules             per_epoch, and those of Optax
+
+Of AdaSTE, `scale_by_adaste` is the paper's rule, `adaste_averaged` puts it behind a
+moving average, and `adaste_released` is the update of the authors' code. The
+recommended form (`methods.adaste`) needs nothing from here: it is `optax.adam`, and the
+estimator does the rest.
 """
 
+from typing import TYPE_CHECKING
+
+from adaste_jax import _deprecated
+from adaste_jax.optim import _old
 from adaste_jax.optim._adaste import (
-    ScaleByAdasteState,
-    adaste,
+    adaste_averaged,
     adaste_released,
     scale_by_adaste,
 )
@@ -32,8 +39,6 @@ from adaste_jax.optim._bop import BopState, binary_signs, bop
 from adaste_jax.optim._contrastive import scale_by_fenbp, scale_by_hardtanh_adaste
 from adaste_jax.optim._labels import labels
 from adaste_jax.optim._mirror_descent import (
-    MIRROR_DESCENT_RECIPES,
-    MirrorDescentRecipe,
     ScaleByEarlyAdamState,
     md_softmax,
     md_tanh,
@@ -43,46 +48,29 @@ from adaste_jax.optim._proxquant import (
     apply_prox,
     prox,
     proxquant,
-    proxquant_strength,
 )
-from adaste_jax.optim._schedules import (
-    anneal,
-    cosine_per_epoch,
-    ede_sharpness,
-    grow,
-    per_epoch,
-    reste_exponent,
-)
+from adaste_jax.optim._schedules import per_epoch
 from adaste_jax.optim._vispa import vispa
 
 __all__ = [
-    "MIRROR_DESCENT_RECIPES",
     "BopState",
-    "MirrorDescentRecipe",
-    "ScaleByAdasteState",
     "ScaleByBayesbinnState",
     "ScaleByEarlyAdamState",
     "StepState",
-    "adaste",
+    "adaste_averaged",
     "adaste_released",
-    "anneal",
     "apply_prox",
     "bayesbinn",
     "binary_connect",
     "binary_signs",
     "bop",
     "clip_latents",
-    "cosine_per_epoch",
-    "ede_sharpness",
-    "grow",
     "labels",
     "md_softmax",
     "md_tanh",
     "per_epoch",
     "prox",
     "proxquant",
-    "proxquant_strength",
-    "reste_exponent",
     "scale_by_adaste",
     "scale_by_bayesbinn",
     "scale_by_early_adam",
@@ -91,3 +79,6 @@ __all__ = [
     "scale_by_hardtanh_adaste",
     "vispa",
 ]
+
+if not TYPE_CHECKING:  # a type checker reports old names
+    __getattr__ = _deprecated.old_names(__name__, _old.NAMES, goes_in="0.3")

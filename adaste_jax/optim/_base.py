@@ -30,11 +30,18 @@ def leafwise(
         that schedules are read at in the place of its own count.
     """
 
-    def init(params):
+    def init(params: Any) -> StepState:
         del params
         return StepState(step=jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None, *, step=None, **extra_args):
+    def update(
+        updates: Any,
+        state: StepState,
+        params: Any = None,
+        *,
+        step: ArrayLike | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, StepState]:
         del extra_args
         check_params(name, params)
         step = clock(state.step, step)

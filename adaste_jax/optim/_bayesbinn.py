@@ -43,11 +43,11 @@ def scale_by_bayesbinn(
 
     Args:
         num_examples: Training examples, times ten in the recipe for CIFAR.
-        temperature: As in `estimators.bayesbinn_sample`.
+        temperature: That of the samples (`estimators.bayesbinn_sample`), above 0.
         decay: Weight of the prior.
         prior: Latent of the prior.
-        stale_mean: v is of the step before, as in the authors' code; otherwise of this
-            step, as in the paper.
+        stale_mean: Whether v is of the step before, as in the authors' code, or of
+            this step, as in the paper.
 
     Returns:
         A transformation with `update(updates, state, params, weights=weights)`, where
@@ -65,14 +65,21 @@ def scale_by_bayesbinn(
         >>> tx.update(jnp.array([0.1]), tx.init(latent), latent, weights=weight)[0]
         Array([10.], dtype=float32)
     """
-    infinity = float("inf")
+    float("inf")
     for name, value in (("num_examples", num_examples), ("temperature", temperature)):
-        _checks.check_scalar(name, value, low=0.0, high=infinity, open_interval=True)
+        _checks.check_scalar(name, value, open_interval=True)
 
-    def init(params):
+    def init(params: Any) -> ScaleByBayesbinnState:
         return ScaleByBayesbinnState(mean=jax.tree.map(jnp.tanh, params))
 
-    def update(updates, state, params=None, *, weights=None, **extra_args):
+    def update(
+        updates: Any,
+        state: ScaleByBayesbinnState,
+        params: Any = None,
+        *,
+        weights: Any = None,
+        **extra_args: Any,
+    ) -> tuple[Any, ScaleByBayesbinnState]:
         del extra_args
         _base.check_params("bayesbinn", params)
         if weights is None:
@@ -83,7 +90,9 @@ def scale_by_bayesbinn(
             )
         mean = jax.tree.map(jnp.tanh, params)
 
-        def natural(grad, latent, weight, mean):
+        def natural(
+            grad: jax.Array, latent: jax.Array, weight: jax.Array, mean: jax.Array
+        ) -> jax.Array:
             scaled = (_variance(weight) + EPSILON) / temperature * grad
             if grad.ndim > latent.ndim:
                 scaled = jnp.mean(scaled, axis=0)
@@ -124,18 +133,20 @@ def bayesbinn(
 
     Args:
         learning_rate: A number or a schedule.
-        num_examples: As in `scale_by_bayesbinn`.
-        temperature: As in `scale_by_bayesbinn`.
+        num_examples: Training examples, times ten in the recipe for CIFAR.
+        temperature: That of the samples (`estimators.bayesbinn_sample`), above 0.
         momentum: Coefficient of the average.
-        decay: As in `scale_by_bayesbinn`.
-        prior: As in `scale_by_bayesbinn`.
-        stale_mean: As in `scale_by_bayesbinn`.
+        decay: Weight of the prior.
+        prior: Latent of the prior.
+        stale_mean: Whether v is of the step before, as in the authors' code, or of
+            this step, as in the paper.
 
     Returns:
         A chain; its `update` needs `params` and `weights`, as `scale_by_bayesbinn`.
 
     Raises:
-        ValueError: As `scale_by_bayesbinn`.
+        ValueError: If `num_examples` or `temperature` is not positive, or `update` gets
+            no `params` or no `weights`.
 
     Example:
         >>> import jax.numpy as jnp

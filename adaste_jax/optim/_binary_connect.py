@@ -6,6 +6,7 @@ Weights during Propagations", NeurIPS 2015, https://arxiv.org/abs/1511.00363.
 
 import math
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -24,7 +25,7 @@ def binary_connect(
 
         t <- clip(t - s learning_rate d, -bound, bound)
 
-    In the loss weights are `estimators.ste_identity` or `estimators.ste_clipped`
+    In the loss weights are `estimators.ste` or `estimators.ste_clipped`
     (BinaryNet) of the latents, or `estimators.bernoulli_hard`. Published with latents
     uniform in [-1, 1], batches of 50, the squared hinge loss, and a learning rate that
     falls from 3e-3 to 2e-6 in 500 epochs: `optax.exponential_decay(3e-3,
@@ -35,7 +36,7 @@ def binary_connect(
         learning_rate: A number or a schedule.
         inner: Gives the direction; default `optax.scale_by_adam()`.
         glorot: Whether s is that of `scale_by_glorot`, or 1.
-        bound: As in `clip_latents`.
+        bound: Latents are kept in [-bound, bound]; above 0.
 
     Returns:
         A chain; its `update` needs `params`.
@@ -82,7 +83,7 @@ def clip_latents(bound: float = 1.0) -> optax.GradientTransformation:
         >>> tx.update(jnp.array([0.5, 0.5]), tx.init(latent), latent)[0]
         Array([0.25, 0.5 ], dtype=float32)
     """
-    _checks.check_scalar("bound", bound, low=0.0, high=float("inf"), open_interval=True)
+    _checks.check_scalar("bound", bound, open_interval=True)
     return _base.leafwise(
         "clip_latents",
         lambda update, latent: jnp.clip(latent + update, -bound, bound) - latent,
@@ -111,7 +112,7 @@ def scale_by_glorot() -> optax.GradientTransformation:
         Array([2., 2.], dtype=float32)
     """
 
-    def scaled(update, latent):
+    def scaled(update: jax.Array, latent: jax.Array) -> jax.Array:
         if latent.ndim < 2 or not latent.size:
             return update
         area = math.prod(latent.shape[:-2])

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 
 from adaste_jax import _numerics
 from adaste_jax.estimators import _base as _checks
@@ -65,14 +66,21 @@ def bop(
     if not callable(gamma):
         _checks.check_scalar("gamma", gamma, low=0.0, high=1.0)
     if not callable(tau):
-        _checks.check_scalar("tau", tau, low=0.0, high=float("inf"))
+        _checks.check_scalar("tau", tau)
 
-    def init(params):
+    def init(params: Any) -> BopState:
         _check_binary(params)
         zeros = lambda weight: jnp.zeros(weight.shape, _checks.compute_dtype(weight))
         return BopState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params))
 
-    def update(updates, state, params=None, *, step=None, **extra_args):
+    def update(
+        updates: Any,
+        state: BopState,
+        params: Any = None,
+        *,
+        step: ArrayLike | None = None,
+        **extra_args: Any,
+    ) -> tuple[Any, BopState]:
         del extra_args
         _base.check_params("bop", params)
         step = _base.clock(state.step, step)
@@ -108,7 +116,7 @@ def binary_signs(params: Any) -> Any:
     return jax.tree.map(_numerics.sign, params)
 
 
-def _flip(weight, momentum, *, threshold):
+def _flip(weight: jax.Array, momentum: jax.Array, *, threshold: Any) -> jax.Array:
     """-2 w or 0; NaN where the average is not finite and could never move w again."""
     push = weight.astype(momentum.dtype) * momentum
     flip = jnp.where(push > threshold, -2 * weight, 0 * weight)

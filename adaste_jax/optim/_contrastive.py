@@ -47,7 +47,8 @@ def scale_by_fenbp(
     the loss let weights be `estimators.fenbp(..., straight_through=True)`.
 
     Args:
-        beta: As in `estimators.fenbp`; a number, or a schedule of the step count.
+        beta: Step of the difference quotient, at least 0: a number, or a schedule of
+            the step count.
         squash: s of `estimators.fenbp`: "tanh", "hard_tanh" or a function. Within
             `optax.inject_hyperparams`, which calls every function as a schedule, give
             a name, or pass it `static_args=("squash",)`.
@@ -82,7 +83,7 @@ def scale_by_fenbp(
             '`static_args=("squash",)`.'
         )
     if not callable(beta):
-        _checks.check_scalar("beta", beta, low=0.0, high=float("inf"))
+        _checks.check_scalar("beta", beta)
     return _base.leafwise(
         "scale_by_fenbp",
         lambda update, latent, beta: estimators.fenbp_gradient(

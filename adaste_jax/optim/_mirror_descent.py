@@ -34,7 +34,9 @@ def md_tanh(
 
     Args:
         learning_rate: A number or a schedule.
-        beta: A number or a schedule of the step count, usually `grow`.
+        beta: A number or a schedule of the step count. Published is a factor every so
+            many steps (docs/methods/md_tanh_s.md), such as
+            `per_epoch(optax.exponential_decay(1.02, 1, 1.02, end_value=1e35), 200)`.
         inner: Gives the direction; default `scale_by_early_adam()`.
 
     Returns:
@@ -73,9 +75,9 @@ def md_softmax(
     `estimators.md_softmax_s(t, beta=1.0)`; at test `estimators.softmax_deploy(t)`.
 
     Args:
-        learning_rate: As in `md_tanh`.
-        beta: As in `md_tanh`.
-        inner: As in `md_tanh`.
+        learning_rate: A number or a schedule of the step count.
+        beta: A number or a schedule of the step count.
+        inner: Gives the direction; default `scale_by_early_adam()`.
 
     Returns:
         A chain.
@@ -115,7 +117,7 @@ def scale_by_early_adam(
     Args:
         b1: Decay of the first moment.
         b2: Decay of the second moment.
-        eps: As above.
+        eps: Added to the root of the second moment.
 
     Returns:
         A transformation.
@@ -129,11 +131,13 @@ def scale_by_early_adam(
         Array([ 1., -1.], dtype=float32)
     """
 
-    def init(params):
+    def init(params: Any) -> ScaleByEarlyAdamState:
         zeros = optax.tree.zeros_like(params)
         return ScaleByEarlyAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
 
-    def update(updates, state, params=None):
+    def update(
+        updates: Any, state: ScaleByEarlyAdamState, params: Any = None
+    ) -> tuple[Any, ScaleByEarlyAdamState]:
         del params
         step = optax.safe_increment(state.step)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
@@ -147,64 +151,3 @@ def scale_by_early_adam(
         return updates, ScaleByEarlyAdamState(step, mu, nu)
 
     return optax.GradientTransformation(init, update)
-
-
-class MirrorDescentRecipe(NamedTuple):
-    """Published hyperparameters of one method, data set and network.
-
-    The learning rate is multiplied by `decay` every 30,000 of 100,000 iterations, and
-    beta is `grow(beta_rate, beta_interval)`. Batches of 128; weight decay 1e-4 for
-    `pmf` and 0 for the others.
-    """
-
-    learning_rate: float
-    decay: float
-    beta_rate: float
-    beta_interval: int
-
-
-_METHODS = ("md_tanh_s", "md_softmax_s", "md_tanh", "md_softmax", "pmf")
-_TABLE = {
-    ("cifar10", "resnet18"): (
-        (0.001, 0.3, 1.02, 200),
-        (0.001, 0.3, 1.02, 200),
-        (0.001, 0.3, 1.01, 100),
-        (0.001, 0.2, 1.02, 200),
-        (0.001, 0.3, 1.1, 1000),
-    ),
-    ("cifar10", "vgg16"): (
-        (0.001, 0.2, 1.2, 2000),
-        (0.001, 0.3, 1.2, 2000),
-        (0.001, 0.3, 1.1, 1000),
-        (0.01, 0.2, 1.05, 500),
-        (0.001, 0.5, 1.05, 500),
-    ),
-    ("cifar100", "resnet18"): (
-        (0.001, 0.2, 1.2, 500),
-        (0.001, 0.2, 1.1, 200),
-        (0.001, 0.3, 1.05, 500),
-        (0.001, 0.2, 1.05, 500),
-        (0.001, 0.3, 1.01, 100),
-    ),
-    ("cifar100", "vgg16"): (
-        (0.001, 0.5, 1.05, 500),
-        (0.0001, 0.2, 1.2, 500),
-        (0.001, 0.3, 1.05, 500),
-        (0.0001, 0.3, 1.01, 100),
-        (0.0001, 0.5, 1.02, 200),
-    ),
-    ("tinyimagenet", "resnet18"): (
-        (0.001, 0.1, 1.2, 500),
-        (0.001, 0.1, 1.02, 100),
-        (0.001, 0.5, 1.2, 2000),
-        (0.001, 0.2, 1.02, 200),
-        (0.001, 0.5, 1.01, 100),
-    ),
-}
-
-MIRROR_DESCENT_RECIPES = {
-    (method, *task): MirrorDescentRecipe(*row)
-    for task, rows in _TABLE.items()
-    for method, row in zip(_METHODS, rows, strict=True)
-}
-"""By method, data set and network, as in `["pmf", "cifar10", "vgg16"]`."""

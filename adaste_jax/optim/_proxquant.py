@@ -4,7 +4,7 @@ Bai, Wang and Liberty, "ProxQuant: Quantized Neural Networks via Proximal Operat
 ICLR 2019, https://arxiv.org/abs/1810.00861.
 """
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -48,14 +48,14 @@ def prox(latent: jax.Array, strength: ArrayLike, *, form: Form = "l1") -> jax.Ar
         >>> optim.prox(jnp.array([-0.5, 0.0, 0.95, 2.0]), 0.25)
         Array([-0.75,  0.25,  1.  ,  1.75], dtype=float32)
     """
-    if form not in get_args(Form):
-        raise ValueError(f"`form` must be one of {get_args(Form)}, got {form!r}.")
+    _checks.check_choice("form", form, get_args(Form))
     strength = jnp.asarray(strength, latent.dtype)
     sign = _numerics.sign(latent)
     if form == "l1":
         excess = jnp.abs(latent) - 1
         kept = jnp.maximum(jnp.abs(excess) - strength, jnp.zeros((), latent.dtype))
-        return sign * (1 + _numerics.sign(excess) * kept)
+        nearer: jax.Array = sign * (1 + _numerics.sign(excess) * kept)
+        return nearer
     target = sign if form == "squared" else _ternary_levels(latent)
     unit = _numerics.power_unit(latent, ())  # of each entry, lest the sum overflow
     moved = (latent / unit + strength * (target / unit)) / (1 + strength)
@@ -70,9 +70,10 @@ def apply_prox(
     Place it last in a chain.
 
     Args:
-        strength: As in `prox`; a number or a schedule of the step count.
-        form: As in `prox`.
-        clip: Clips to [-1, 1] after the map.
+        strength: How far the map moves a latent, at least 0: a number or a schedule of
+            the step count.
+        form: The map: `"l1"`, `"squared"` or `"ternary"`; `prox` has their formulas.
+        clip: Whether latents are clipped to [-1, 1] after the map.
 
     Returns:
         A transformation whose `update` needs `params`.
@@ -91,11 +92,10 @@ def apply_prox(
         Array([ 0.75, -1.  ], dtype=float32)
     """
     if not callable(strength):
-        _checks.check_scalar("strength", strength, low=0.0, high=float("inf"))
-    if form not in get_args(Form):
-        raise ValueError(f"`form` must be one of {get_args(Form)}, got {form!r}.")
+        _checks.check_scalar("strength", strength)
+    _checks.check_choice("form", form, get_args(Form))
 
-    def mapped(update, latent, strength):
+    def mapped(update: jax.Array, latent: jax.Array, strength: Any) -> jax.Array:
         end = prox(latent + update, strength, form=form)
         return (jnp.clip(end, -1, 1) if clip else end) - latent
 
@@ -112,25 +112,27 @@ def proxquant(
     """Adam, then the proximal map. The loss uses the real weights as they are.
 
     Published: start from a trained real network; Adam at 0.01; the strength grows by
-    1e-4 times the learning rate each epoch (`proxquant_strength`); after 200 of 300
+    1e-4 times the learning rate each epoch, linearly; after 200 of 300
     epochs (ternary: 400 of 600) the weights are replaced by their signs and frozen.
     Batch norm, biases and the convolutions of shortcuts stay real.
 
     Args:
         learning_rate: A number or a schedule.
-        strength: As in `apply_prox`.
-        form: As in `prox`.
-        clip: As in `apply_prox`.
+        strength: How far the map moves a latent, at least 0: a number or a schedule of
+            the step count.
+        form: The map: `"l1"`, `"squared"` or `"ternary"`; `prox` has their formulas.
+        clip: Whether latents are clipped to [-1, 1] after the map.
 
     Returns:
         A chain; its `update` needs `params`.
 
     Raises:
-        ValueError: As `apply_prox`.
+        ValueError: If `strength` is negative, `form` is unknown, or `update` gets no
+            `params`.
 
     Example:
         >>> from adaste_jax import optim
-        >>> strength = optim.proxquant_strength(0.01, steps_per_epoch=100)
+        >>> strength = optim.per_epoch(lambda epoch: 1e-6 * epoch, steps_per_epoch=100)
         >>> tx = optim.proxquant(0.01, strength=strength)
     """
     return optax.chain(
@@ -140,30 +142,7 @@ def proxquant(
     )
 
 
-def proxquant_strength(
-    learning_rate: float, steps_per_epoch: int, *, rate: float = 1e-4
-) -> optax.Schedule:
-    """The published strength, linear in the epoch e (from 0): learning_rate rate e.
-
-    Args:
-        learning_rate: That of the optimiser.
-        steps_per_epoch: Optimiser steps in one epoch.
-        rate: Growth per epoch.
-
-    Returns:
-        A schedule of the step count (from 0).
-
-    Raises:
-        ValueError: If `steps_per_epoch` is less than 1.
-    """
-    if steps_per_epoch < 1:
-        raise ValueError(
-            f"proxquant_strength needs steps_per_epoch >= 1, got {steps_per_epoch}."
-        )
-    return lambda count: learning_rate * rate * (count // steps_per_epoch)
-
-
-def _ternary_levels(latent):
+def _ternary_levels(latent: jax.Array) -> jax.Array:
     """q(t) of `prox`, in at least float32; NaN everywhere if a latent is."""
     latents = latent.astype(_checks.compute_dtype(latent))
     zero, one = jnp.zeros((), latents.dtype), jnp.ones((), latents.dtype)
@@ -172,7 +151,7 @@ def _ternary_levels(latent):
     unit = _numerics.power_unit(latents, axes).reshape(())
     threshold = 0.7 * mean
 
-    def level(chosen):
+    def level(chosen: jax.Array) -> jax.Array:
         count = jnp.maximum(jnp.sum(chosen.astype(latents.dtype)), one)
         total = jnp.sum(jnp.where(chosen, latents, zero) / unit)
         return jnp.where(chosen, _numerics.from_unit(total / count, unit), zero)

@@ -5,6 +5,7 @@ Variational Inference and Low-Rank Semidefinite Programming", NeurIPS 2024,
 https://openreview.net/forum?id=cIXETwTkhK.
 """
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -51,7 +52,7 @@ def vispa(
     )
 
 
-def _to_norm_one(update, latent):
+def _to_norm_one(update: jax.Array, latent: jax.Array) -> jax.Array:
     end = latent + update
     scaled = end / _numerics.power_unit(end, (-1,))
     norm = jnp.linalg.norm(scaled, axis=-1, keepdims=True)

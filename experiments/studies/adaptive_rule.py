@@ -136,15 +136,10 @@ def adaptive_rule(
     )
     if forward == "sign":
         return library.ste(steps, **run)._replace(tx=tx)
-    estimator = functools.partial(
-        estimators.adaste,
-        alpha=alpha,
-        rule="identity",
-        unit="rms" if annealed else None,
-        rescale=annealed,
-    )
+    literal = functools.partial(estimators.adaste_paper, rule="identity")
+    estimator = estimators.adaste if annealed else literal
     return library.from_estimator(
-        estimator,
+        functools.partial(estimator, alpha=alpha),
         tx,
         where=base.where,
         schedules={"mu": mu},

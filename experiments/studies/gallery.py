@@ -64,20 +64,16 @@ _MUS = (0.01, 0.3, 3.0, 100.0)
 _BETAS = (1.0, 3.0, 10.0)
 
 GALLERY: dict[str, Picture] = {
-    "adaste": Picture(
-        functools.partial(estimators.adaste, rule="identity", unit="rms", rescale=True),
-        "mu",
-        _MUS,
-    ),
-    "adaste_adaptive": Picture(estimators.adaste, "mu", _MUS),
+    "adaste": Picture(estimators.adaste, "mu", _MUS),
+    "adaste_adaptive": Picture(estimators.adaste_paper, "mu", _MUS),
     "adaste_supremum": Picture(
-        functools.partial(estimators.adaste, rule="supremum", cap=2.0),
+        functools.partial(estimators.adaste_paper, rule="supremum", cap=2.0),
         "mu",
         (0.01, 0.3, 1.0, 100.0),
         extent=4.0,
     ),
     "adaste_released": Picture(
-        functools.partial(estimators.adaste, rule="released"), "mu", _MUS
+        functools.partial(estimators.adaste_paper, rule="released"), "mu", _MUS
     ),
     "approx_sign": Picture(estimators.approx_sign),
     "bayesbinn_sample": Picture(
@@ -102,13 +98,13 @@ GALLERY: dict[str, Picture] = {
     "reste": Picture(estimators.reste, "exponent", (1.0, 2.0, 3.0)),
     "scaled_sign": Picture(functools.partial(estimators.scaled_sign, axis=None)),
     "ste_clipped": Picture(estimators.ste_clipped),
-    "ste_identity": Picture(estimators.ste_identity),
+    "ste": Picture(estimators.ste),
     "swish_sign": Picture(estimators.swish_sign),
     "tanh": Picture(estimators.tanh, "beta", _BETAS),
     "ternary_absmean": Picture(estimators.ternary_absmean),
     "ternary_fixed": Picture(estimators.ternary_fixed, extent=0.3),
     "ternary_tanh": Picture(estimators.ternary_tanh, "beta", (1.0, 3.0, 10.0, 30.0)),
-    "ternary_twn": Picture(functools.partial(estimators.ternary_twn, scale=True)),
+    "ternary_twn": Picture(estimators.ternary_twn),
     "vispa_sample": Picture(
         estimators.vispa_sample, random=True, lift=_with_factors, extent=3.0
     ),

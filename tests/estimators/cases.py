@@ -32,7 +32,7 @@ class Case:
 
 
 def _adaste(rule, **options):
-    return functools.partial(estimators.adaste, rule=rule, **options)
+    return functools.partial(estimators.adaste_paper, rule=rule, **options)
 
 
 def _adaste_reference(slope):
@@ -47,7 +47,7 @@ BINARY = {"mu": 100.0, "alpha": 0.01}
 KEY = jax.random.key(0)
 
 CASES = {
-    "ste_identity": Case(estimators.ste_identity, reference=reference.ste_identity),
+    "ste": Case(estimators.ste, reference=reference.ste_identity),
     "ste_clipped": Case(
         estimators.ste_clipped,
         {"threshold": 1.0},
@@ -92,19 +92,15 @@ CASES = {
         reference=_adaste_reference(reference.adaste_adaptive),
     ),
     "adaste_recommended": Case(
-        _adaste("identity", unit="rms", rescale=True),
+        estimators.adaste,
         ANNEALING,
         BINARY,
         elementwise=False,
     ),
-    "adaste_rms": Case(
-        _adaste("adaptive", unit="rms"), ANNEALING, BINARY, elementwise=False
-    ),
     "adaste_all_options": Case(
-        _adaste("supremum", rescale=True),
+        _adaste("supremum"),
         {**ANNEALING, "cap": 0.7, "threshold": 1e-3},
         {"cap": 3.0, "threshold": 1.0},
-        elementwise=False,
     ),
     "approx_sign": Case(estimators.approx_sign, reference=reference.approx_sign),
     "swish_sign": Case(
@@ -221,14 +217,14 @@ CASES = {
         elementwise=False,
     ),
     "ternary_twn": Case(
-        estimators.ternary_twn,
+        functools.partial(estimators.ternary_twn, scale=False),
         {"ratio": 0.7},
         {"ratio": 0.1},
         sign="no",
         elementwise=False,
     ),
     "ternary_twn_scaled": Case(
-        functools.partial(estimators.ternary_twn, scale=True),
+        estimators.ternary_twn,
         {"ratio": 0.7},
         {"ratio": 0.1},
         sign="no",

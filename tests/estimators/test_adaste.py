@@ -24,7 +24,7 @@ GRAD_B = [-0.3, -0.3, 0.1]
 RULE_OF_MEAN = [0.05, 0.05, -0.1]
 MEAN_OF_RULES = [0.125, 0.125, -0.1125]
 EXAMPLES = [GRAD_A, GRAD_A, GRAD_B, GRAD_B]
-quantised = functools.partial(estimators.adaste, mu=100.0)
+quantised = functools.partial(estimators.adaste_paper, mu=100.0)
 
 
 def _loss(latent, examples, estimator=quantised):
@@ -161,7 +161,7 @@ FORWARD = [
 
 def test_forward_rows(float64):
     mu, alpha, latent, weight = map(jnp.array, zip(*FORWARD, strict=True))
-    got = jax.vmap(lambda t, m, a: estimators.adaste(t, mu=m, alpha=a))(
+    got = jax.vmap(lambda t, m, a: estimators.adaste_paper(t, mu=m, alpha=a))(
         latent, mu, alpha
     )
     np.testing.assert_allclose(got, weight, rtol=DIGITS)
@@ -320,7 +320,7 @@ def test_without_annealing_the_map_is_hard_tanh(float64):
     """Away from zero its slope, toward it min(1, a) / a up to the cap."""
     latent = jnp.array([-3.0, -0.5, 0.5, 1.5, 4.0])
     np.testing.assert_array_equal(
-        estimators.adaste(latent, mu=0.0), jnp.clip(latent, -1, 1)
+        estimators.adaste_paper(latent, mu=0.0), jnp.clip(latent, -1, 1)
     )
     slope = functools.partial(estimators.adaste_slope, latent, mu=0.0, alpha=0.01)
     np.testing.assert_array_equal(slope(-latent), [0, 1, 1, 0, 0])
@@ -342,11 +342,11 @@ def test_the_estimator_is_the_rule_and_the_transform_is_the_rule():
         {"rule": "supremum", "cap": 3.0},
         {"rule": "released"},
         {"rule": "identity"},
-        {"rule": "adaptive", "threshold": 1e-3, "unit": "rms"},
+        {"rule": "adaptive", "threshold": 1e-3},
     ):
         hyper = {"mu": 0.7, "alpha": 0.2, **options}
         tx = optim.scale_by_adaste(**hyper)
-        estimator = functools.partial(estimators.adaste, **hyper)
+        estimator = functools.partial(estimators.adaste_paper, **hyper)
 
         @jax.jit
         def faces(latent, grad, tx=tx, estimator=estimator, hyper=hyper):
@@ -381,9 +381,7 @@ def test_the_recommended_map_is_the_measured_one(float64, mu):
     """Units of the layer, mean magnitude 1, straight-through."""
     latent = np.random.default_rng(1).normal(size=(4, 5)) * 0.03
     weight, pullback = jax.vjp(
-        lambda t: estimators.adaste(
-            t, mu=mu, rule="identity", unit="rms", rescale=True
-        ),
+        lambda t: estimators.adaste(t, mu=mu),
         jnp.asarray(latent),
     )
     expected = reference.adaste_annealed(latent.ravel().tolist(), mu, 0.01)
@@ -395,18 +393,15 @@ def test_the_recommended_map_is_the_measured_one(float64, mu):
 
 def test_units_of_the_tensor_make_the_map_free_of_scale(float64):
     latent, grad = jnp.array([-3.0, 0.2, 1.0]), jnp.array([-1.0, 0.5, -0.2])
-    _, pullback = jax.vjp(
-        lambda t: estimators.adaste(t, mu=0.5, rule="adaptive", unit="rms"), latent
-    )
-    weight, scaled_pullback = jax.vjp(
-        lambda t: estimators.adaste(t, mu=0.5, rule="adaptive", unit="rms"),
-        1e-3 * latent,
-    )
     rms = np.sqrt(np.mean(np.square(latent)))
-    np.testing.assert_allclose(
-        weight, estimators.adaste(latent / rms, mu=0.5), rtol=1e-12
-    )
-    np.testing.assert_allclose(pullback(grad)[0], scaled_pullback(grad)[0], rtol=1e-12)
+    weight = estimators.adaste(1e-3 * latent, mu=0.5)
+    literal = estimators.adaste_paper(latent / rms, mu=0.5)
+    np.testing.assert_allclose(weight, literal / jnp.mean(jnp.abs(literal)), rtol=1e-12)
+    rule = functools.partial(estimators.adaste_gradient, mu=0.5, alpha=0.01)
+    expected = rule(latent / rms, grad)
+    for scale in (1.0, 1e-3):
+        got = rule(scale * latent, grad, unit="rms")
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
@@ -414,8 +409,8 @@ def test_units_of_the_tensor_make_the_map_free_of_scale(float64):
 def test_weights_are_exactly_binary_once_mu_is_one_over_alpha(dtype, alpha):
     """Although mu alpha need not round to 1: it does not for 0.03 and 0.13."""
     latent = jnp.array([-1e-6, -0.0, 0.0, 1e-6, 3.0], dtype)
-    for rescale in (False, True):
-        weight = estimators.adaste(latent, mu=1 / alpha, alpha=alpha, rescale=rescale)
+    for estimator in (estimators.adaste, estimators.adaste_paper):
+        weight = estimator(latent, mu=1 / alpha, alpha=alpha)
         np.testing.assert_array_equal(np.float32(weight), [-1, 1, 1, 1, 1])
     slope = functools.partial(estimators.adaste_slope, mu=1 / alpha, alpha=alpha)
     away = slope(jnp.float32(1e-8), jnp.float32(-1.0))
@@ -424,11 +419,11 @@ def test_weights_are_exactly_binary_once_mu_is_one_over_alpha(dtype, alpha):
 
 def test_all_latents_zero_is_not_a_division_by_zero():
     zeros = jnp.zeros((2, 2))
-    weight, pullback = jax.vjp(
-        lambda t: estimators.adaste(t, mu=0.0, unit="rms", rescale=True), zeros
-    )
+    weight, pullback = jax.vjp(lambda t: estimators.adaste(t, mu=0.0), zeros)
     np.testing.assert_allclose(weight, 1.0)
-    np.testing.assert_array_equal(pullback(jnp.ones((2, 2)))[0], 0.5)
+    np.testing.assert_array_equal(pullback(jnp.ones((2, 2)))[0], 1.0)
+    slope = estimators.adaste_gradient(zeros, zeros + 1, mu=0.0, alpha=0.01, unit="rms")
+    np.testing.assert_array_equal(slope, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -441,20 +436,32 @@ def test_all_latents_zero_is_not_a_division_by_zero():
         ({"cap": -1.0}, r"`cap` must lie in \[0, inf\], got -1"),
         ({"threshold": -1.0}, r"`threshold` must lie in \[0, inf\], got -1"),
         ({"rule": "adaptve"}, r"`rule` must be one of .*'adaptive'.*got 'adaptve'"),
-        ({"unit": "max"}, r"`unit` must be None or one of .*'rms'.*got 'max'"),
     ],
 )
 def test_what_is_out_of_range_is_refused(options, message):
     hyper = {"mu": 1.0, **options}
     with pytest.raises(ValueError, match=message):
-        estimators.adaste(jnp.ones(2), **hyper)
+        estimators.adaste_paper(jnp.ones(2), **hyper)
     with pytest.raises(ValueError, match=message):
         optim.scale_by_adaste(**hyper)
+    if hyper.keys() <= {"mu", "alpha"}:
+        with pytest.raises(ValueError, match=message):
+            estimators.adaste(jnp.ones(2), **hyper)
+
+
+def test_a_unit_that_is_unknown_is_refused():
+    with pytest.raises(ValueError, match=r"`unit` must be one of .*'rms'.*got 'max'"):
+        optim.scale_by_adaste(1.0, unit="max")
+
+
+def test_a_keyword_that_is_unknown_is_refused():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'ruel'"):
+        estimators.adaste(jnp.ones(2), mu=1.0, ruel="identity")
 
 
 def test_an_axis_name_that_is_not_hashable_is_refused():
     with pytest.raises(TypeError, match=r"`axis_name` must be hashable"):
-        estimators.adaste(jnp.ones(2), mu=1.0, axis_name=["data"])
+        estimators.adaste_paper(jnp.ones(2), mu=1.0, axis_name=["data"])
 
 
 def test_the_slope_away_from_zero_may_be_given():

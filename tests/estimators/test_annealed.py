@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from adaste_jax import estimators, optim
+from adaste_jax import estimators, methods
 
 # Tables are printed to six digits and computed in float64.
 DIGITS = 5e-6
@@ -65,15 +65,12 @@ def test_reste_guards_zero_where_the_power_is_infinite():
     np.testing.assert_allclose(gradient, [4.64159, 4.64159, 4.64159, 0], rtol=DIGITS)
 
 
-@pytest.mark.parametrize(
-    ("form", "expected"),
-    [("cosine", [1, 1.15224, 1.58579, 2.99686]), ("linear", [1, 1.5, 2, 2.998])],
-)
 @pytest.mark.parametrize("offset", [0, 2])
-def test_reste_exponent_rows(float64, form, expected, offset):
-    schedule = optim.reste_exponent(1000, steps_per_epoch=3, form=form)
+def test_rows_of_the_exponent_of_reste(float64, offset):
+    method = methods.reste(3000, steps_per_epoch=3)
     steps = 3 * np.array([0, 250, 500, 999]) + offset
-    np.testing.assert_allclose(jax.vmap(schedule)(steps), expected, rtol=DIGITS)
+    got = jax.vmap(method.values)(steps)["exponent"]
+    np.testing.assert_allclose(got, [1, 1.15224, 1.58579, 2.99686], rtol=DIGITS)
 
 
 @pytest.mark.parametrize("sharpness", EDE)
@@ -95,9 +92,9 @@ def test_ede_keeps_its_tail_in_float32():
     ("low", "expected"),
     [(0.1, [0.1, 1, 9.88553]), (0.001, [0.001, 0.1, 9.77237])],
 )
-def test_ede_sharpness_rows(float64, low, expected):
-    schedule = optim.ede_sharpness(400, steps_per_epoch=2, init_value=low)
-    got = jax.vmap(schedule)(2 * np.array([0, 200, 399]) + 1)
+def test_rows_of_the_sharpness_of_ede(float64, low, expected):
+    method = methods.ede(800, steps_per_epoch=2, sharpness_init=low)
+    got = jax.vmap(method.values)(2 * np.array([0, 200, 399]) + 1)["sharpness"]
     np.testing.assert_allclose(got, expected, rtol=DIGITS)
     factors = [max(1 / value, 1) for value in expected]  # k, so that k t = max(t, 1)
     slopes = [jax.grad(lambda t, s=s: estimators.ede(t, sharpness=s))(0.0) for s in got]

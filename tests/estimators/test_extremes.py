@@ -13,9 +13,10 @@ from tests.estimators.cases import CASES, KEY
 
 # Those of several latents for each weight, and options of others, with the table's.
 MORE = {
-    "adaste_supremum_rms": functools.partial(
-        estimators.adaste, mu=0.7, rule="supremum", unit="rms"
+    "adaste_supremum": functools.partial(
+        estimators.adaste_paper, mu=0.7, rule="supremum"
     ),
+    "adaste": functools.partial(estimators.adaste, mu=0.7),
     "bernoulli_identity_hard": functools.partial(
         estimators.bernoulli_identity, key=KEY, probability="hard"
     ),
@@ -24,9 +25,7 @@ MORE = {
     ),
     "scaled_sign_whole": functools.partial(estimators.scaled_sign, axis=None),
     "ternary_absmean_channels": functools.partial(estimators.ternary_absmean, axis=-1),
-    "ternary_twn_channels": functools.partial(
-        estimators.ternary_twn, scale=True, axis=-1
-    ),
+    "ternary_twn_channels": functools.partial(estimators.ternary_twn, axis=-1),
 }
 ALL = {
     **{name: functools.partial(c.estimator, **c.hyper) for name, c in CASES.items()},

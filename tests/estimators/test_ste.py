@@ -21,7 +21,7 @@ def _pull(estimator, **hyper):
 
 
 def test_identity_passes_every_gradient():
-    np.testing.assert_array_equal(_pull(estimators.ste_identity), np.float32(GRAD))
+    np.testing.assert_array_equal(_pull(estimators.ste), np.float32(GRAD))
 
 
 def test_clipped_passes_up_to_the_edge_and_on_it():

@@ -39,8 +39,8 @@ TWN = [
 @pytest.mark.parametrize(("latent", "signs", "scale"), TWN)
 def test_twn_rows(float64, latent, signs, scale):
     latent = jnp.array(latent)
-    np.testing.assert_array_equal(estimators.ternary_twn(latent), signs)
-    scaled = estimators.ternary_twn(latent, scale=True)
+    np.testing.assert_array_equal(estimators.ternary_twn(latent, scale=False), signs)
+    scaled = estimators.ternary_twn(latent)
     np.testing.assert_allclose(scaled, np.multiply(scale, signs), rtol=1e-12)
 
 
@@ -48,8 +48,8 @@ def test_twn_rows(float64, latent, signs, scale):
     "estimator",
     [
         estimators.ternary_absmean,
+        functools.partial(estimators.ternary_twn, scale=False),
         estimators.ternary_twn,
-        functools.partial(estimators.ternary_twn, scale=True),
     ],
 )
 def test_groups_are_the_entries_of_the_axis(estimator):
@@ -73,8 +73,8 @@ def test_twn_of_zeros_is_zero():
 @pytest.mark.parametrize(
     "estimator",
     [
+        functools.partial(estimators.ternary_twn, scale=False),
         estimators.ternary_twn,
-        functools.partial(estimators.ternary_twn, scale=True),
         estimators.ternary_fixed,
     ],
 )

@@ -93,7 +93,7 @@ def test_bytes_of_a_dense_kernel_are_packed_along_its_inputs(path):
 
 
 SHIPPED = {
-    "signs": (estimators.ste_identity, "bits", None),
+    "signs": (estimators.ste, "bits", None),
     "one scale": (lambda t: estimators.scaled_sign(t, axis=None), "bits", ()),
     "scaled channels": (estimators.scaled_sign, "bits", (6,)),
     "ternary": (estimators.ternary_absmean, "trits", ()),

@@ -75,7 +75,7 @@ def test_a_scale_that_is_not_finite_is_named(tmp_path, monkeypatch, way):
     params["head"]["kernel"] = jnp.ones((8, 3))
 
     def deploy(latent):
-        return estimators.ste_identity(latent) / jnp.std(latent)
+        return estimators.ste(latent) / jnp.std(latent)
 
     call = {_save: export.save, _to_stablehlo: export.to_stablehlo}[way]
     rest = {"path": tmp_path / "m", "params": params, "deploy": deploy}

@@ -277,7 +277,7 @@ def test_any_where_will_do(where):
 
 
 def test_a_method_of_an_own_estimator():
-    doubled = lambda latent, scale: scale * estimators.ste_identity(latent)
+    doubled = lambda latent, scale: scale * estimators.ste(latent)
     method = methods.from_estimator(
         doubled,
         optax.sgd(1.0),

@@ -93,7 +93,7 @@ def test_padding_value_against_brute_force(kind, value):
     kind = CONVOLUTIONS[kind]
     layer, _ = convolutions(
         kind,
-        estimator=estimators.ste_identity,
+        estimator=estimators.ste,
         input_estimator=estimators.ste_clipped,
         padding_value=value,
         use_bias=False,
@@ -108,7 +108,7 @@ def test_padding_value_against_brute_force(kind, value):
 @strict
 def test_padding_value_keeps_extra_and_missing_batch_axes():
     kind = CONVOLUTIONS["1d"]
-    layer, _ = convolutions(kind, estimator=estimators.ste_identity, padding_value=1.0)
+    layer, _ = convolutions(kind, estimator=estimators.ste, padding_value=1.0)
     inputs = kinds.inputs(kind)
     variables = layer.init(jax.random.key(0), inputs)
     outputs = layer.apply(variables, inputs)
@@ -122,7 +122,7 @@ def test_padding_value_keeps_extra_and_missing_batch_axes():
 
 def test_input_estimator_has_its_own_backward_rule():
     layer, twin, inputs = dense(
-        estimator=estimators.ste_identity, input_estimator=estimators.ste_clipped
+        estimator=estimators.ste, input_estimator=estimators.ste_clipped
     )
     variables = twin.init(jax.random.key(0), inputs)
     grads = jax.grad(lambda x: layer.apply(variables, x).sum())(jnp.asarray(inputs))
@@ -163,7 +163,7 @@ def test_estimator_sees_the_latents_in_float32_before_the_cast_to_bfloat16(kind)
 def test_scale_is_one_more_leaf_and_multiplies_output_features(kind):
     options = {} if kind == "embed" else {"use_bias": False}
     layer, twin, inputs = layer_twin_inputs(
-        kind, estimator=estimators.ste_identity, use_scale=True, **options
+        kind, estimator=estimators.ste, use_scale=True, **options
     )
     params = layer.init(jax.random.key(0), inputs)["params"]
     assert sorted(params) == sorted([layer.latent, "scale"])
@@ -189,7 +189,7 @@ def test_masked_weights_are_zero():
     """The mask comes after the estimator, which has no zero."""
     kind = CONVOLUTIONS["1d"]
     mask = np.random.default_rng(0).integers(0, 2, (3, 3, 4)).astype(np.float32)
-    layer, _ = convolutions(kind, estimator=estimators.ste_identity, use_bias=False)
+    layer, _ = convolutions(kind, estimator=estimators.ste, use_bias=False)
     inputs = kinds.inputs(kind)
     outputs, variables = layer.clone(mask=mask).init_with_output(
         jax.random.key(0), inputs
@@ -210,7 +210,7 @@ def test_masked_weights_are_zero():
 )
 def test_padding_value_refuses_other_paddings(options, message):
     layer = linen.BinaryConv(
-        4, (3,), estimator=estimators.ste_identity, padding_value=1.0, **options
+        4, (3,), estimator=estimators.ste, padding_value=1.0, **options
     )
     with pytest.raises(ValueError, match=message):
         layer.init(jax.random.key(0), jnp.ones((2, 7, 3)))
@@ -222,7 +222,9 @@ def test_estimator_has_no_default():
 
 
 def test_layer_is_hashable_and_captured_once():
-    layer, _, inputs = dense(estimator=estimators.adaste, hyperparameters={"mu": 1.0})
+    layer, _, inputs = dense(
+        estimator=estimators.adaste_paper, hyperparameters={"mu": 1.0}
+    )
     assert hash(layer) == hash(layer.clone())
     variables = layer.init(jax.random.key(0), inputs)
     _, captured = layer.apply(
@@ -231,7 +233,7 @@ def test_layer_is_hashable_and_captured_once():
     assert len(captured["intermediates"]["__call__"]) == 1
 
 
-ANNEALED = {"estimator": estimators.adaste, "hyperparameters": {"mu": 0.01}}
+ANNEALED = {"estimator": estimators.adaste_paper, "hyperparameters": {"mu": 0.01}}
 
 
 class Block(nn.Module):

@@ -14,7 +14,7 @@ from tests.nn import kinds
 
 CONVOLUTIONS = kinds.CONVOLUTIONS
 LATENT_INIT = nnx.initializers.normal(1.0)
-ANNEALED = {"estimator": estimators.adaste, "hyperparameters": {"mu": 0.01}}
+ANNEALED = {"estimator": estimators.adaste_paper, "hyperparameters": {"mu": 0.01}}
 
 every_kind = pytest.mark.parametrize("kind", [*kinds.PRODUCTS, *CONVOLUTIONS])
 strict = pytest.mark.usefixtures("strict_dtypes")
@@ -56,7 +56,7 @@ def make_linen(kind, **options):
 @strict
 @every_kind
 def test_state_is_that_of_flax_and_a_float_checkpoint_loads(kind):
-    layer, twin = make(kind, estimator=estimators.ste_identity)
+    layer, twin = make(kind, estimator=estimators.ste)
     state, checkpoint = nnx.state(layer), nnx.state(twin)
     assert jax.tree.structure(nnx.to_pure_dict(state)) == jax.tree.structure(
         nnx.to_pure_dict(checkpoint)
@@ -79,7 +79,7 @@ def test_state_is_that_of_flax_and_a_float_checkpoint_loads(kind):
 )
 def test_outputs_and_gradients_are_those_of_linen(kind, use_scale, padding_value):
     options = {
-        "estimator": estimators.adaste,
+        "estimator": estimators.adaste_paper,
         "hyperparameters": {"mu": 0.5},
         "use_scale": use_scale,
     }
@@ -130,7 +130,7 @@ def test_estimator_sees_the_latents_in_float32_before_the_cast_to_bfloat16(kind)
 
 
 def test_scale_is_one_more_parameter():
-    layer, _ = make("grouped", estimator=estimators.ste_identity, use_scale=True)
+    layer, _ = make("grouped", estimator=estimators.ste, use_scale=True)
     params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
     assert sorted(params) == ["bias", "kernel", "scale"]
     np.testing.assert_array_equal(params["scale"], np.ones(6))
@@ -148,7 +148,7 @@ def test_padding_value_refuses_other_paddings(options, message):
         3,
         4,
         3,
-        estimator=estimators.ste_identity,
+        estimator=estimators.ste,
         padding_value=1.0,
         rngs=nnx.Rngs(0),
         **options,

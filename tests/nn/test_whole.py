@@ -19,7 +19,7 @@ from adaste_jax.nn import linen
 from adaste_jax.nn import nnx as layers
 
 MU = 0.5
-RULE = functools.partial(estimators.adaste, mu=MU, cap=2.0)
+RULE = functools.partial(estimators.adaste_paper, mu=MU, cap=2.0)
 SEQUENCES = np.random.default_rng(0).normal(0.3, 1.2, (4, 3, 5)).astype(np.float32)
 WHOLE = ["OptimizedLSTMCell", "GRUCell", "attention"]
 close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=1e-5)
@@ -161,7 +161,7 @@ def test_lstm_gradient_is_the_rule_of_the_sum_and_not_the_sum_of_the_rules():
 
 @pytest.mark.parametrize("kind", ["GRUCell", "attention"])
 def test_mu_is_one_variable_of_the_layer_and_changing_it_does_not_recompile(kind):
-    options = {"estimator": estimators.adaste, "hyperparameters": {"mu": 0.01}}
+    options = {"estimator": estimators.adaste_paper, "hyperparameters": {"mu": 0.01}}
     layer, twin = linen_pair(kind, **options)
     variables = jax.jit(layer.init)(jax.random.key(0), SEQUENCES)
     assert jax.tree.map(jnp.shape, variables["hyperparameters"]) == {"mu": ()}
@@ -182,7 +182,7 @@ def test_mu_is_one_variable_of_the_layer_and_changing_it_does_not_recompile(kind
 
 
 def test_mu_of_an_nnx_layer():
-    options = {"estimator": estimators.adaste, "hyperparameters": {"mu": 0.01}}
+    options = {"estimator": estimators.adaste_paper, "hyperparameters": {"mu": 0.01}}
     layer, twin = nnx_pair("attention", **options)
     checkpoint = nnx.state(twin, nnx.Param)
     nnx.update(layer, checkpoint)
@@ -240,7 +240,7 @@ def test_random_streams_of_nnx_go_on():
 
 
 def test_sown_attention_weights_are_captured():
-    rule = functools.partial(estimators.adaste, cap=2.0)
+    rule = functools.partial(estimators.adaste_paper, cap=2.0)
     layer, twin = nnx_pair("attention", estimator=rule, hyperparameters={"mu": MU})
     nnx.update(twin, adaste_jax.binarize(nnx.state(layer, nnx.Param), RULE))
     captured = nnx.capture(lambda m: m(SEQUENCES, sow_weights=True), nnx.Intermediate)

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import adaste_jax
-from adaste_jax import estimators, optim
+from adaste_jax import estimators, methods, optim
 
 # Tables are printed to six digits and computed in float64.
 DIGITS = 5e-6
@@ -61,52 +61,30 @@ ANNEALING = [
 
 @pytest.mark.parametrize(("rate", "column"), [(1.05, 1), (1.009, 2)])
 @pytest.mark.parametrize("offset", [0, 6])
-def test_anneal_rows_in_the_first_and_last_step_of_an_epoch(rate, column, offset):
-    schedule = jax.jit(optim.anneal(0.01, rate, 100.0, steps_per_epoch=7))
-    got = [schedule(7 * (row[0] - 1) + offset) for row in ANNEALING]
+def test_rows_of_mu_in_the_first_and_last_step_of_an_epoch(rate, column, offset):
+    method = methods.adaste_released(4900, mu_rate=rate, steps_per_epoch=7)
+    steps = np.array([7 * (row[0] - 1) + offset for row in ANNEALING])
+    got = jax.vmap(method.values)(steps)["mu"]
     expected = [row[column] for row in ANNEALING]
     np.testing.assert_allclose(got, expected, rtol=1e-4)  # float32 powers
     assert [value == 100 for value in got] == [value == 100 for value in expected]
 
 
-def test_annealing_and_cosine_move_only_between_epochs(float64):
-    schedules = (
-        jax.jit(optim.anneal(0.01, 1.05, 100.0, steps_per_epoch=3)),
-        jax.jit(optim.cosine_per_epoch(3e-4, 10, 3)),
-    )
-    for schedule in schedules:
-        values = np.array([schedule(step) for step in range(12)]).reshape(4, 3)
-        np.testing.assert_array_equal(values[:, 1:], values[:, :1].repeat(2, 1))
-        assert len(set(values[:, 0])) == 4
-
-
 def test_the_released_cosine_is_one_epoch_ahead(float64):
-    """So the last epoch trains at the end value; without the lead, the first at lr."""
-    epochs = np.arange(5)
-    released = jax.vmap(optim.cosine_per_epoch(3e-4, 5, 1))(epochs)
-    expected = 1e-16 + 3e-4 * (1 + np.cos(np.pi * (epochs + 1) / 5)) / 2
-    np.testing.assert_allclose(released, expected, rtol=1e-10, atol=1e-18)
-    np.testing.assert_allclose(released[-1], 1e-16, rtol=1e-10)
-    plain = jax.vmap(optim.cosine_per_epoch(3e-4, 5, 1, lead=0))(epochs)
-    np.testing.assert_allclose(plain[0], 3e-4, rtol=1e-12)
-    np.testing.assert_allclose(plain[1:], released[:-1], rtol=1e-12)
-    beyond = optim.cosine_per_epoch(3e-4, 5, 1)(jnp.array(100))
-    np.testing.assert_allclose(beyond, 1e-16, rtol=1e-10)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [(0.0, 1.05, 100.0, 1), (0.01, 0.9, 100.0, 1), (1.0, 1.05, 0.5, 1), (1, 2, 3, 0)],
-)
-def test_anneal_refuses_what_does_not_grow(arguments):
-    with pytest.raises(ValueError, match="anneal needs 0 < init_value"):
-        optim.anneal(*arguments)
-
-
-@pytest.mark.parametrize("arguments", [(1.0, 0, 1), (1.0, 1, 0)])
-def test_cosine_per_epoch_refuses_empty_training(arguments):
-    with pytest.raises(ValueError, match="cosine_per_epoch needs num_epochs >= 1"):
-        optim.cosine_per_epoch(*arguments)
+    """So the last epoch trains at the end value; the learning rate moves by epochs."""
+    method = methods.adaste_released(
+        15, steps_per_epoch=3, learning_rate=0.5, momentum=0.0, num_examples=1
+    )
+    params = {"kernel": jnp.array([8.0, -8.0])}
+    state, rates = method.tx.init(params), []
+    for step in range(15):
+        zero = jax.tree.map(jnp.zeros_like, params)
+        updates, state = method.tx.update(zero, state, params, step=step)
+        rates.append(-updates["kernel"] / params["kernel"])  # of the decay alone
+    epochs = np.arange(15) // 3
+    expected = 1e-16 + 0.5 * (1 + np.cos(np.pi * (epochs + 1) / 5)) / 2
+    np.testing.assert_allclose(np.array(rates)[:, 0], expected, rtol=1e-10, atol=1e-18)
+    np.testing.assert_allclose(rates[-1], 1e-16, rtol=1e-10)
 
 
 # Recorded runs: learning rate, N, and whether the net has batch norm.
@@ -205,7 +183,9 @@ def _follow(data, run):
         inputs, targets, mu = batch
         weights = adaste_jax.binarize(
             latents,
-            functools.partial(estimators.adaste, mu=mu, alpha=alpha, rule="identity"),
+            functools.partial(
+                estimators.adaste_paper, mu=mu, alpha=alpha, rule="identity"
+            ),
             where=".",
         )
         (relaxed, running), grads = jax.value_and_grad(loss_of, has_aux=True)(
@@ -306,7 +286,8 @@ def test_accumulated_microbatches_are_one_big_batch():
     rng = np.random.default_rng(0)
     latent = jnp.asarray(rng.normal(size=12), jnp.float32)
     grads = jnp.asarray(rng.normal(size=(6, 3, 12)), jnp.float32)  # steps, microbatches
-    mu = optim.anneal(0.5, 2.0, 100.0, steps_per_epoch=2)
+    growing = optax.exponential_decay(1.0, 1, 2.0, end_value=100.0)
+    mu = optim.per_epoch(growing, steps_per_epoch=2)
     tx = optim.adaste_released(0.1, mu=mu, grad_scale=3.0)
     big, _ = _steps(tx, latent, grads.mean(1))
     small, _ = _steps(optax.MultiSteps(tx, 3), latent, grads.reshape(18, 12))
@@ -339,19 +320,22 @@ def test_latents_and_real_parameters_have_optimisers_of_their_own():
     np.testing.assert_array_equal(updates["head"]["kernel"], [1.0])
 
 
-def test_the_recommended_chain_is_adam_unless_a_slope_is_asked_for():
+def test_the_averaged_rule_is_an_average_and_then_the_rule():
     latent = jnp.array([0.3, -2.0, 0.7])
     grads = [jnp.array([0.1, -0.2, 0.3]), jnp.array([0.2, 0.1, -0.3])]
-    adam, _ = _steps(optax.adam(1e-2), latent, grads)
-    plain, _ = _steps(optim.adaste(1e-2, mu=1.0), latent, grads)
-    np.testing.assert_allclose(plain, adam, rtol=1e-6)
-
-    sloped, _ = _steps(optim.adaste(1e-2, mu=1.0, rule="adaptive"), latent, grads[:1])
-    direction = (latent - adam[0]) / 1e-2
-    slope = estimators.adaste_gradient(
-        latent, direction, mu=1.0, alpha=0.01, rule="adaptive", cap=1.2, unit="rms"
+    tx = optim.adaste_averaged(0.5, mu=1.0, momentum=0.75, alpha=0.1)
+    trace, _ = _steps(tx, latent, grads[:1])
+    second, _ = _steps(tx, latent, grads)
+    average = (0.75 * grads[0] + grads[1]) / 1.75
+    slope = functools.partial(
+        estimators.adaste_gradient, mu=1.0, alpha=0.1, cap=2.0, away=1.0
     )
-    np.testing.assert_allclose(latent - sloped[0], 1e-2 * slope, rtol=1e-4)
+    np.testing.assert_allclose(
+        latent - trace[0], 0.5 * slope(latent, grads[0]), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        trace[0] - second[1], 0.5 * slope(trace[0], average), rtol=1e-4
+    )
 
 
 def test_without_latents_the_error_says_how_to_pass_them():

@@ -15,7 +15,8 @@ LEARNING_RATE = 0.03
 
 # Complete optimisers of latents, and the estimator that the loss uses with each. Some
 # want a start of their own.
-STRAIGHT = estimators.ste_identity
+STRAIGHT = estimators.ste
+GROWING = optim.per_epoch(optax.exponential_decay(1.02, 1, 1.02, end_value=100.0), 5)
 STARTS = {
     "bop": optim.binary_signs,
     "md_softmax": lambda latent: jnp.stack([-latent, latent], -1),
@@ -25,25 +26,22 @@ RANDOM = ("binary_connect_stochastic", "bayesbinn", "vispa")
 CASES = {
     "scale_by_adaste": (
         optax.chain(optim.scale_by_adaste(1.0), optax.scale(-LEARNING_RATE)),
-        functools.partial(estimators.adaste, mu=1.0, rule="identity"),
+        functools.partial(estimators.adaste_paper, mu=1.0, rule="identity"),
     ),
     "scale_by_adaste_after_momentum": (
         optax.chain(
             optax.ema(0.9),
-            optim.scale_by_adaste(optim.anneal(0.1, 1.5, 100.0, 5), unit="rms"),
+            optim.scale_by_adaste(GROWING, unit="rms"),
             optax.scale(-LEARNING_RATE),
         ),
         STRAIGHT,
     ),
-    "adaste": (
-        optim.adaste(LEARNING_RATE, mu=5.0),
-        functools.partial(
-            estimators.adaste, mu=5.0, rule="identity", unit="rms", rescale=True
-        ),
-    ),
+    "adaste_averaged": (optim.adaste_averaged(LEARNING_RATE, mu=5.0), STRAIGHT),
     "adaste_released": (
         optim.adaste_released(
-            optim.cosine_per_epoch(LEARNING_RATE, 20, 2), mu=100.0, grad_scale=1.0
+            optim.per_epoch(optax.cosine_decay_schedule(LEARNING_RATE, 20), 2),
+            mu=100.0,
+            grad_scale=1.0,
         ),
         STRAIGHT,
     ),
@@ -69,7 +67,9 @@ CASES = {
     ),
     "proxquant": (
         optim.proxquant(
-            LEARNING_RATE, strength=optim.proxquant_strength(0.01, 5), clip=True
+            LEARNING_RATE,
+            strength=optim.per_epoch(lambda epoch: 1e-6 * epoch, 5),
+            clip=True,
         ),
         lambda latent: latent,
     ),
@@ -78,11 +78,11 @@ CASES = {
         lambda latent: latent,
     ),
     "md_tanh": (
-        optim.md_tanh(LEARNING_RATE, beta=optim.grow(1.02, 20)),
+        optim.md_tanh(LEARNING_RATE, beta=GROWING),
         functools.partial(estimators.md_tanh_s, beta=1.0),
     ),
     "md_softmax": (
-        optim.md_softmax(LEARNING_RATE, beta=optim.grow(1.02, 20)),
+        optim.md_softmax(LEARNING_RATE, beta=GROWING),
         functools.partial(estimators.md_softmax_s, beta=1.0),
     ),
     "vispa": (optim.vispa(), estimators.vispa_sample),

@@ -20,7 +20,7 @@ CASES = {
         functools.partial(optim.scale_by_adaste, rule="released", unit="rms", away=1.0),
         {"mu": 1.0, "cap": 0.7},
     ),
-    "adaste": (optim.adaste, {"learning_rate": 0.1, "mu": 1.0, "rule": "adaptive"}),
+    "adaste_averaged": (optim.adaste_averaged, {"learning_rate": 0.1, "mu": 1.0}),
     "adaste_released": (
         optim.adaste_released,
         {"learning_rate": 0.1, "mu": 1.0, "grad_scale": 2.0},

@@ -1,12 +1,9 @@
 """Mirror descent in its direct form, on the rows of its tables."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from adaste_jax import estimators, optim
 
@@ -89,7 +86,7 @@ def test_early_adam_rows(float64):
 
 def test_by_default_the_direction_is_early_adam(float64):
     latent, grad = jnp.array([0.3]), jnp.array([0.5])
-    tx = optim.md_tanh(0.1, beta=optim.grow(1.5, 100))
+    tx = optim.md_tanh(0.1, beta=lambda step: 1.5)
     updates, _ = tx.update(grad, tx.init(latent), latent)
     np.testing.assert_allclose(updates, [-1.5 * 0.0999999], rtol=DIGITS)
 
@@ -129,33 +126,3 @@ def test_a_weight_can_leave_minus_one():
     tx = _given(optim.md_tanh)
     updates, _ = tx.update(jnp.array([-9.0]), tx.init(dual), dual)
     np.testing.assert_allclose(jnp.tanh(dual + updates), np.tanh(-0.5), rtol=1e-5)
-
-
-def test_beta_grows_at_once_and_every_interval_up_to_its_bound():
-    schedule = jax.jit(optim.grow(1.2, 50))
-    got = [schedule(step) for step in (0, 49, 50, 999, 10**6)]
-    np.testing.assert_allclose(got, [1.2, 1.2, 1.44, 1.2**20, 1e35], rtol=1e-5)
-
-
-def test_published_recipes():
-    assert len(optim.MIRROR_DESCENT_RECIPES) == 25
-    recipe = optim.MIRROR_DESCENT_RECIPES["md_softmax", "cifar10", "vgg16"]
-    assert recipe == (0.01, 0.2, 1.05, 500)
-    recipe = optim.MIRROR_DESCENT_RECIPES["pmf", "tinyimagenet", "resnet18"]
-    assert recipe == optim.MirrorDescentRecipe(0.001, 0.5, 1.01, 100)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (functools.partial(optim.grow, 0.9, 10), "anneal needs"),
-        (functools.partial(optim.grow, 1.1, 0), "anneal needs"),
-        (functools.partial(optim.reste_exponent, 0, 1), "reste_exponent needs"),
-        (functools.partial(optim.reste_exponent, 1, 1, form="sine"), "`form` must be"),
-        (functools.partial(optim.ede_sharpness, 1, 0), "ede_sharpness needs"),
-        (functools.partial(optim.ede_sharpness, 1, 1, init_value=0), "ede_sharpness"),
-    ],
-)
-def test_schedules_refuse_what_they_cannot_follow(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
