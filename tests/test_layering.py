@@ -165,3 +165,11 @@ def test_a_missing_extra_is_named(package, needs, extra, monkeypatch):
     monkeypatch.setitem(sys.modules, needs, None)
     with pytest.raises(ImportError, match=rf"pip install .*\[{extra}"):
         importlib.reload(module)
+
+
+@pytest.mark.parametrize("package", ["adaste_jax", "experiments"])
+def test_no_file_is_longer_than_three_hundred_lines(package):
+    lengths = {
+        path: len(path.read_text("utf-8").splitlines()) for path in _files(package)
+    }
+    assert {path: length for path, length in lengths.items() if length > 300} == {}
