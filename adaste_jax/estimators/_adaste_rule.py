@@ -16,10 +16,7 @@ rule is a difference quotient of w* along the descent direction,
 in which beta > 0 is chosen for each weight. The factor c is called the slope. It
 depends on the sign of g, so **the rule is not additive**: the rule of a mean is not the
 mean of the rules. Average over examples, devices and microbatches, and add up the uses
-of a shared weight, before the rule.
-
-The mathematics is written once, here, in plain functions. The estimators `adaste` and
-`adaste_paper` call them, and the transformation `optim.scale_by_adaste`.
+of a shared weight, before the rule. `estimators` and `optim` both call these functions.
 """
 
 from typing import Literal, NamedTuple, get_args

@@ -295,9 +295,8 @@ def _sharpened(
     """Adam, and a slope that narrows on the schedule of EDE."""
     for name, value in (("_init", sharpness_init), ("_end", sharpness_end)):
         check(value > 0, f"sharpness{name}", value, "greater than 0")
-    sharpness = by_epoch(
-        length, lambda x: sharpness_init * (sharpness_end / sharpness_init) ** x
-    )
+    ratio = sharpness_end / sharpness_init
+    sharpness = by_epoch(length, lambda share: sharpness_init * ratio**share)
     return build(
         length, learning_rate, estimator, schedules={"sharpness": sharpness}, **options
     )
