@@ -111,8 +111,7 @@ def adaste_slope(
         nothing.
 
     Raises:
-        ValueError: If a hyperparameter that is not traced is out of range, or `rule` is
-            unknown; the message lists the known ones.
+        ValueError: If a hyperparameter is out of range, or `rule` is unknown.
     """
     hyper = check_hyperparameters(
         mu=mu, alpha=alpha, rule=rule, cap=cap, threshold=threshold, unit=None
@@ -164,8 +163,7 @@ def adaste_gradient(
         h, of the shape and dtype of `latent`; 0 where g is 0.
 
     Raises:
-        ValueError: If a hyperparameter that is not traced is out of range, or `rule` or
-            `unit` is unknown.
+        ValueError: If a hyperparameter is out of range, or `rule` or `unit` unknown.
     """
     dtype = _base.compute_dtype(latent)
     latents = latent.astype(dtype)

@@ -19,7 +19,7 @@ def ste(steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]) -> Method
 
         w = sign(t),   h = g
 
-    No hyperparameter but the learning rate. Bengio, Léonard and Courville, 2013,
+    Its only hyperparameter is the learning rate. Bengio, Léonard and Courville, 2013,
     https://arxiv.org/abs/1308.3432; see `estimators.ste`.
 
     Args:
@@ -37,8 +37,8 @@ def ste_clipped(
 
         w = sign(t),   h = g 1[|t| <= 1]
 
-    Courbariaux, Hubara, Soudry, El-Yaniv and Bengio, 2016,
-    https://arxiv.org/abs/1602.02830; see `estimators.ste_clipped`.
+    Courbariaux et al., 2016, https://arxiv.org/abs/1602.02830; see
+    `estimators.ste_clipped`.
 
     Args:
         steps: Length of the run.
@@ -84,8 +84,7 @@ def approx_sign(
 
         w = sign(t),   h = g max(0, 2 (1 - |t|))
 
-    Liu, Wu, Luo, Yang, Liu and Cheng, ECCV 2018, https://arxiv.org/abs/1808.00278; see
-    `estimators.approx_sign`.
+    Liu et al., ECCV 2018, https://arxiv.org/abs/1808.00278; `estimators.approx_sign`.
 
     Args:
         steps: Length of the run.
@@ -102,8 +101,7 @@ def swish_sign(
 
         w = sign(t),   h = g b (2 - b t tanh(b t / 2)) / (1 + cosh(b t))
 
-    Darabi, Belbahri, Courbariaux and Nia, 2018, https://arxiv.org/abs/1812.11800; see
-    `estimators.swish_sign`.
+    Darabi et al., 2018, https://arxiv.org/abs/1812.11800; see `estimators.swish_sign`.
 
     Args:
         steps: Length of the run.
@@ -271,8 +269,8 @@ def scaled_sign(
         w = a sign(t),   a = mean |t| of a channel,   h = a g 1[|t| <= 1]
 
     The scales are shipped besides the bits; batch norm after the layer cancels them.
-    Rastegari, Ordonez, Redmon and Farhadi, ECCV 2016, https://arxiv.org/abs/1603.05279;
-    see `estimators.scaled_sign`.
+    Rastegari et al., ECCV 2016, https://arxiv.org/abs/1603.05279; see
+    `estimators.scaled_sign`.
 
     Args:
         steps: Length of the run.
@@ -296,7 +294,7 @@ def _sharpened(
     for name, value in (("_init", sharpness_init), ("_end", sharpness_end)):
         check(value > 0, f"sharpness{name}", value, "greater than 0")
     ratio = sharpness_end / sharpness_init
-    sharpness = by_epoch(length, lambda share: sharpness_init * ratio**share)
+    sharpness = by_epoch(length, lambda x: sharpness_init * ratio**x)
     return build(
         length, learning_rate, estimator, schedules={"sharpness": sharpness}, **options
     )
