@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from experiments import errors
 from experiments.data import image_files, listing
+from experiments.data.image_files import ImageFiles as ImageFiles
 
 PREFIX = "folder/"
 """The names of these data sets begin with it; a folder of the data folder follows."""

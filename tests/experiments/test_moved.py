@@ -18,6 +18,7 @@ USED = [
     ("records", "read"),
     ("workdir", "Workdir"),
     ("image_folder", "files"),
+    ("image_folder", "ImageFiles"),
     ("checks", "check"),
     ("deployed", "describe"),
     ("data_stream", "open_splits"),
