@@ -162,7 +162,7 @@ def build(network: layers.Network, inputs: Any, *, rngs: nnx.Rngs) -> NnxNetwork
         inputs: An example of the inputs, or its shape and dtype.
         rngs: The stream `params` is for the parameters.
     """
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), inputs)
+    zeros = jax.tree.map(jnp.zeros_like, inputs)
     model = nnx.jit(lambda rngs: NnxNetwork(network, zeros, rngs=rngs))(rngs)
     model.train()
     return model
