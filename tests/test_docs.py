@@ -41,8 +41,18 @@ def _check_loop(names):
     assert np.isfinite(names["report"]["loss"])
 
 
+def _check_nnx(names):
+    found = {name: after for name, (_, after) in names["networks"].items()}
+    assert len(found) == 5
+    assert min(found.values()) > 0.93
+
+
 # What is true once the blocks of a page have run.
-CHECKS = {"docs/scaling.md": _check_scaling, "docs/loop.md": _check_loop}
+CHECKS = {
+    "docs/scaling.md": _check_scaling,
+    "docs/loop.md": _check_loop,
+    "docs/nnx.md": _check_nnx,
+}
 
 
 @pytest.mark.parametrize("page", [page for page, found in BLOCKS.items() if found])
@@ -60,7 +70,9 @@ def test_the_guides_have_code():
         assert BLOCKS[page], page
 
 
-GUIDES = ("quickstart", "concepts", "loop", "models", "scaling", "export", "format")
+GUIDES = (
+    *("quickstart", "concepts", "loop", "models", "nnx", "scaling", "export", "format"),
+)
 
 
 # --- commands

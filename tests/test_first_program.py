@@ -77,6 +77,61 @@ def test_the_first_program(make, tmp_path):
     )
 
 
+class NnxResidual(nnx.Module):
+    """Two 3 x 3 convolutions with batch norm around a shortcut."""
+
+    def __init__(self, features, *, rngs):
+        conv = lambda: nnx.Conv(features, features, (3, 3), use_bias=False, rngs=rngs)
+        norm = lambda: nnx.BatchNorm(features, momentum=0.9, rngs=rngs)
+        self.first, self.first_norm = conv(), norm()
+        self.second, self.second_norm = conv(), norm()
+
+    def __call__(self, inputs):
+        hidden = nnx.relu(self.first_norm(self.first(inputs)))
+        return nnx.relu(inputs + self.second_norm(self.second(hidden)))
+
+
+def nnx_resnet():
+    rngs = nnx.Rngs(0)
+    return nnx.Sequential(
+        lambda images: images.reshape(-1, 8, 8, 1),
+        nnx.Conv(1, 16, (3, 3), strides=2, rngs=rngs),
+        NnxResidual(16, rngs=rngs),
+        NnxResidual(16, rngs=rngs),
+        lambda hidden: hidden.mean(axis=(1, 2)),
+        nnx.Linear(16, 10, rngs=rngs),
+        nnx.BatchNorm(10, momentum=0.9, rngs=rngs),
+    )
+
+
+@pytest.mark.parametrize("steps", [100, 300])  # at 100 of 300 weights are still soft
+def test_an_nnx_network_with_batch_norm_is_trained_shipped_and_read_back(
+    steps, tmp_path
+):
+    network, method = nnx_resnet(), methods.adaste(steps=300)
+    (images, _), test = digits()
+    state, _ = trained(network, method, steps=steps)
+    found = train.evaluate(network, method, state, *test, training_inputs=images)
+    assert found["accuracy"] > 0.85
+    model_state = state.model_state
+    if steps < method.statistics_from:
+        model_state = train.reestimate_statistics(network, method, state, images)
+    path = tmp_path / "resnet.safetensors"
+    export.save(path, state.params, method=method, model_state=model_state)
+    loaded = export.load(
+        path, params_like=state.params, model_state_like=model_state
+    )
+    built = nnx.merge(
+        nnx.graphdef(network), loaded.params, loaded.model_state, copy=True
+    )
+    built.eval()
+    forward = train._network.forward_of(network)
+    weights = method.deploy(state.params)
+    logits, _ = forward(weights, model_state, test[0], train=False, key=None)
+    np.testing.assert_array_equal(built(jnp.asarray(test[0])), logits)
+    assert np.mean(np.argmax(logits, -1) == test[1]) == pytest.approx(found["accuracy"])
+
+
 def test_what_is_shipped_is_that_of_the_method(tmp_path):
     network, test = linen_network(), digits()[1]
     method = methods.ternary_absmean(steps=STEPS)

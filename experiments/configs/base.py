@@ -34,6 +34,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model = "mlp"  # see experiments/models
     config.model_options = ml_collections.ConfigDict()
     config.dtype = "float32"  # of the activations; or bfloat16
+    config.flax_api = "linen"  # or nnx: which modules of Flax the network is made of
 
     # Every kernel is binary but these: regular expressions on the path of the
     # parameter. ("^Dense_0/",) keeps the first layer real.

@@ -1,9 +1,12 @@
-"""The networks of the experiments: plain Flax Linen modules with float layers.
+"""The networks of the experiments: plain modules of Flax with float layers.
 
-They become binary from outside, by `adaste_jax.binarize`. Where there is batch norm,
-every parameter is the `kernel` of a dense layer or a convolution; transformers have
-embeddings, positions and layer norms besides, which stay real. Images are [batch,
-height, width, channels], text is [batch, length].
+Each is written once and is there in both APIs of Flax: `create` gives the Linen module,
+`create_nnx` the NNX module. Parameters have the same paths and shapes in both.
+
+A method makes them binary from outside. Where there is batch norm, every parameter is
+the `kernel` of a dense layer or a convolution; transformers have embeddings, positions
+and layer norms besides, which stay real. Images are [batch, height, width, channels],
+text is [batch, length].
 """
 
 from collections.abc import Mapping
@@ -11,16 +14,20 @@ from typing import Any
 
 import jax.numpy as jnp
 import ml_collections
-from flax import linen as nn
+from flax import nnx
 
+from adaste_jax import train
+from adaste_jax.nn import linen
 from experiments import errors, fields
+from experiments.models import nnx_network
 from experiments.models.language_model import LanguageModel
+from experiments.models.layers import Network
 from experiments.models.mlp import MLP
 from experiments.models.resnet import STEMS, ResNet18
 from experiments.models.vgg import VGG16, VGGSmall
 from experiments.models.vit import ViT
 
-MODELS: dict[str, type[nn.Module]] = {
+MODELS: dict[str, type[Network]] = {
     "language_model": LanguageModel,
     "mlp": MLP,
     "resnet18": ResNet18,
@@ -32,6 +39,9 @@ MODELS: dict[str, type[nn.Module]] = {
 
 DTYPES = ("float32", "bfloat16")
 """Of the activations."""
+
+FLAX_APIS = ("linen", "nnx")
+"""The APIs of Flax that a network can be run in."""
 
 TEXT = ("language_model",)
 """Networks that read text; the others read images."""
@@ -81,8 +91,8 @@ OPTIONS: dict[str, dict[str, fields.Kind]] = {
 """The options of each network, and what each may be."""
 
 
-def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
-    """A network by its name, called as `network.apply(variables, x, train=False)`.
+def create(name: str, /, num_classes: int, **options: Any) -> Network:
+    """A Linen network by its name, called as `network.apply(variables, x, train=False)`.
 
     Args:
         name: A key of `MODELS`.
@@ -101,6 +111,49 @@ def create(name: str, /, num_classes: int, **options: Any) -> nn.Module:
     """
     check(name, options, prefix="")
     return MODELS[name](num_classes=num_classes, **options)
+
+
+def create_nnx(
+    name: str, /, num_classes: int, inputs: Any, *, rngs: nnx.Rngs, **options: Any
+) -> nnx.Module:
+    """An NNX network by its name, called as `network(x)`, in training mode at first.
+
+    Args:
+        name: A key of `MODELS`.
+        num_classes: Number of logits.
+        inputs: An example of the inputs, or its shape and dtype: images are floats, a
+            `language_model` takes integers.
+        rngs: Draws the parameters from the stream `params`.
+        **options: Other attributes of the network.
+
+    Returns:
+        The module. Its parameters are drawn in another order than those of Linen.
+
+    Raises:
+        RunError: If the name or an option is unknown, or an option is out of range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> images = jnp.ones((2, 8, 8, 1))
+        >>> network = create_nnx("mlp", 10, images, rngs=nnx.Rngs(0), features=(64,))
+        >>> network(images).shape, network.Dense_0.kernel.shape
+        ((2, 10), (64, 64))
+    """
+    return nnx_network.build(create(name, num_classes, **options), inputs, rngs=rngs)
+
+
+def functional(network: Network, inputs: Any, *, flax_api: str) -> train.Forward:
+    """A network as a function of the variables of its Linen module.
+
+    Args:
+        network: From `create`.
+        inputs: An example of the inputs, or its shape and dtype.
+        flax_api: Which module runs, one of `FLAX_APIS`. Parameters and state are the
+            same trees for both, so that checkpoints and files are too.
+    """
+    if flax_api == "linen":
+        return linen.functional(network)
+    return nnx_network.functional(network, inputs)
 
 
 def check(name: Any, options: Mapping[str, Any], *, prefix: str = "config.") -> None:
@@ -147,16 +200,20 @@ def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 __all__ = [
     "DTYPES",
+    "FLAX_APIS",
     "MLP",
     "MODELS",
     "OPTIONS",
     "TEXT",
     "VGG16",
     "LanguageModel",
+    "Network",
     "ResNet18",
     "VGGSmall",
     "ViT",
     "check",
     "create",
+    "create_nnx",
+    "functional",
     "options_of",
 ]

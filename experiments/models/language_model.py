@@ -7,7 +7,7 @@ from flax.typing import Dtype
 from experiments.models import layers, transformer
 
 
-class LanguageModel(nn.Module):
+class LanguageModel(layers.Network):
     """An embedding, positions, blocks that look back only, and a `head`.
 
     Attributes:
@@ -31,22 +31,22 @@ class LanguageModel(nn.Module):
     use_logit_norm: bool = True
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Logits [batch, length, num_classes] of the next token, of [batch, length].
 
         Logits at a position depend on the tokens up to it alone. Tokens are integers of
         any dtype.
         """
-        del train
         mask = nn.make_causal_mask(x, dtype=bool)
-        x = nn.Embed(self.num_classes, self.width, dtype=self.dtype, name="embed")(x)
-        x = nn.LayerNorm(dtype=self.dtype, name="embed_norm")(x)
+        x = make.embed(self.num_classes, self.width, name="embed")(x)
+        x = make.layer_norm(name="embed_norm")(x)
         shape = (1, *x.shape[1:])
-        positions = self.param("positions", transformer.POSITION_INIT, shape)
+        positions = make.param("positions", transformer.POSITION_INIT, shape)
         x = x + positions.astype(x.dtype)
         for _ in range(self.depth):
-            x = transformer.Block(self.heads, dtype=self.dtype)(x, mask)
-        x = nn.LayerNorm(dtype=self.dtype, name="last_norm")(x)
-        x = layers.head(x, self.num_classes, dtype=self.dtype)
-        return nn.LayerNorm(name="head_norm")(x) if self.use_logit_norm else x
+            block = make.block(transformer.Block, heads=self.heads, dtype=self.dtype)
+            x = block(x, mask)
+        x = make.layer_norm(name="last_norm")(x)
+        norm = make.layer_norm if self.use_logit_norm else None
+        return layers.head(make, x, self.num_classes, norm=norm)

@@ -1,69 +1,191 @@
-"""What the networks share: normalisation, pooling and the shape of their layers."""
+"""What networks are made of: layers with one meaning in both APIs of Flax.
+
+A network is written once, as `Network.wire`, a function of layers and activations. Under
+`Linen` it is the Linen module, under `nnx_network.Nnx` the NNX module. A layer has the
+same name in both, so that parameters have the same paths: a file or a checkpoint of one
+is one of the other.
+"""
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype
+from flax.typing import Dtype, Initializer
 
 KERNEL_INIT = nn.initializers.glorot_uniform()
 """Of the latents; the learning rates of the configs are chosen for this scale."""
 
+Layer = Callable[..., jax.Array]
+"""From activations to the next ones."""
+
+
+class Layers(Protocol):
+    """The layers that a network is wired of.
+
+    A layer without a `name` is called after its kind, with a number: `Conv_0`. `dtype`
+    is that of the activations; default: that of the network.
+    """
+
+    def dense(self, features: int, *, name: str | None = None) -> Layer:
+        """A dense layer without bias, which the norm after it would cancel."""
+
+    def conv(
+        self,
+        features: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        name: str | None = None,
+    ) -> Layer:
+        """A `size` x `size` convolution without bias.
+
+        Every side is padded by `padding`; default: size // 2. It is written out because
+        "SAME" at stride 2 pads one side only, which shifts the image against the usual
+        definition of these networks.
+        """
+
+    def norm(self, *, name: str | None = None, dtype: Dtype | None = None) -> Layer:
+        """Batch norm without scale and shift, so that all parameters are kernels.
+
+        It keeps the share `norm_momentum` of its running statistics in a step.
+        Statistics are those of the whole batch, over all devices under `jax.jit`, and
+        computed in float32 whatever the dtype of the activations.
+        """
+
+    def layer_norm(self, *, name: str, dtype: Dtype | None = None) -> Layer:
+        """Layer norm with scale and shift."""
+
+    def embed(self, number: int, features: int, *, name: str) -> Layer:
+        """A table of `number` rows, looked up by integers."""
+
+    def attention(self, heads: int, *, name: str) -> Layer:
+        """Self-attention with norms of queries and keys; its call takes a `mask`."""
+
+    def param(self, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+        """A parameter of the network itself."""
+
+    def block(self, kind: "type[Network]", **fields: Any) -> Layer:
+        """A network inside this one; `fields` are its attributes."""
+
+
+class Network(nn.Module):
+    """A Linen module that is wired by `wire`, which may be run in NNX too.
+
+    Its attribute `dtype` is that of the activations; `norm_momentum` belongs to a
+    network with batch norm.
+    """
+
+    @nn.compact
+    def __call__(self, *inputs: Any, train: bool) -> jax.Array:
+        """The outputs; `train` says whether batch norm takes statistics of the batch."""
+        return self.wire(Linen(self, train=train), *inputs)
+
+    @nn.nowrap
+    def wire(self, make: Layers, *inputs: Any) -> jax.Array:
+        """From inputs to outputs through layers of `make`."""
+        raise NotImplementedError
+
 
 class Norm(nn.BatchNorm):
-    """Batch norm without scale and shift, so that all parameters are kernels.
-
-    Statistics are those of the whole batch, over all devices under `jax.jit`, and
-    computed in float32 whatever the dtype of the activations.
-    """
+    """See `Layers.norm`."""
 
     use_scale: bool = False
     use_bias: bool = False
 
 
-def norm_of(network: Any, *, train: bool) -> Callable[..., Norm]:
-    """The `Norm` of a network or block, by its `norm_momentum` and `dtype`."""
-    return functools.partial(
-        Norm,
-        use_running_average=not train,
-        momentum=network.norm_momentum,
-        dtype=network.dtype,
-    )
+class Linen:
+    """Layers of Linen; see `Layers`. The network they are called in owns them."""
+
+    def __init__(self, network: Any, *, train: bool):
+        """Makes layers for a network whose `__call__` is running."""
+        self._network = network
+        self._train = train
+        self._dense = functools.partial(
+            nn.Dense, use_bias=False, kernel_init=KERNEL_INIT, dtype=network.dtype
+        )
+
+    def dense(self, features: int, *, name: str | None = None) -> Layer:
+        """See `Layers`."""
+        return self._dense(features, name=name)
+
+    def conv(
+        self,
+        features: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        name: str | None = None,
+    ) -> Layer:
+        """See `Layers`."""
+        return nn.Conv(
+            features,
+            (size, size),
+            strides=stride,
+            padding=size // 2 if padding is None else padding,
+            use_bias=False,
+            kernel_init=KERNEL_INIT,
+            dtype=self._network.dtype,
+            name=name,
+        )
+
+    def norm(self, *, name: str | None = None, dtype: Dtype | None = None) -> Layer:
+        """See `Layers`."""
+        return Norm(
+            use_running_average=not self._train,
+            momentum=self._network.norm_momentum,
+            dtype=dtype or self._network.dtype,
+            name=name,
+        )
+
+    def layer_norm(self, *, name: str, dtype: Dtype | None = None) -> Layer:
+        """See `Layers`."""
+        return nn.LayerNorm(dtype=dtype or self._network.dtype, name=name)
+
+    def embed(self, number: int, features: int, *, name: str) -> Layer:
+        """See `Layers`."""
+        return nn.Embed(number, features, dtype=self._network.dtype, name=name)
+
+    def attention(self, heads: int, *, name: str) -> Layer:
+        """See `Layers`."""
+        return nn.MultiHeadAttention(
+            heads,
+            normalize_qk=True,
+            use_bias=False,
+            kernel_init=KERNEL_INIT,
+            dtype=self._network.dtype,
+            name=name,
+        )
+
+    def param(self, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
+        """See `Layers`."""
+        return self._network.param(name, init, shape)
+
+    def block(self, kind: type[Network], **fields: Any) -> Layer:
+        """See `Layers`."""
+        return functools.partial(kind(**fields), train=self._train)
 
 
-def dense(features: int, *, dtype: Dtype | None, name: str | None = None) -> nn.Dense:
-    """A dense layer without bias, which the normalisation after it would cancel."""
-    return nn.Dense(
-        features, use_bias=False, kernel_init=KERNEL_INIT, dtype=dtype, name=name
-    )
+def head(
+    make: Layers, x: jax.Array, num_classes: int, *, norm: Callable[..., Layer] | None
+) -> jax.Array:
+    """The last layer, `head`: float32 logits [batch, ..., num_classes].
 
+    A sum over thousands of weights of size 1 is far from the range in which the
+    softmax learns; `head_norm` after it brings it back.
 
-def conv(
-    features: int,
-    size: int,
-    *,
-    stride: int = 1,
-    dtype: Dtype | None,
-    name: str | None = None,
-) -> nn.Conv:
-    """A `size` x `size` convolution without bias, padded by size // 2 on every side.
-
-    The padding is written out because "SAME" at stride 2 pads one side only, which
-    shifts the image against the usual definition of these networks.
+    Args:
+        make: Layers of the network.
+        x: Activations [batch, ..., features].
+        num_classes: Number of logits.
+        norm: `make.norm`, `make.layer_norm` or None for no norm.
     """
-    return nn.Conv(
-        features,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        kernel_init=KERNEL_INIT,
-        dtype=dtype,
-        name=name,
-    )
+    x = make.dense(num_classes, name="head")(x).astype(jnp.float32)
+    return norm(name="head_norm", dtype=jnp.float32)(x) if norm else x
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:
@@ -91,12 +213,3 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     return jnp.maximum(
         jnp.maximum(corners[0], corners[1]), jnp.maximum(corners[2], corners[3])
     )
-
-
-def head(x: jax.Array, num_classes: int, *, dtype: Dtype | None) -> jax.Array:
-    """The last layer, `head`: float32 logits [batch, ..., num_classes].
-
-    A sum over thousands of weights of size 1 is far from the range in which the
-    softmax learns; a norm after it brings it back.
-    """
-    return dense(num_classes, dtype=dtype, name="head")(x).astype(jnp.float32)

@@ -9,7 +9,7 @@ from flax.typing import Dtype
 from experiments.models import layers
 
 
-class MLP(nn.Module):
+class MLP(layers.Network):
     """Dense layers, each with batch norm and ReLU, and a dense head.
 
     Attributes:
@@ -26,13 +26,11 @@ class MLP(nn.Module):
     norm_momentum: float = 0.9
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Logits [batch, num_classes] of inputs [batch, ...]."""
-        norm = layers.norm_of(self, train=train)
         x = x.reshape(x.shape[0], -1)
         for width in self.features:
-            x = layers.dense(width, dtype=self.dtype)(x)
-            x = nn.relu(norm()(x))
-        x = layers.head(x, self.num_classes, dtype=self.dtype)
-        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x
+            x = nn.relu(make.norm()(make.dense(width)(x)))
+        norm = make.norm if self.use_logit_norm else None
+        return layers.head(make, x, self.num_classes, norm=norm)

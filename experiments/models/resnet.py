@@ -14,13 +14,13 @@ STEMS = {"3x3": (3, 1), "3x3_stride2": (3, 2), "7x7_pool": (7, 2)}
 """Size and stride of the first convolution."""
 
 
-class Block(nn.Module):
+class Block(layers.Network):
     """Two 3 x 3 convolutions and a shortcut, which is a 1 x 1 projection if need be.
 
     Attributes:
         channels: Channels of both convolutions.
         stride: Stride of the first.
-        norm_momentum: As in `ResNet18`.
+        norm_momentum: Share of the running statistics that a step keeps.
         dtype: Of the activations.
     """
 
@@ -29,23 +29,20 @@ class Block(nn.Module):
     norm_momentum: float = 0.9
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Activations [batch, height, width, channels] to the next ones."""
-        norm = layers.norm_of(self, train=train)
         shortcut = x
-        x = layers.conv(self.channels, 3, stride=self.stride, dtype=self.dtype)(x)
-        x = nn.relu(norm()(x))
-        x = norm()(layers.conv(self.channels, 3, dtype=self.dtype)(x))
+        x = make.conv(self.channels, 3, stride=self.stride)(x)
+        x = nn.relu(make.norm()(x))
+        x = make.norm()(make.conv(self.channels, 3)(x))
         if self.stride != 1 or shortcut.shape[-1] != self.channels:
-            shortcut = layers.conv(
-                self.channels, 1, stride=self.stride, dtype=self.dtype, name="shortcut"
-            )(shortcut)
-            shortcut = norm(name="shortcut_norm")(shortcut)
+            project = make.conv(self.channels, 1, stride=self.stride, name="shortcut")
+            shortcut = make.norm(name="shortcut_norm")(project(shortcut))
         return nn.relu(x + shortcut)
 
 
-class ResNet18(nn.Module):
+class ResNet18(layers.Network):
     """A `stem`, four stages of two blocks, average pooling and a dense `head`.
 
     The first block of every stage but the first has stride 2. Widths are w, 2w, 4w, 8w.
@@ -88,25 +85,23 @@ class ResNet18(nn.Module):
                 f"there is no stem {self.stem!r}; there are {', '.join(STEMS)}."
             )
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        norm = layers.norm_of(self, train=train)
         size, stride = STEMS[self.stem]
-        x = layers.conv(self.width, size, stride=stride, dtype=self.dtype, name="stem")(
-            x
-        )
-        x = nn.relu(norm(name="stem_norm")(x))
+        x = make.conv(self.width, size, stride=stride, name="stem")(x)
+        x = nn.relu(make.norm(name="stem_norm")(x))
         if self.stem == "7x7_pool":
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, number in enumerate(self.blocks):
             for block in range(number):
-                x = Block(
-                    self.width * 2**stage,
+                x = make.block(
+                    Block,
+                    channels=self.width * 2**stage,
                     stride=2 if stage > 0 and block == 0 else 1,
                     norm_momentum=self.norm_momentum,
                     dtype=self.dtype,
-                )(x, train=train)
+                )(x)
         x = jnp.mean(x, axis=(1, 2))
-        x = layers.head(x, self.num_classes, dtype=self.dtype)
-        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x
+        norm = make.norm if self.use_logit_norm else None
+        return layers.head(make, x, self.num_classes, norm=norm)

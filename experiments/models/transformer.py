@@ -9,7 +9,7 @@ from experiments.models import layers
 POSITION_INIT = nn.initializers.normal(0.02)
 
 
-class Block(nn.Module):
+class Block(layers.Network):
     """x + norm(attention(norm(x))), then x + norm(mlp(norm(x))).
 
     The hidden layer of the MLP is four times as wide.
@@ -33,29 +33,23 @@ class Block(nn.Module):
     heads: int
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    @nn.nowrap
+    def wire(
+        self, make: layers.Layers, x: jax.Array, mask: jax.Array | None = None
+    ) -> jax.Array:
         """Activations [batch, positions, width] to the next ones.
 
         Args:
+            make: Layers of the network.
             x: Activations.
-            mask: Of the attention, true where a position may look; None for all.
+            mask: True where a position may look; None where all positions may look at
+                all.
         """
         width = x.shape[-1]
-        attention = nn.MultiHeadAttention(
-            self.heads,
-            normalize_qk=True,
-            use_bias=False,
-            kernel_init=layers.KERNEL_INIT,
-            dtype=self.dtype,
-            name="attention",
-        )(self._norm("before_attention")(x), mask=mask)
-        x = x + self._norm("after_attention")(attention)
-        hidden = layers.dense(4 * width, dtype=self.dtype, name="expand")(
-            self._norm("before_mlp")(x)
-        )
-        hidden = layers.dense(width, dtype=self.dtype, name="contract")(nn.gelu(hidden))
-        return x + self._norm("after_mlp")(hidden)
-
-    def _norm(self, name: str) -> nn.LayerNorm:
-        return nn.LayerNorm(dtype=self.dtype, name=name)
+        seen = make.layer_norm(name="before_attention")(x)
+        found = make.attention(self.heads, name="attention")(seen, mask=mask)
+        x = x + make.layer_norm(name="after_attention")(found)
+        hidden = make.layer_norm(name="before_mlp")(x)
+        hidden = nn.gelu(make.dense(4 * width, name="expand")(hidden))
+        hidden = make.dense(width, name="contract")(hidden)
+        return x + make.layer_norm(name="after_mlp")(hidden)

@@ -10,7 +10,7 @@ from flax.typing import Dtype
 from experiments.models import layers
 
 
-class VGGSmall(nn.Module):
+class VGGSmall(layers.Network):
     """2 x w, pool, 2 x 2w, pool, 2 x 4w, pool, dense, dense, head.
 
     Every convolution is 3 x 3. As in the original, pooling stands before batch norm.
@@ -36,24 +36,22 @@ class VGGSmall(nn.Module):
     norm_momentum: float = 0.9
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        norm = layers.norm_of(self, train=train)
         for channels in (self.width, 2 * self.width, 4 * self.width):
             for pool in (False, True):
-                x = layers.conv(channels, 3, dtype=self.dtype)(x)
+                x = make.conv(channels, 3)(x)
                 x = layers.max_pool_2x2(x) if pool else x
-                x = nn.relu(norm()(x))
+                x = nn.relu(make.norm()(x))
         x = x.reshape(x.shape[0], -1)
         for _ in range(2):
-            x = layers.dense(self.dense, dtype=self.dtype)(x)
-            x = nn.relu(norm()(x))
-        x = layers.head(x, self.num_classes, dtype=self.dtype)
-        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x
+            x = nn.relu(make.norm()(make.dense(self.dense)(x)))
+        norm = make.norm if self.use_logit_norm else None
+        return layers.head(make, x, self.num_classes, norm=norm)
 
 
-class VGG16(nn.Module):
+class VGG16(layers.Network):
     """Stages of 3 x 3 convolutions, pooling after each, then a mean and a dense head.
 
     The variant for small images: 13 convolutions of w, 2w, 4w, 8w and 8w channels, each
@@ -80,16 +78,14 @@ class VGG16(nn.Module):
     norm_momentum: float = 0.9
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        norm = layers.norm_of(self, train=train)
         for stage, number in enumerate(self.convolutions):
             for _ in range(number):
                 channels = self.width * 2 ** min(stage, 3)
-                x = layers.conv(channels, 3, dtype=self.dtype)(x)
-                x = nn.relu(norm()(x))
+                x = nn.relu(make.norm()(make.conv(channels, 3)(x)))
             x = layers.max_pool_2x2(x)
         x = jnp.mean(x, axis=(1, 2))
-        x = layers.head(x, self.num_classes, dtype=self.dtype)
-        return norm(name="head_norm", dtype=None)(x) if self.use_logit_norm else x
+        norm = make.norm if self.use_logit_norm else None
+        return layers.head(make, x, self.num_classes, norm=norm)

@@ -8,7 +8,7 @@ from flax.typing import Dtype
 from experiments.models import layers, transformer
 
 
-class ViT(nn.Module):
+class ViT(layers.Network):
     """Patches through a `stem`, positions, blocks, mean over positions and a `head`.
 
     Attributes:
@@ -33,32 +33,24 @@ class ViT(nn.Module):
     use_logit_norm: bool = True
     dtype: Dtype | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    @nn.nowrap
+    def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
         """Logits [batch, num_classes] of images [batch, height, width, channels]."""
-        del train
-        side = (self.patch, self.patch)
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
             raise ValueError(
                 f"images of {x.shape[1]} x {x.shape[2]} pixels cannot be cut into "
                 f"patches of {self.patch} x {self.patch}: choose another `patch`."
             )
-        x = nn.Conv(
-            self.width,
-            side,
-            strides=side,
-            use_bias=False,
-            kernel_init=layers.KERNEL_INIT,
-            dtype=self.dtype,
-            name="stem",
-        )(x)
-        x = nn.LayerNorm(dtype=self.dtype, name="stem_norm")(x)
+        stem = make.conv(
+            self.width, self.patch, stride=self.patch, padding=0, name="stem"
+        )
+        x = make.layer_norm(name="stem_norm")(stem(x))
         x = x.reshape(x.shape[0], -1, self.width)
         shape = (1, *x.shape[1:])
-        positions = self.param("positions", transformer.POSITION_INIT, shape)
+        positions = make.param("positions", transformer.POSITION_INIT, shape)
         x = x + positions.astype(x.dtype)
         for _ in range(self.depth):
-            x = transformer.Block(self.heads, dtype=self.dtype)(x)
-        x = nn.LayerNorm(dtype=self.dtype, name="last_norm")(jnp.mean(x, axis=1))
-        x = layers.head(x, self.num_classes, dtype=self.dtype)
-        return nn.LayerNorm(name="head_norm")(x) if self.use_logit_norm else x
+            x = make.block(transformer.Block, heads=self.heads, dtype=self.dtype)(x)
+        x = make.layer_norm(name="last_norm")(jnp.mean(x, axis=1))
+        norm = make.layer_norm if self.use_logit_norm else None
+        return layers.head(make, x, self.num_classes, norm=norm)

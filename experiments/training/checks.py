@@ -37,6 +37,7 @@ FIELDS: dict[str, fields.Kind | None] = {
     "model": None,  # and its options: models.OPTIONS
     "model_options": None,
     "dtype": fields.Choice(DTYPES),
+    "flax_api": fields.Choice(models.FLAX_APIS),
     "binary_exclude": fields.Several(fields.Pattern()),
     "method": None,  # and its options: methods.options_of
     "methods": None,

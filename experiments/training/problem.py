@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import ml_collections
 
 from adaste_jax import train
-from adaste_jax.nn import linen
 from experiments import errors, models
 from experiments.data import datasets, feeds, sources, streams
 from experiments.deployment import deployed
@@ -147,7 +146,8 @@ class Problem:
             variables = dict(network.init(key, inputs, train=False))
             return variables.pop("params"), variables
 
-        return linen.functional(network), draw
+        api = self.config.flax_api
+        return models.functional(network, self.inputs, flax_api=api), draw
 
     def loss(self, teacher: losses.Teacher | None = None) -> train.Loss:
         """The loss of the config, with what a teacher adds to it."""

@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from flax import nnx
 
 import adaste_jax
-from experiments import errors, models
+from experiments import errors, export, models, predict
+from experiments.configs import base
 from experiments.models import layers
+from experiments.training import loop
+from experiments.training.run import Run
 
 # The networks with batch norm: small enough to compile in seconds; all odd, so that no
 # two sizes are confused.
@@ -281,10 +285,17 @@ def test_max_pool_refuses_an_image_without_a_whole_block():
 
 def test_strided_convolution_is_centred_as_in_the_usual_definition():
     """Output (i, j) looks at the 3 x 3 pixels around input (2i, 2j)."""
-    layer = layers.conv(1, 3, stride=2, dtype=None)
+
+    class Strided(layers.Network):
+        dtype: str | None = None
+
+        @nn.nowrap
+        def wire(self, make, x):
+            return make.conv(1, 3, stride=2)(x)
+
     x = jax.random.normal(jax.random.key(3), (1, 4, 4, 1))
-    ones = {"params": {"kernel": jnp.ones((3, 3, 1, 1))}}
-    output = layer.apply(ones, x)[0, :, :, 0]
+    ones = {"params": {"Conv_0": {"kernel": jnp.ones((3, 3, 1, 1))}}}
+    output = Strided().apply(ones, x, train=False)[0, :, :, 0]
     padded = np.pad(np.asarray(x)[0, :, :, 0], 1)
     expected = [[padded[i : i + 3, j : j + 3].sum() for j in (0, 2)] for i in (0, 2)]
     np.testing.assert_allclose(output, expected, rtol=1e-5)
@@ -373,6 +384,102 @@ def test_vision_transformer_refuses_an_image_that_patches_do_not_fill():
     network = models.create("vit", 10, patch=5)
     with pytest.raises(ValueError, match="16 x 16 pixels cannot be cut into patches"):
         network.init(jax.random.key(0), IMAGES, train=False)
+
+
+# --- both APIs of Flax
+
+# The others are made of the same layers. Heads have eight features: a norm of two
+# would magnify rounding.
+IN_BOTH = {
+    "vgg_small": SMALL["vgg_small"],
+    "resnet18": {"width": 3, "blocks": (1, 1), "stem": "7x7_pool"},
+    "vit": {"patch": 8, "width": 16, "depth": 1, "heads": 2},
+    "language_model": {"width": 16, "depth": 1, "heads": 2},
+}
+
+
+@pytest.mark.parametrize("name", IN_BOTH)
+def test_linen_and_nnx_give_the_same_logits_and_statistics(name):
+    inputs = TOKENS if name == "language_model" else IMAGES
+    network = models.create(name, NUM_CLASSES, **IN_BOTH[name])
+    variables = jax.jit(functools.partial(network.init, train=False))(
+        jax.random.key(0), inputs
+    )
+    state = {name: part for name, part in variables.items() if name != "params"}
+
+    @functools.partial(jax.jit, static_argnames="flax_api")
+    def both_modes(params, *, flax_api):
+        forward = models.functional(network, inputs, flax_api=flax_api)
+        training, new = forward(params, state, inputs, train=True, key=None)
+        evaluated, old = forward(params, state, inputs, train=False, key=None)
+        return training, evaluated, new, old
+
+    in_linen = both_modes(variables["params"], flax_api="linen")
+    in_nnx = both_modes(variables["params"], flax_api="nnx")
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6),
+        in_linen,
+        in_nnx,
+    )
+    changed = jax.tree.map(lambda a, b: not np.allclose(a, b), in_nnx[2], in_nnx[3])
+    assert all(jax.tree.leaves(changed))  # batch norm took new statistics
+
+
+@pytest.mark.parametrize("name", ["resnet18", "language_model"])
+def test_an_nnx_network_is_one_of_nnx_with_the_paths_of_linen(name):
+    inputs = TOKENS if name == "language_model" else IMAGES
+    options = IN_BOTH[name]
+    model = models.create_nnx(
+        name, NUM_CLASSES, inputs, rngs=nnx.Rngs(0), **options
+    )
+    assert isinstance(model, nnx.Module)
+    shapes = jax.eval_shape(
+        functools.partial(models.create(name, NUM_CLASSES, **options).init, train=True),
+        jax.random.key(0),
+        inputs,
+    )
+    for kind, part in ((nnx.Param, "params"), (nnx.BatchStat, "batch_stats")):
+        found = nnx.to_pure_dict(nnx.state(model, kind))
+        expected = shapes.get(part, {})
+        assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, expected)
+    kernels = [x for x in jax.tree.leaves(nnx.state(model, nnx.Param)) if x.ndim > 1]
+    assert all(float(jnp.std(leaf)) > 0 for leaf in kernels)
+    if name == "resnet18":
+        before = model.stem_norm.mean[...]
+        assert not np.any(before)  # building it has not moved the statistics
+        model(inputs)
+        assert np.any(model.stem_norm.mean[...])
+
+
+@pytest.mark.slow
+def test_a_run_in_nnx_is_that_in_linen_and_ships_the_same_file(tmp_path):
+    """From the same seed: figures alike to rounding, files of one form."""
+    found = {}
+    for flax_api in models.FLAX_APIS:
+        config = base.get_config()
+        config.update(model="resnet18", num_epochs=4, batch_size=64)
+        config.model_options.update(width=4, blocks=(1, 1))
+        config.flax_api = flax_api
+        folder = tmp_path / flax_api
+        result = loop.train_and_evaluate(config.lock(), folder)
+        file = tmp_path / f"{flax_api}.safetensors"
+        export.export_run(folder, file, num_test=20)
+        shipped = predict.evaluate(file)["accuracy"]
+        assert shipped == pytest.approx(result["test_accuracy"], abs=1e-6)
+        found[flax_api] = shipped, file.stat().st_size
+    linen, in_nnx = found["linen"], found["nnx"]
+    assert linen[0] > 0.25
+    assert in_nnx[0] == pytest.approx(linen[0], abs=0.05)
+    assert abs(in_nnx[1] - linen[1]) < 100  # digits of figures in the metadata
+
+    config = base.get_config()
+    config.update(model="resnet18", num_epochs=1, batch_size=64)
+    config.model_options.update(width=4, blocks=(1, 1))
+    config.init_from = str(tmp_path / "nnx")  # latents of NNX go on in Linen
+    run = Run(config.lock())
+    started = run.warm_started(run.init())
+    accuracy = run.evaluate(started, "test")["accuracy"]
+    assert accuracy == pytest.approx(in_nnx[0], abs=0.1)
 
 
 def test_unknown_network_is_refused_with_the_names_there_are():
