@@ -118,9 +118,7 @@ def test_an_nnx_network_with_batch_norm_is_trained_shipped_and_read_back(
         model_state = train.reestimate_statistics(network, method, state, images)
     path = tmp_path / "resnet.safetensors"
     export.save(path, state.params, method=method, model_state=model_state)
-    loaded = export.load(
-        path, params_like=state.params, model_state_like=model_state
-    )
+    loaded = export.load(path, params_like=state.params, model_state_like=model_state)
     built = nnx.merge(
         nnx.graphdef(network), loaded.params, loaded.model_state, copy=True
     )

@@ -9,7 +9,7 @@ and layer norms besides, which stay real. Images are [batch, height, width, chan
 text is [batch, length].
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from experiments.models.resnet import STEMS, ResNet18
 from experiments.models.vgg import VGG16, VGGSmall
 from experiments.models.vit import ViT
 
-MODELS: dict[str, type[Network]] = {
+MODELS: dict[str, Callable[..., Network]] = {
     "language_model": LanguageModel,
     "mlp": MLP,
     "resnet18": ResNet18,
@@ -92,7 +92,7 @@ OPTIONS: dict[str, dict[str, fields.Kind]] = {
 
 
 def create(name: str, /, num_classes: int, **options: Any) -> Network:
-    """A Linen network by its name, called as `network.apply(variables, x, train=False)`.
+    """A Linen network, called as `network.apply(variables, x, train=False)`.
 
     Args:
         name: A key of `MODELS`.
@@ -116,7 +116,7 @@ def create(name: str, /, num_classes: int, **options: Any) -> Network:
 def create_nnx(
     name: str, /, num_classes: int, inputs: Any, *, rngs: nnx.Rngs, **options: Any
 ) -> nnx.Module:
-    """An NNX network by its name, called as `network(x)`, in training mode at first.
+    """An NNX network, called as `network(x)`, in training mode at first.
 
     Args:
         name: A key of `MODELS`.

@@ -1,9 +1,9 @@
 """What networks are made of: layers with one meaning in both APIs of Flax.
 
-A network is written once, as `Network.wire`, a function of layers and activations. Under
-`Linen` it is the Linen module, under `nnx_network.Nnx` the NNX module. A layer has the
-same name in both, so that parameters have the same paths: a file or a checkpoint of one
-is one of the other.
+A network is written once, as `Network.wire`, a function of layers and activations.
+With the layers of `Linen` it is the Linen module, with those of `nnx_network.Nnx` the
+NNX module. A layer has the same name in both, so that parameters have the same paths: a
+file or a checkpoint of one is one of the other.
 """
 
 import functools
@@ -81,7 +81,7 @@ class Network(nn.Module):
 
     @nn.compact
     def __call__(self, *inputs: Any, train: bool) -> jax.Array:
-        """The outputs; `train` says whether batch norm takes statistics of the batch."""
+        """The outputs. If `train`, batch norm takes the statistics of the batch."""
         return self.wire(Linen(self, train=train), *inputs)
 
     @nn.nowrap

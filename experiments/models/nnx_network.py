@@ -123,9 +123,7 @@ class Nnx:
 
     def embed(self, number: int, features: int, *, name: str) -> layers.Layer:
         """See `layers.Layers`."""
-        make = lambda _: nnx.Embed(
-            number, features, dtype=self._dtype, rngs=self._rngs
-        )
+        make = lambda _: nnx.Embed(number, features, dtype=self._dtype, rngs=self._rngs)
         return self._layer("Embed", name, make)
 
     def attention(self, heads: int, *, name: str) -> layers.Layer:

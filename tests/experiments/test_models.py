@@ -429,9 +429,7 @@ def test_linen_and_nnx_give_the_same_logits_and_statistics(name):
 def test_an_nnx_network_is_one_of_nnx_with_the_paths_of_linen(name):
     inputs = TOKENS if name == "language_model" else IMAGES
     options = IN_BOTH[name]
-    model = models.create_nnx(
-        name, NUM_CLASSES, inputs, rngs=nnx.Rngs(0), **options
-    )
+    model = models.create_nnx(name, NUM_CLASSES, inputs, rngs=nnx.Rngs(0), **options)
     assert isinstance(model, nnx.Module)
     shapes = jax.eval_shape(
         functools.partial(models.create(name, NUM_CLASSES, **options).init, train=True),
