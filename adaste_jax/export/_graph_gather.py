@@ -75,7 +75,8 @@ def _known(build: Builder, equation: Any, x: Value, indices: np.ndarray) -> Valu
         counted = np.moveaxis(places, line, 0).reshape(places.shape[line], -1)[:, 0]
         steps = np.diff(counted)
         if steps.min() != steps.max() or steps[0] <= 0:
-            if rank == 1 and len(numbers.start_index_map) == 1:
+            inside = counted.min() >= 0 and counted.max() < x.shape[axis]
+            if rank == len(numbers.start_index_map) == 1 and inside:
                 taken = build.constant(counted)
                 return _taken(build, x, taken, axis, out, numbers.offset_dims)
             raise NotImplementedError("with places that are not evenly spaced")
