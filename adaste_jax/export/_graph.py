@@ -29,8 +29,9 @@ int32 or bool; narrower floats of the network become float32, and so do float64.
 dilation, groups |
 | max_pool sum_pool | x [n, ..., channels] | window, strides, padding |
 
-`round` goes to even. `padding` has a pair for each spatial axis. `matmul` is that of
-NumPy but for vectors as a second operand, which do not occur.
+`round` goes to even, integers are divided towards zero, and `rem` is what is left.
+`padding` has a pair for each spatial axis. `matmul` is that of NumPy, but its second
+operand is no vector.
 """
 
 import inspect
@@ -125,6 +126,11 @@ def _function(network: Any, model_state: Any) -> tuple[Callable[..., Any], Any]:
 class Walk(Builder):
     """Programs and the programs within them."""
 
+    def __init__(self) -> None:
+        """Starts an empty graph."""
+        super().__init__()
+        self._equations: list[core.JaxprEqn] = []  # this one, and those it is within
+
     def run(
         self, jaxpr: core.Jaxpr, consts: Any, values: Sequence[Value], where: str
     ) -> list[Value]:
@@ -148,6 +154,7 @@ class Walk(Builder):
         for equation in jaxpr.eqns:
             inner = str(equation.source_info.name_stack)
             self.where = inner or where
+            self._equations.append(equation)
             inputs = [read(v) for v in equation.invars]
             try:
                 found = self._equation(equation, inputs)
@@ -155,13 +162,19 @@ class Walk(Builder):
                 raise UnsupportedError(
                     f"cannot export the operation {equation.primitive.name!r}: "
                     f"{error}. It stands in {self.where or 'the network'!r}, at "
-                    f"{source_info_util.summarize(equation.source_info)}. Write it in "
+                    f"{self._line()}. Write it in "
                     "operations that are known (adaste_jax.export lists them under "
                     "`UnsupportedError`), or leave it out of the exported function."
                 ) from error
+            self._equations.pop()
             outputs = [found] if isinstance(found, Value) else found
             known |= zip(equation.outvars, outputs, strict=True)
         return [read(v) for v in jaxpr.outvars]
+
+    def _line(self) -> str:
+        """Where the equation stands: JAX knows it for it or for what it is within."""
+        lines = [source_info_util.summarize(e.source_info) for e in self._equations]
+        return next((line for line in reversed(lines) if line), "an unknown line")
 
     def _equation(
         self, equation: core.JaxprEqn, inputs: list[Value]

@@ -190,17 +190,17 @@ class Builder:
     def finish(self, outputs: Sequence[Value], names: dict[str, Any]) -> Graph:
         """The graph; constants that are leaves are called by their paths."""
         written = [self._name(self.full(value)) for value in outputs]
-        by_content = {_graph_ops.content(np.asarray(v)): k for k, v in names.items()}
-        renamed = {
-            old: by_content.get(_graph_ops.content(array), old)
-            for old, array in self.constants.items()
-            if array.size > 1
-        }
+        leaves = {_flat(np.asarray(leaf)): name for name, leaf in names.items()}
+        renamed: dict[str, str] = {}
+        for old, array in self.constants.items():
+            name = leaves.get(_flat(array), old) if array.size > 1 else old
+            renamed[old] = old if name in renamed.values() else name
         nodes = [
             node._replace(inputs=tuple(renamed.get(i, i) for i in node.inputs))
             for node in self.nodes
         ]
-        constants = {renamed.get(k, k): array for k, array in self.constants.items()}
+        constants = {renamed[old]: array for old, array in self.constants.items()}
+        written = [renamed.get(name, name) for name in written]
         return Graph(nodes, "input", tuple(written), constants, self.specs)
 
     def _name(self, value: Value) -> str:
@@ -227,3 +227,7 @@ def _dims(shape: Sequence[Any]) -> tuple[int | str, ...]:
 
 def _is(dim: Any, number: int) -> bool:
     return isinstance(dim, int) and dim == number
+
+
+def _flat(array: np.ndarray) -> str:
+    return _graph_ops.content(array.reshape(-1))

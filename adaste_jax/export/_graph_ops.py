@@ -177,6 +177,7 @@ EVALUATE: dict[str, Callable[..., Any]] = {
         "ne": np.not_equal,
         "or": np.logical_or,
         "pow": np.power,
+        "rem": np.fmod,
         "sub": np.subtract,
         "where": np.where,
         "cast": lambda x, *, dtype: x.astype(dtype),

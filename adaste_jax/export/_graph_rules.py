@@ -140,7 +140,7 @@ def _dynamic_slice(build: Builder, equation: Any, x: Value, *starts: Value) -> V
 
 def _split(build: Builder, equation: Any, x: Value) -> list[Value]:
     axis, parts, start = equation.params["axis"], [], 0
-    for size in equation.params["sizes"]:
+    for size in map(int, equation.params["sizes"]):
         starts = [start if i == axis else 0 for i in range(len(x.shape))]
         sizes = [size if i == axis else d for i, d in enumerate(x.shape)]
         parts.append(build.cut(x, starts, sizes, [1] * len(starts)))
@@ -191,6 +191,10 @@ def _reduce(op: str) -> Rule:
     return rule
 
 
+def _batch_size(*_: Any) -> Value:
+    raise NotImplementedError("it computes with the size of the batch")
+
+
 def _first(build: Builder, _: Any, *values: Value) -> list[Value]:
     return list(values)
 
@@ -198,7 +202,7 @@ def _first(build: Builder, _: Any, *values: Value) -> list[Value]:
 _ELEMENTWISE = (
     *("abs", "ceil", "cos", "erf", "exp", "floor", "log", "logistic", "neg", "sign"),
     *("sin", "sqrt", "tanh", "add", "div", "eq", "ge", "gt", "le", "max", "min", "mul"),
-    *("ne", "pow", "sub"),
+    *("ne", "pow", "rem", "sub"),
 )
 """Primitives that are an operation of the same name."""
 
@@ -223,6 +227,7 @@ RULES: dict[str, Rule] = {
     "concatenate": _concatenate,
     "conv_general_dilated": _graph_layers.conv,
     "convert_element_type": _cast,
+    "dim_as_value": _batch_size,
     "dot_general": _graph_layers.dot,
     "dynamic_slice": _dynamic_slice,
     "erfc": _of(lambda f, x: f("sub", 1, f("erf", x))),

@@ -205,6 +205,8 @@ class Nodes:
         inputs = [self.last(name) for name in node.inputs]
         if op == "matmul":
             return writer.add("MatMul", *inputs)
+        if op == "rem":
+            return writer.add("Mod", *inputs, fmod=1)
         if op == "cast":
             return writer.cast(inputs[0], given["dtype"])
         if op == "reshape":

@@ -23,6 +23,7 @@ TITLES = {
     "deployed": "deployed weights, float32",
     "file": "file",
     "program": "program",
+    "onnx": "ONNX model",
 }
 
 
@@ -34,7 +35,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
         table.add_column(name, justify="right")
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
-        for name in ("packed", "file", "program")
+        for name in ("packed", "file", "program", "onnx")
         if name in report
     ]
     for row in rows:
@@ -73,7 +74,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
 
 def sizes(
     out: str | os.PathLike[str],
-    program: str | os.PathLike[str] | None,
+    others: Mapping[str, str | os.PathLike[str] | None],
     loaded: export.Loaded,
     params: Any,
     model_state: Any,
@@ -82,13 +83,13 @@ def sizes(
 
     Args:
         out: The one-bit file.
-        program: The program; None where there is none.
+        others: The program and the ONNX model; None where there is none.
         loaded: What was read from `out`.
         params: Deployed parameters.
         model_state: Their batch-norm statistics.
 
     Returns:
-        `tensors`, `packed` and `file`, and `program` where there is one.
+        `tensors`, `packed` and `file`, and the others by name.
     """
     tensors = []
     packed = []
@@ -109,8 +110,9 @@ def sizes(
         "packed": _sizes(float32_bytes, packed_bytes),
         "file": _sizes(whole, pathlib.Path(out).stat().st_size),
     }
-    if program:
-        report["program"] = _sizes(whole, pathlib.Path(program).stat().st_size)
+    for name, path in others.items():
+        if path:
+            report[name] = _sizes(whole, pathlib.Path(path).stat().st_size)
     return report
 
 
