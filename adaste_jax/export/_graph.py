@@ -42,6 +42,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core, source_info_util
+from jax.interpreters import partial_eval
 from jax.typing import DTypeLike
 
 from adaste_jax import _paths, methods
@@ -95,7 +96,9 @@ def trace(
     walk = Walk()
     known = [walk.constant(np.asarray(leaf)) for leaf in leaves]
     entered = walk.input(inputs.shape, inputs.dtype)
-    outputs = walk.run(program.jaxpr, program.consts, [*known, entered], "")
+    needed = [True] * len(program.jaxpr.outvars)
+    jaxpr, _ = partial_eval.dce_jaxpr(program.jaxpr, needed, instantiate=True)
+    outputs = walk.run(jaxpr, program.consts, [*known, entered], "")
     names = dict(zip(_paths.distinct(params), jax.tree.leaves(params), strict=True))
     return _graph_passes.clean(walk.finish(outputs, names))
 

@@ -65,7 +65,8 @@ FUNCTIONS = {
     ),
     "activations": (
         lambda x: jax.nn.gelu(x, approximate=False) + jax.nn.softplus(x)
-        + jax.nn.silu(x) + jax.nn.elu(x) + jax.nn.hard_swish(x) + jnp.round(2 * x) + jnp.sign(x),
+        + jax.nn.silu(x) + jax.nn.elu(x) + jax.nn.hard_swish(x)
+        + jnp.round(2 * x) + jnp.sign(x),
         (7,),
     ),
     "numbers": (
