@@ -108,6 +108,17 @@ def _pad(x, *, low, high, value):
     return np.pad(x, pairs, constant_values=np.asarray(value, x.dtype))
 
 
+def _softmax(x):
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def _layer_norm(x, scale, *, epsilon):
+    centred = x - x.mean(-1, keepdims=True)
+    spread = np.square(centred).mean(-1, keepdims=True)
+    return centred / np.sqrt(spread + np.float32(epsilon)) * scale
+
+
 def _divide(x, y):
     if x.dtype.kind == "f":
         return x / y
@@ -193,6 +204,8 @@ EVALUATE: dict[str, Callable[..., Any]] = {
         "reduce_min": lambda x, *, axes: x.min(axes),
         "argmax": lambda x, *, axis: x.argmax(axis).astype(np.int32),
         "argmin": lambda x, *, axis: x.argmin(axis).astype(np.int32),
+        "softmax": _softmax,
+        "layer_norm": _layer_norm,
         "matmul": np.matmul,
         "conv": _conv,
         "max_pool": _pool(-np.inf, jax.lax.max),

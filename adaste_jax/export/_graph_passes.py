@@ -4,13 +4,13 @@ import collections
 
 import numpy as np
 
-from adaste_jax.export import _graph_ops
+from adaste_jax.export import _graph_ops, _graph_patterns
 from adaste_jax.export._graph_ops import Graph, Node, Spec
 
 
 def clean(graph: Graph) -> Graph:
-    """Pools from maxima of slices, norms as one scale and one shift, nothing unused."""
-    for rewrite in (_pools, _affine, _used):
+    """Larger operations from small ones, norms as a scale and a shift, no leftovers."""
+    for rewrite in (_pools, _graph_patterns.raise_patterns, _affine, _used):
         graph = rewrite(graph)
     return graph
 

@@ -205,6 +205,11 @@ class Nodes:
         inputs = [self.last(name) for name in node.inputs]
         if op == "matmul":
             return writer.add("MatMul", *inputs)
+        if op == "softmax":
+            return writer.add("Softmax", *inputs, axis=-1)
+        if op == "layer_norm":
+            epsilon = given["epsilon"]
+            return writer.add("LayerNormalization", *inputs, axis=-1, epsilon=epsilon)
         if op == "rem":
             return writer.add("Mod", *inputs, fmod=1)
         if op == "cast":

@@ -246,3 +246,34 @@ def test_an_unknown_operation_is_named_with_its_module():
     params = Odd().init(jax.random.key(0), draw(1, 3))["params"]
     with pytest.raises(export.UnsupportedError, match="'Odd/Sequential_0'"):
         _graph.trace(Odd(), params, input_shape=(3,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "kept"),
+    [
+        (nn.LayerNorm(), {"layer_norm": 1, "add": 1}),
+        (nn.LayerNorm(use_bias=False, use_fast_variance=False), {"layer_norm": 1}),
+        (nn.LayerNorm(use_scale=False, use_bias=False, epsilon=0.1), {"layer_norm": 1}),
+        (nn.LayerNorm(reduction_axes=1, feature_axes=1, use_bias=False), None),
+        (nn.GroupNorm(2), None),
+        (nn.RMSNorm(), None),
+        (jax.nn.softmax, {"softmax": 1}),
+        (lambda x: jax.nn.softmax(x, axis=1), None),
+    ],
+)
+def test_layer_norm_and_softmax_of_the_last_axis_are_one_operation(layer, kept):
+    x = draw(3, 4, 6)
+    params = {}
+    if isinstance(layer, nn.Module):
+        shapes = jax.eval_shape(layer.init, jax.random.key(0), x)
+        params = jax.tree.map(lambda s: draw(*s.shape), shapes).get("params", {})
+        function = lambda params, x: layer.apply({"params": params}, x)
+    else:
+        function = lambda _, x: layer(x)
+    graph = _graph.trace(function, params, input_shape=(4, 6))
+    (found,) = _graph_ops.run(graph, x)
+    np.testing.assert_allclose(found, function(params, x), rtol=1e-4, atol=1e-5)
+    if kept is None:
+        assert not {"layer_norm", "softmax"} & operations(graph).keys()
+    else:
+        assert operations(graph) == kept
