@@ -151,7 +151,9 @@ class Walk(Builder):
 
         def read(variable: Any) -> Value:
             if isinstance(variable, core.Literal):
-                return self.constant(np.asarray(variable.val, variable.aval.dtype))
+                return self.constant(
+                    np.asarray(variable.val, jnp.result_type(variable.aval))
+                )
             return known[variable]
 
         known |= zip(jaxpr.constvars, map(self.constant, consts), strict=True)
@@ -186,7 +188,7 @@ class Walk(Builder):
     ) -> Value | Sequence[Value]:
         name, params = equation.primitive.name, equation.params
         if name in _CALLS:
-            inner = params.get("jaxpr", params.get("call_jaxpr"))
+            inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
             if isinstance(inner, core.Jaxpr):
                 return self.run(inner, (), inputs, self.where)
             return self.run(inner.jaxpr, inner.consts, inputs, self.where)

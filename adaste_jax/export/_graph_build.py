@@ -28,6 +28,12 @@ class Value(NamedTuple):
         """Whether it does not depend on the input."""
         return isinstance(self.source, np.ndarray)
 
+    @property
+    def array(self) -> np.ndarray:
+        """The numbers of a value that is known."""
+        assert isinstance(self.source, np.ndarray)
+        return self.source
+
 
 class Builder:
     """Nodes so far, and how the rules add to them."""
@@ -76,7 +82,7 @@ class Builder:
         free = [*have, *attributes.get("shape", ())]
         if all(v.known for v in values) and all(isinstance(d, int) for d in free):
             arrays = [v.source for v in values]
-            found = np.asarray(_graph_ops.EVALUATE[op](*arrays, **attributes))
+            found = _graph_ops.evaluate(op, arrays, attributes)
             return Value(found, shape, found.shape, found.dtype)
         if "shape" in attributes:
             attributes["shape"] = _dims(attributes["shape"])

@@ -13,7 +13,7 @@ def gather(build: Builder, equation: Any, x: Value, indices: Value) -> Value:
     if numbers.operand_batching_dims:
         raise NotImplementedError("with indices of their own for each example")
     if indices.known:
-        return _known(build, equation, x, build.full(indices).source)
+        return _known(build, equation, x, build.full(indices).array)
     axes, sizes = numbers.start_index_map, equation.params["slice_sizes"]
     out = tuple(equation.outvars[0].aval.shape)
     if len(axes) != 1 or numbers.collapsed_slice_dims != tuple(axes):

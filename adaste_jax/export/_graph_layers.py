@@ -86,7 +86,7 @@ def conv(build: Builder, equation: Any, x: Value, kernel: Value) -> Value:
         dilation=tuple(params["rhs_dilation"]),
         groups=params["feature_group_count"],
     )
-    return build.transpose(found, np.argsort(order))
+    return build.transpose(found, np.argsort(order).tolist())
 
 
 def pool(op: str) -> Callable[..., Value]:

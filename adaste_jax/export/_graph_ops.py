@@ -55,8 +55,14 @@ def run(graph: Graph, inputs: Any) -> list[np.ndarray]:
         if "shape" in attributes:
             attributes["shape"] = resolve(attributes["shape"], len(inputs))
         arrays = [values[name] for name in node.inputs]
-        values[node.output] = np.asarray(EVALUATE[node.op](*arrays, **attributes))
+        values[node.output] = evaluate(node.op, arrays, attributes)
     return [values[name] for name in graph.outputs]
+
+
+def evaluate(op: str, arrays: Sequence[Any], attributes: Any) -> np.ndarray:
+    """What an operation makes of arrays."""
+    with np.errstate(all="ignore"):
+        return np.asarray(FUNCTIONS[op](*arrays, **attributes))
 
 
 def factor(dim: Dim) -> int | None:
@@ -148,68 +154,57 @@ def _pool(start: float, combine: Callable[..., Any]) -> Callable[..., Any]:
     return pool
 
 
-def _quiet(function: Callable[..., Any]) -> Callable[..., Any]:
-    def quiet(*arrays, **attributes):
-        with np.errstate(all="ignore"):
-            return function(*arrays, **attributes)
-
-    return quiet
-
-
-EVALUATE: dict[str, Callable[..., Any]] = {
-    name: _quiet(function)
-    for name, function in {
-        "abs": np.abs,
-        "ceil": np.ceil,
-        "cos": np.cos,
-        "erf": jax.scipy.special.erf,
-        "exp": np.exp,
-        "floor": np.floor,
-        "log": np.log,
-        "logistic": lambda x: 1 / (1 + np.exp(-x)),
-        "neg": np.negative,
-        "not": np.logical_not,
-        "round": np.rint,
-        "sign": np.sign,
-        "sin": np.sin,
-        "sqrt": np.sqrt,
-        "tanh": np.tanh,
-        "add": np.add,
-        "and": np.logical_and,
-        "div": _divide,
-        "eq": np.equal,
-        "ge": np.greater_equal,
-        "gt": np.greater,
-        "le": np.less_equal,
-        "lt": np.less,
-        "max": np.maximum,
-        "min": np.minimum,
-        "mul": np.multiply,
-        "ne": np.not_equal,
-        "or": np.logical_or,
-        "pow": np.power,
-        "rem": np.fmod,
-        "sub": np.subtract,
-        "where": np.where,
-        "cast": lambda x, *, dtype: x.astype(dtype),
-        "reshape": lambda x, *, shape: x.reshape(shape),
-        "expand": lambda x, *, shape: np.broadcast_to(x, shape),
-        "transpose": lambda x, *, permutation: x.transpose(permutation),
-        "slice": _slice,
-        "pad": _pad,
-        "concatenate": lambda *xs, axis: np.concatenate(xs, axis),
-        "take": lambda x, indices, *, axis: np.take(x, indices, axis),
-        "reduce_sum": lambda x, *, axes: x.sum(axes, dtype=x.dtype),
-        "reduce_max": lambda x, *, axes: x.max(axes),
-        "reduce_min": lambda x, *, axes: x.min(axes),
-        "argmax": lambda x, *, axis: x.argmax(axis).astype(np.int32),
-        "argmin": lambda x, *, axis: x.argmin(axis).astype(np.int32),
-        "softmax": _softmax,
-        "layer_norm": _layer_norm,
-        "matmul": np.matmul,
-        "conv": _conv,
-        "max_pool": _pool(-np.inf, jax.lax.max),
-        "sum_pool": _pool(0, jax.lax.add),
-    }.items()
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": np.abs,
+    "ceil": np.ceil,
+    "cos": np.cos,
+    "erf": jax.scipy.special.erf,
+    "exp": np.exp,
+    "floor": np.floor,
+    "log": np.log,
+    "logistic": lambda x: 1 / (1 + np.exp(-x)),
+    "neg": np.negative,
+    "not": np.logical_not,
+    "round": np.rint,
+    "sign": np.sign,
+    "sin": np.sin,
+    "sqrt": np.sqrt,
+    "tanh": np.tanh,
+    "add": np.add,
+    "and": np.logical_and,
+    "div": _divide,
+    "eq": np.equal,
+    "ge": np.greater_equal,
+    "gt": np.greater,
+    "le": np.less_equal,
+    "lt": np.less,
+    "max": np.maximum,
+    "min": np.minimum,
+    "mul": np.multiply,
+    "ne": np.not_equal,
+    "or": np.logical_or,
+    "pow": np.power,
+    "rem": np.fmod,
+    "sub": np.subtract,
+    "where": np.where,
+    "cast": lambda x, *, dtype: x.astype(dtype),
+    "reshape": lambda x, *, shape: x.reshape(shape),
+    "expand": lambda x, *, shape: np.broadcast_to(x, shape),
+    "transpose": lambda x, *, permutation: x.transpose(permutation),
+    "slice": _slice,
+    "pad": _pad,
+    "concatenate": lambda *xs, axis: np.concatenate(xs, axis),
+    "take": lambda x, indices, *, axis: np.take(x, indices, axis),
+    "reduce_sum": lambda x, *, axes: x.sum(axes, dtype=x.dtype),
+    "reduce_max": lambda x, *, axes: x.max(axes),
+    "reduce_min": lambda x, *, axes: x.min(axes),
+    "argmax": lambda x, *, axis: x.argmax(axis).astype(np.int32),
+    "argmin": lambda x, *, axis: x.argmin(axis).astype(np.int32),
+    "softmax": _softmax,
+    "layer_norm": _layer_norm,
+    "matmul": np.matmul,
+    "conv": _conv,
+    "max_pool": _pool(-np.inf, jax.lax.max),
+    "sum_pool": _pool(0, jax.lax.add),
 }
 """Every operation by its name."""

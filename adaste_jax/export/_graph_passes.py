@@ -122,10 +122,10 @@ def _affine(graph: Graph) -> Graph:
     for node in graph.nodes:
         if node.output in swallowed:
             continue
-        x, a, b, count = found.get(node.output, ("", None, None, 0))
-        if count < 2 or a is None or b is None:
+        if node.output not in found or found[node.output][3] < 2:
             nodes.append(node)
             continue
+        x, a, b, _ = found[node.output]
         steps = [("mul", a)] * bool((a != 1).any()) + [("add", b)] * bool(b.any())
         for number, (op, value) in enumerate(steps or [("add", np.zeros(()))]):
             value = np.asarray(value, np.float32)

@@ -57,7 +57,7 @@ def _raised(graph: Graph, node: Node, op: str, holes: dict[str, str]) -> Node | 
     """The operation, if the numbers in the holes are what it takes."""
     spec = graph.specs[node.output]
     size = spec.shape[-1]
-    if graph.specs.get(holes["x"]) != spec:
+    if not isinstance(size, int) or graph.specs.get(holes["x"]) != spec:
         return None
     if op == "softmax":
         return node._replace(op=op, inputs=(holes["x"],))
@@ -68,7 +68,7 @@ def _raised(graph: Graph, node: Node, op: str, holes: dict[str, str]) -> Node | 
     if scale.size not in (1, size) or (scale.size > 1 and scale.shape[-1] != size):
         return None
     attributes = {"epsilon": float(epsilon.item())}
-    name = f"{holes.get('#scale', node.output)}.vector"
+    name = f"{holes.get('#scale', node.output)}.{size}"
     graph.constants[name] = np.broadcast_to(scale.reshape(-1), (size,)).copy()
     return node._replace(op=op, inputs=(holes["x"], name), attributes=attributes)
 

@@ -58,8 +58,8 @@ def _select(build: Builder, _: Any, which: Value, *cases: Value) -> Value:
     if len(cases) != 2 or which.dtype != np.bool_:
         raise NotImplementedError("of more than two cases it is not known")
     no, yes = cases
-    if which.known and which.source.size and which.source.min() == which.source.max():
-        return yes if which.source.flat[0] else no
+    if which.known and which.array.size and which.array.min() == which.array.max():
+        return yes if which.array.flat[0] else no
     return build.elementwise("where", which, yes, no)
 
 
@@ -115,7 +115,7 @@ def _iota(build: Builder, equation: Any, *_: Any) -> Value:
     have[axis] = shape[axis]
     counted = build.constant(np.arange(shape[axis]).astype(params["dtype"]))
     return counted._replace(
-        source=counted.source.reshape(have), shape=tuple(shape), have=tuple(have)
+        source=counted.array.reshape(have), shape=tuple(shape), have=tuple(have)
     )
 
 
@@ -168,7 +168,7 @@ def _pad(build: Builder, equation: Any, x: Value, value: Value) -> Value:
         equation.outvars[0].aval.shape,
         low=low,
         high=high,
-        value=value.source.item(),
+        value=value.array.item(),
     )
 
 

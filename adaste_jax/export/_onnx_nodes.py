@@ -5,6 +5,7 @@ pools is computed in that order, and turned around only where something else use
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -150,7 +151,7 @@ class Nodes:
         x, given = node.inputs[0], node.attributes
         pads = [low for low, _ in given["padding"]]
         pads += [high for _, high in given["padding"]]
-        common = {"strides": list(given["strides"]), "pads": pads}
+        common: dict[str, Any] = {"strides": list(given["strides"]), "pads": pads}
         if node.op == "conv":
             return self._conv(node, common)
         window = list(given["window"])
@@ -163,7 +164,7 @@ class Nodes:
         count = np.asarray(np.prod(window), np.float32)
         return self.writer.add("Mul", value, self.writer.constant(count))
 
-    def _conv(self, node: Node, common: dict[str, list[int]]) -> str:
+    def _conv(self, node: Node, common: dict[str, Any]) -> str:
         x, kernel = node.inputs
         spatial = len(common["strides"])
         order = [spatial + 1, spatial, *range(spatial)]
