@@ -54,7 +54,11 @@ from adaste_jax.export._graph_ops import Graph
 
 
 class UnsupportedError(ValueError):
-    """A network has an operation that the exporters do not know."""
+    """A network has an operation that the exporters do not know.
+
+    It names the operation, the module and the line; `docs/engines.md` says what can be
+    exported.
+    """
 
 
 def trace(
@@ -170,8 +174,8 @@ class Walk(Builder):
                     f"cannot export the operation {equation.primitive.name!r}: "
                     f"{error}. It stands in {self.where or 'the network'!r}, at "
                     f"{self._line()}. Write it in "
-                    "operations that are known (adaste_jax.export lists them under "
-                    "`UnsupportedError`), or leave it out of the exported function."
+                    "other operations, or leave it out of the exported function; "
+                    "docs/engines.md says what is known."
                 ) from error
             self._equations.pop()
             outputs = [found] if isinstance(found, Value) else found

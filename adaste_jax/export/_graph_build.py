@@ -105,13 +105,8 @@ class Builder:
 
     def elementwise(self, op: str, *values: Value, **attributes: Any) -> Value:
         """An operation of each number; shapes broadcast."""
-        shape = max((v.shape for v in values), key=len)
-        rank = len(shape)
-        padded = [(*[1] * (rank - len(v.have)), *v.have) for v in values]
-        have = tuple(
-            next((d for d in sizes if not _is(d, 1)), 1)
-            for sizes in zip(*padded, strict=True)
-        )
+        shape = _broadcast([v.shape for v in values])
+        have = _broadcast([v.have for v in values])
         return self.emit(op, values, shape, have=have, **attributes)
 
     def reshape(self, value: Value, shape: tuple[Any, ...]) -> Value:
@@ -231,8 +226,14 @@ def _dims(shape: Sequence[Any]) -> tuple[int | str, ...]:
     return dims
 
 
-def _is(dim: Any, number: int) -> bool:
-    return isinstance(dim, int) and dim == number
+def _broadcast(shapes: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The shape that several broadcast to."""
+    rank = max(map(len, shapes))
+    padded = [(*[1] * (rank - len(shape)), *shape) for shape in shapes]
+    return tuple(
+        next((d for d in sizes if not (isinstance(d, int) and d == 1)), 1)
+        for sizes in zip(*padded, strict=True)
+    )
 
 
 def _flat(array: np.ndarray) -> str:

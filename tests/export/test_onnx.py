@@ -10,11 +10,16 @@ import onnx
 import onnxruntime
 import pytest
 from flax import linen as nn
+from flax import nnx
 
 import adaste_jax
-from adaste_jax import export, methods
+from adaste_jax import estimators, export, methods
 from adaste_jax.export import _onnx_weights
+from adaste_jax.nn import linen
+from experiments import export as command
 from experiments import models
+from experiments.configs import base
+from experiments.training import loop
 
 NETWORKS = {
     "mlp": ("mlp", (8, 8), {"features": (32,)}),
@@ -139,78 +144,6 @@ def test_latents_without_a_method_are_warned_of():
         export.to_onnx(module, params, state, input_shape=(8, 8))
 
 
-@pytest.mark.parametrize(
-    ("levels", "bits", "fast"),
-    [(2, 1, False), (2, 1, True), (3, 2, False), (3, 2, True)],
-)
-def test_a_dense_layer_takes_one_bit_a_weight_or_two_if_ternary(levels, bits, fast):
-    """And a kilobyte for all that describes it."""
-    rng = np.random.default_rng(0)
-    weights = rng.choice([-1.0, 1.0, 0.0][:levels], (512, 512)).astype(np.float32)
-    model = export.to_onnx(
-        lambda weights, x: x @ weights, weights, input_shape=(512,), fast=fast
-    )
-    assert 0 < len(model) - weights.size * bits / 8 < 1024 + 512 * fast
-    x = rng.normal(size=(5, 512)).astype(np.float32)
-    error = outputs(model, x) - x @ weights
-    if fast:  # each number is rounded to a step of 1/127 of the largest of its group
-        step = np.abs(x).max() / 127
-        assert 1e-3 < error.std() < step / np.sqrt(12) * np.sqrt(512)
-    else:
-        assert np.abs(error).max() < 1e-4
-
-
-@pytest.mark.parametrize("shape", [(300, 250), (1003, 131)])
-@pytest.mark.parametrize("levels", [2, 3])
-def test_fast_layers_of_any_size_and_scale(shape, levels):
-    """Inputs of whole numbers up to 127 have no rounding, so that nothing else has."""
-    rng = np.random.default_rng(1)
-    scale = rng.uniform(0.5, 2, shape[1]).astype(np.float32)
-    weights = rng.choice([-1.0, 1.0, 0.0][:levels], shape).astype(np.float32) * scale
-    x = rng.integers(-127, 128, (3, shape[0])).astype(np.float32)
-    x[:, ::40] = 127  # in every group
-    model = export.to_onnx(
-        lambda weights, x: x @ weights, weights, input_shape=shape[:1], fast=True
-    )
-    types = [node.op_type for node in onnx.load_from_string(model).graph.node]
-    assert ("MatMulNBits" in types) == (weights.size >= _onnx_weights.LEAST_FAST)
-    close(outputs(model, x), x @ weights)
-
-
-@pytest.mark.parametrize("size", [127, 128, 129, 1000])
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda rng, n: rng.choice([-1.0, 1.0], n),
-        lambda rng, n: rng.choice([-0.3, 0.3, 0.0], n),
-        lambda rng, n: np.zeros(n),
-        lambda rng, n: rng.normal(size=n),
-    ],
-)
-def test_arrays_come_back_bit_for_bit(size, draw):
-    array = draw(np.random.default_rng(size), size).astype(np.float32)
-    known = export.to_onnx(
-        lambda array, x: x * array[None], array, input_shape=(size,),
-        method=methods.full_precision(steps=1),
-    )  # fmt: skip
-    found = outputs(known, np.ones((1, size), np.float32))
-    assert (found[0] == array).all()
-
-
-def test_levels_are_found_with_one_scale_or_one_for_an_axis():
-    rng = np.random.default_rng(0)
-    signs = rng.choice([-1.0, 1.0], (3, 3, 8, 16)).astype(np.float32)
-    trits = signs * rng.choice([0.0, 1.0], signs.shape).astype(np.float32)
-    rows = rng.uniform(1, 2, (8, 1)).astype(np.float32)
-    for bits, array in ((1, signs), (2, trits)):
-        assert _onnx_weights.levels(array) == (bits, 1)
-        bits_found, scale = _onnx_weights.levels(array * rows)
-        assert bits_found == bits
-        np.testing.assert_array_equal(scale, rows[None, None])
-    assert _onnx_weights.levels(signs * rng.uniform(1, 2, signs.shape[2:])) is None
-    assert _onnx_weights.levels(np.abs(rng.normal(size=500)).astype(np.float32)) is None
-
-
 def test_a_model_says_its_names_and_the_batch_is_free(tmp_path):
     path = tmp_path / "model.onnx"
     weights = np.ones((4, 3), np.float32)
@@ -260,3 +193,51 @@ def test_a_recurrent_network():
 def test_what_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="finite"):
         export.to_onnx(lambda p, x: x * p, jnp.array([jnp.nan]), input_shape=(1,))
+
+
+def test_the_command_writes_a_model_that_takes_raw_images(tmp_path):
+    config = base.get_config()
+    config.update(num_epochs=1, num_train=200, batch_size=64, method="ste")
+    config.model_options.features = (16,)
+    loop.train_and_evaluate(config.lock(), tmp_path / "run")
+    out, model = tmp_path / "m.safetensors", tmp_path / "folder" / "m.onnx"
+    report = command.export_run(tmp_path / "run", out, onnx=model, num_test=50)
+    assert report["onnx"]["bytes"] == model.stat().st_size
+    found = report["paths"]["onnx"]
+    assert found["largest_difference"] < 1e-4
+    assert found["other_predictions"] == 0
+    (entered,) = onnxruntime.InferenceSession(
+        model, providers=["CPUExecutionProvider"]
+    ).get_inputs()
+    assert entered.type == "tensor(uint8)"
+
+
+def test_layers_that_hold_their_estimator_are_packed():
+    """Weights are computed from latents inside of the network, and then known."""
+
+    class Binary(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = linen.BinaryDense(64, estimator=estimators.scaled_sign)(x)
+            x = nn.relu(nn.LayerNorm()(x))
+            return linen.BinaryDense(32, estimator=estimators.ternary_absmean)(x)
+
+    x = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    params = Binary().init(jax.random.key(0), x)["params"]
+    model = export.to_onnx(Binary(), params, input_shape=(64,))
+    close(outputs(model, x), np.asarray(Binary().apply({"params": params}, x)))
+    stored = {
+        tuple(tensor.dims)
+        for tensor in onnx.load_from_string(model).graph.initializer
+        if tensor.data_type == onnx.TensorProto.UINT8
+    }
+    assert {(64 * 64 // 8, 1), (64 * 32 // 4, 1)} <= stored
+
+
+def test_an_nnx_module_with_its_method():
+    model = nnx.Sequential(nnx.Linear(32, 48, rngs=nnx.Rngs(0)), nnx.relu)
+    x = np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32)
+    params, method = nnx.state(model, nnx.Param), methods.adaste(steps=5)
+    written = export.to_onnx(model, params, method=method, input_shape=(32,))
+    nnx.update(model, method.deploy(params))
+    close(outputs(written, x), np.asarray(model(x)))
