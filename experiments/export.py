@@ -4,7 +4,8 @@
 
 prints what each layer takes, and the accuracy before and after where the data are at
 hand (`--no-data` does not look for them). With `--program=FILE`
-the network is also written as a program that JAX alone can run.
+the network is also written as a program that JAX alone can run, with `--onnx=FILE` as
+an ONNX model for ONNX Runtime and other engines.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def export_run(
     out: str | os.PathLike[str],
     *,
     program: str | os.PathLike[str] | None = None,
+    onnx: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
@@ -51,6 +53,7 @@ def export_run(
         workdir: Folder of a run with a checkpoint, or one of its checkpoints.
         out: File to write.
         program: Where to write the network as a program too; None for nowhere.
+        onnx: Where to write the network as an ONNX model too; None for nowhere.
         fold: Whether batch normalisation is folded into a scale and a shift.
         num_test: How many test images are compared; 0 for all.
         data: Whether the data are read for the comparison.
@@ -73,6 +76,7 @@ def export_run(
         state,
         out,
         program=program,
+        onnx=onnx,
         fold=fold,
         num_test=num_test,
         data=data,
@@ -86,6 +90,7 @@ def export_state(
     out: str | os.PathLike[str],
     *,
     program: str | os.PathLike[str] | None = None,
+    onnx: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
@@ -98,7 +103,7 @@ def export_state(
             f"the method {config.method!r} has no binary weights to pack."
         )
     _refuse_nonfinite(state)
-    for path in (out, program):
+    for path in (out, program, onnx):
         if path is not None:
             _make_folder(pathlib.Path(path))
     model_state = Evaluation(problem, method).statistics(state)
@@ -147,7 +152,19 @@ def export_state(
             )
         read_back = jax.export.deserialize(bytearray(written))
         functions["program"] = jax.jit(read_back.call)
-    report = comparison.sizes(out, program, loaded, weights, model_state)
+    if onnx:
+        with _writing(onnx):
+            model = export.to_onnx(
+                deployed.network(described),
+                *stored,
+                input_shape=described["input"]["shape"],
+                input_dtype=np.uint8,
+                path=onnx,
+                metadata=metadata,
+            )
+            functions["onnx"] = deployed.onnx_network(model)
+    others = {"program": program, "onnx": onnx}
+    report = comparison.sizes(out, others, loaded, weights, model_state)
     if not data:
         return report
     try:
@@ -222,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--out", required=True, help="one-bit file to write")
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
+    parser.add_argument("--onnx", help="ONNX model to write: NAME.onnx")
     parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
     parser.add_argument(
         "--num_test",

@@ -8,7 +8,9 @@ from adaste_jax.export._fold import (
     fold_threshold,
 )
 from adaste_jax.export._format import FormatError
+from adaste_jax.export._graph import UnsupportedError
 from adaste_jax.export._matmul import packed_matmul
+from adaste_jax.export._onnx import to_onnx
 from adaste_jax.export._pack import (
     pack,
     pack_ternary,
@@ -21,6 +23,7 @@ from adaste_jax.export._program import packed_forward, to_stablehlo
 __all__ = [
     "FormatError",
     "Loaded",
+    "UnsupportedError",
     "apply_folded",
     "fold_batch_norm",
     "fold_linen",
@@ -32,6 +35,7 @@ __all__ = [
     "packed_matmul",
     "packed_shape",
     "save",
+    "to_onnx",
     "to_stablehlo",
     "unpack",
     "unpack_ternary",

@@ -21,6 +21,7 @@ TITLES = {
     "deployed": "deployed weights, float32",
     "file": "file",
     "program": "program",
+    "onnx": "ONNX model",
 }
 
 
@@ -28,7 +29,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
-        for name in ("packed", "file", "program")
+        for name in ("packed", "file", "program", "onnx")
         if name in report
     ]
     consoles.table(
@@ -74,7 +75,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
 
 def sizes(
     out: str | os.PathLike[str],
-    program: str | os.PathLike[str] | None,
+    others: Mapping[str, str | os.PathLike[str] | None],
     loaded: export.Loaded,
     params: Any,
     model_state: Any,
@@ -83,13 +84,13 @@ def sizes(
 
     Args:
         out: The one-bit file.
-        program: The program, or None.
+        others: The program and the ONNX model; None where there is none.
         loaded: What was read from `out`.
         params: Deployed parameters.
         model_state: Batch-norm statistics of the deployed network.
 
     Returns:
-        `tensors`, `packed` and `file`, and `program` where there is one.
+        `tensors`, `packed` and `file`, and the others by name.
     """
     tensors = []
     packed = []
@@ -110,8 +111,9 @@ def sizes(
         "packed": _sizes(float32_bytes, packed_bytes),
         "file": _sizes(whole, pathlib.Path(out).stat().st_size),
     }
-    if program:
-        report["program"] = _sizes(whole, pathlib.Path(program).stat().st_size)
+    for name, path in others.items():
+        if path:
+            report[name] = _sizes(whole, pathlib.Path(path).stat().st_size)
     return report
 
 

@@ -83,6 +83,14 @@ def network(described: Mapping[str, Any]) -> Logits:
     return logits
 
 
+def onnx_network(model: bytes) -> Callable[[jax.Array], np.ndarray]:
+    """An ONNX model in ONNX Runtime, from raw images or text to logits."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"input": np.asarray(images)})[0]
+
+
 def fold(described: Mapping[str, Any], params: Any, model_state: Any) -> Any:
     """Folds batch normalisation; see `adaste_jax.export.fold_linen`.
 
