@@ -1,9 +1,10 @@
 """A comparison on a network and data of one's own, as a function."""
 
+import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -90,12 +91,36 @@ def compare(
         >>> rows = compare(network, data, ["ste", "adaste"],
         ...                "runs/own")  # doctest: +SKIP
     """
-    variants = _variants(methods)
+    with _entered(methods) as variants:
+        return _compare(
+            network,
+            data,
+            variants,
+            workdir,
+            fields={**fields, "num_epochs": num_epochs, "batch_size": batch_size},
+            validation=validation,
+            seeds=seeds,
+            factors=learning_rates,
+            knobs=knobs,
+            together=together,
+            baseline=baseline,
+            console=console,
+        )
+
+
+def _compare(
+    network: Any,
+    data: Mapping[str, tuple[Any, Any]],
+    variants: Mapping[str, entry.Variant] | Sequence[str],
+    workdir: str | os.PathLike[str],
+    *,
+    fields: Mapping[str, Any],
+    validation: float,
+    **options: Any,
+) -> list[dict[str, Any]]:
     config = base.get_config()
     _fill(config, fields)
-    config.update(
-        num_epochs=num_epochs, batch_size=batch_size, validation=float(validation)
-    )
+    config.validation = float(validation)
     checks.check_own(config)
     splits = _splits(data, config.validation)
     parts = _functional(network, splits)
@@ -106,12 +131,7 @@ def compare(
         variants,
         workdir,
         load=lambda: (splits, problem_of),
-        seeds=seeds,
-        factors=learning_rates,
-        knobs=knobs,
-        together=together,
-        baseline=baseline,
-        console=console,
+        **options,
     )
 
 
@@ -126,17 +146,19 @@ def _fill(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None:
         config[name] = value
 
 
-def _variants(
+@contextlib.contextmanager
+def _entered(
     chosen: Sequence[str] | Mapping[str, Own],
-) -> Mapping[str, entry.Variant] | Sequence[str]:
-    """Rows by name; functions are entered under the names of their rows.
+) -> Iterator[Mapping[str, entry.Variant] | Sequence[str]]:
+    """Rows by name. Functions are methods of the names of their rows for the while.
 
     Raises:
         RunError: If one has the name of a method of the library.
     """
     if not isinstance(chosen, Mapping):
-        return chosen
-    found = {}
+        yield chosen
+        return
+    found, own = {}, {}
     for name, one in chosen.items():
         if isinstance(one, entry.Variant):
             found[name] = one
@@ -148,9 +170,15 @@ def _variants(
                 "same name: give the row another one."
             )
         else:
-            methods.METHODS[name] = one
+            own[name] = one
             found[name] = entry.Variant(name)
-    return found
+    before = dict(methods.METHODS)
+    methods.METHODS.update(own)
+    try:
+        yield found
+    finally:
+        methods.METHODS.clear()
+        methods.METHODS.update(before)
 
 
 def _splits(
