@@ -25,7 +25,7 @@ class CompiledStep:
         step: The pure step, `step(state, batch, resident)`.
         method: How the network is trained.
         given: The placement with its mesh, whose axes may be explicit.
-        prepare: As the user gave it; None for image and label.
+        prepare: The user's `prepare`; None takes image and label.
         microbatches: Number of passes for a batch.
         many: Whether `step` is a scan of steps.
         classes: Holds the number of classes of the network once `step` is traced.

@@ -87,8 +87,8 @@ def make_pass(
         statistics: Whether each part may normalise by its own statistics.
         loss_scale: Factor of the loss, divided out of the gradient.
         unroll: Writes the microbatches out, for backends with slow loops.
-        reduce_loss: Of a microbatch, before it is differentiated.
-        reduce_grads: Of a microbatch, before they are added up.
+        reduce_loss: Changes the loss of a microbatch before it is differentiated.
+        reduce_grads: Changes the gradients of a microbatch before they are added up.
         vary: Marks zeros as different from device to device, where JAX keeps account.
 
     Returns:

@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     """Losses and metrics, a number per label.
 
     Attributes:
-        losses: Of at least float32.
+        losses: Losses in float32 or a wider dtype.
         values: Metrics by name, [batch, ...].
         known: Which labels are a class, [batch, ...]; all where labels are no classes.
         classes: How many classes integer labels have; None where labels are not that.
@@ -51,8 +51,8 @@ def measure(
     Args:
         loss: The loss.
         metrics: Those of the caller. One called `accuracy` takes the place of ours.
-        outputs: Of the network.
-        labels: As `prepare` gives them.
+        outputs: Outputs of the network.
+        labels: Labels that `prepare` gives.
 
     Raises:
         ValueError: If `loss` gives one number, if labels and outputs were broadcast
@@ -97,7 +97,7 @@ def sums(measured: Measured, mask: jax.Array | None) -> dict[str, jax.Array]:
     """Sums of losses and metrics over known labels, and how many those are.
 
     Args:
-        measured: Of a batch.
+        measured: What was measured on a batch.
         mask: [batch] or of more axes of the labels: which count; None is all.
     """
     losses = measured.losses

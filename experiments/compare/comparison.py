@@ -33,7 +33,8 @@ def compare_config(
     """Trains all methods, and writes `table.md`, `table.json` and `table.png`.
 
     Args:
-        config: As `configs/base.py`; its `method` and `seed` are not looked at.
+        config: A config with the fields of `configs/base.py`. Its `method` and `seed`
+            are not looked at.
         variants: By the name of their rows; or names of `methods.METHODS`.
         workdir_path: Where results go and are looked for.
         seeds: How many networks are tested for each method.

@@ -51,15 +51,15 @@ class Entry:
         """Trains nothing yet.
 
         Args:
-            config: As in `compare.compare`.
-            name: Of the row.
+            config: Config of all rows.
+            name: Name of the row.
             variant: What to train.
-            folder: Of its results.
+            folder: Folder of its results.
             problem_of: Makes the problem of a config.
-            factors: As in `compare.compare`.
-            knobs: Likewise.
-            together: Likewise.
-            advance: As in `trials.Trainer.train`.
+            factors: Learning rates to begin the search with, in units of the default.
+            knobs: Whether the option of `search.KNOBS` is chosen too.
+            together: Trials in one compiled program; 0 chooses.
+            advance: Called with the number of epochs that are done.
         """
         config = config.copy_and_resolve_references()
         config.methods[variant.method].update(variant.options)

@@ -53,7 +53,7 @@ class Setting(NamedTuple):
     """What is chosen on validation.
 
     Attributes:
-        learning_rate: Of the method.
+        learning_rate: Learning rate of the method.
         options: Beside it.
     """
 

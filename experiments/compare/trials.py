@@ -63,13 +63,14 @@ class Trainer:
         """Builds everything; compiles nothing yet.
 
         Args:
-            config: As for `Run`; its `method` and `seed` are not looked at.
+            config: A config with the fields of `configs/base.py`. Its `method` and
+                `seed` are not looked at.
             method: One of `methods.METHODS`.
             problem_of: Makes the problem of a config. Default: the config says it.
             together: See `choose_together`.
 
         Raises:
-            RunError: As `Run`, or if the data are streamed.
+            RunError: If the config is out of range, or the data are streamed.
         """
         config = config.copy_and_resolve_references()
         config.method = method

@@ -48,7 +48,8 @@ def get_config() -> ml_collections.ConfigDict:
     # statistics, of a network of the same shapes; not used to resume.
     config.init_from = ""
 
-    # Likewise, of a run that is finished: learn from the outputs of its network too.
+    # A workdir, or WORKDIR/checkpoints/STEP, of a finished run: learn from the outputs
+    # of its network too.
     config.teacher = ""
     config.distill_weight = 0.5  # of the teacher in the loss; of the labels the rest
     config.distill_temperature = 4.0  # both outputs are divided by it
@@ -72,7 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
 
 
 def check_variant(variant: str, known: Sequence[str] = ("full", "smoke")) -> None:
-    """Refuses the variant of a config, FILE:VARIANT, that there is not.
+    """Refuses an unknown variant of a config, FILE:VARIANT.
 
     Raises:
         ValueError: Naming those that there are.

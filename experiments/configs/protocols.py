@@ -40,7 +40,7 @@ def finish(
     Args:
         config: From `start`.
         variant: One of `VARIANTS`.
-        num_epochs: Of the released protocol.
+        num_epochs: Number of epochs in the released protocol.
 
     Returns:
         The config.

@@ -16,7 +16,7 @@ class LanguageModel(layers.Network):
         depth: Number of blocks.
         heads: Heads of each attention.
         use_logit_norm: Layer norm on the logits.
-        dtype: Of the activations; default that of the parameters.
+        dtype: Dtype of the activations. Default: that of the parameters.
 
     Reference:
         Radford et al., "Language Models are Unsupervised Multitask Learners", OpenAI,

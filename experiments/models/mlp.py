@@ -17,7 +17,7 @@ class MLP(layers.Network):
         features: Widths of the hidden layers.
         use_logit_norm: Batch norm on the logits.
         norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Of the activations; default that of the input.
+        dtype: Dtype of the activations. Default: that of the input.
     """
 
     num_classes: int

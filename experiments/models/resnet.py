@@ -21,7 +21,7 @@ class Block(layers.Network):
         channels: Channels of both convolutions.
         stride: Stride of the first.
         norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Of the activations.
+        dtype: Dtype of the activations.
     """
 
     channels: int
@@ -58,7 +58,7 @@ class ResNet18(layers.Network):
             stride 2.
         use_logit_norm: Batch norm on the logits.
         norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Of the activations; default that of the input.
+        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR

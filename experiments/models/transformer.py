@@ -21,7 +21,7 @@ class Block(layers.Network):
 
     Attributes:
         heads: Heads of the attention.
-        dtype: Of the activations.
+        dtype: Dtype of the activations.
 
     Reference:
         Vaswani et al., "Attention Is All You Need", NeurIPS 2017,

@@ -13,7 +13,7 @@ from experiments.models import layers
 class VGGSmall(layers.Network):
     """2 x w, pool, 2 x 2w, pool, 2 x 4w, pool, dense, dense, head.
 
-    Every convolution is 3 x 3. As in the original, pooling stands before batch norm.
+    Every convolution is 3 x 3. The original pools before batch norm, and so does this.
 
     Attributes:
         num_classes: Number of logits.
@@ -21,7 +21,7 @@ class VGGSmall(layers.Network):
         dense: Width of the two dense layers.
         use_logit_norm: Batch norm on the logits.
         norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Of the activations; default that of the input.
+        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         Courbariaux, Bengio and David, "BinaryConnect: Training Deep Neural Networks
@@ -64,7 +64,7 @@ class VGG16(layers.Network):
         convolutions: How many each stage has.
         use_logit_norm: Batch norm on the logits.
         norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Of the activations; default that of the input.
+        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image

@@ -18,7 +18,7 @@ class ViT(layers.Network):
         depth: Number of blocks.
         heads: Heads of each attention.
         use_logit_norm: Layer norm on the logits.
-        dtype: Of the activations; default that of the input.
+        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image

@@ -143,7 +143,7 @@ class Checkpoints:
         """Says how good the network of a step is; the best one's checkpoint stays.
 
         Args:
-            step: Of the checkpoint, which may be one that was never saved.
+            step: Step of the checkpoint, which may be one that was never saved.
             accuracy: On validation examples.
         """
         if self._best is None or (accuracy, step) >= self._best:

@@ -30,7 +30,7 @@ class Record(NamedTuple):
 
     Attributes:
         label: Name of the folder.
-        config: As nested dicts.
+        config: Config of the run, as nested dicts.
         metrics: The good lines of `metrics.jsonl`.
         layers: The good lines of `layers.jsonl`; empty in full precision.
         sizes: `summary.json`; empty where there is none.

@@ -62,7 +62,7 @@ def check(config: ml_collections.ConfigDict) -> None:
     """Refuses what no run can have.
 
     Args:
-        config: As `configs/base.py`.
+        config: A config with the fields of `configs/base.py`.
 
     Raises:
         RunError: Naming the field, what it must be and its value.
@@ -76,10 +76,11 @@ def check_common(config: ml_collections.ConfigDict) -> None:
     """Refuses what no run can have, whatever its method.
 
     Args:
-        config: As `configs/base.py`; its `method` and `methods` are not looked at.
+        config: A config with the fields of `configs/base.py`. Its `method` and
+            `methods` are not looked at.
 
     Raises:
-        RunError: As `check`.
+        RunError: Naming the field, what it must be and its value.
     """
     _check_fields(config)
     options = fields.mapping(_value(config, "model_options"), "config.model_options")

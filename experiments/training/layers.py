@@ -31,7 +31,7 @@ class Watch:
         Args:
             state: After the last step of the epoch.
             epoch: Epochs that are done; 0 is before the first step.
-            signs: Of the latents when the epoch began, as `metrics.pack_signs` gives
+            signs: Signs of the latents when the epoch began; `metrics.pack_signs` gives
                 them; None in full precision.
 
         Returns:

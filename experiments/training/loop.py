@@ -33,7 +33,7 @@ def train_and_evaluate(
     A resumed run ends with the same bits as one that was never interrupted.
 
     Args:
-        config: As `configs/base.py`.
+        config: A config with the fields of `configs/base.py`.
         workdir_path: The folder of the run; see `Workdir`.
         console: Where progress is shown. Default: standard output.
 

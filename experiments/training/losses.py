@@ -62,7 +62,7 @@ def distillation(hard: train.Loss, *, weight: float, temperature: float) -> trai
     T^2 keeps the size of the second gradient the same at every temperature.
 
     Args:
-        hard: Of logits and labels.
+        hard: Loss of logits and labels.
         weight: In [0, 1].
         temperature: T > 0.
 

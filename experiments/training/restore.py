@@ -33,7 +33,7 @@ class Saved:
     Attributes:
         folder: Its workdir.
         config: Its config; fields that are newer than it have their defaults.
-        step: Of the checkpoint that was named; None is the latest.
+        step: Step of the checkpoint that was named; None is the latest.
     """
 
     folder: pathlib.Path

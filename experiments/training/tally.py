@@ -41,7 +41,7 @@ class Tally:
         Args:
             params: Latents at the start of the epoch.
             where: Which are binary; None in full precision.
-            names: Of the metrics that the step reports.
+            names: Names of the metrics that the step reports.
         """
         return cls(
             sums={name: jnp.zeros(()) for name in names},
