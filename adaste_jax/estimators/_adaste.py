@@ -55,7 +55,7 @@ def adaste(
         >>> from adaste_jax import estimators
         >>> latent = jnp.array([-2.0, 0.0, 2.0])
         >>> estimators.adaste(latent, mu=0.01).round(2)  # nearly in proportion
-        Array([-1.49,  0.02,  1.49], dtype=float32)
+        Array([-1.49,  0.01,  1.49], dtype=float32)
         >>> estimators.adaste(latent, mu=100.0)
         Array([-1.,  1.,  1.], dtype=float32)
     """

@@ -65,7 +65,7 @@ _BETAS = (1.0, 3.0, 10.0)
 
 GALLERY: dict[str, Picture] = {
     "adaste": Picture(estimators.adaste, "mu", _MUS),
-    "adaste_adaptive": Picture(estimators.adaste_paper, "mu", _MUS),
+    "adaste_paper": Picture(estimators.adaste_paper, "mu", _MUS),
     "adaste_supremum": Picture(
         functools.partial(estimators.adaste_paper, rule="supremum", cap=2.0),
         "mu",

@@ -25,7 +25,7 @@ def test_no_estimator_is_missing():
 
 @pytest.mark.parametrize("mu", [0.01, 0.3, 100.0])
 def test_the_picture_of_adaste_is_that_of_its_formulas(mu):
-    found = gallery.curves(gallery.GALLERY["adaste_adaptive"], mu)
+    found = gallery.curves(gallery.GALLERY["adaste_paper"], mu)
     for i in range(0, 401, 23):
         latent = float(found["latent"][i])
         weight = reference.adaste_forward(latent, mu, 0.01)
