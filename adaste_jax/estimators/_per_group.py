@@ -77,7 +77,8 @@ def per_group(
             not latent.size
         ):  # no groups, of whatever size; but the keywords are looked at
             keyed = {} if key is None else {"key": key}
-            one = jax.ShapeDtypeStruct((size,), latent.dtype)
+            struct: Any = jax.ShapeDtypeStruct
+            one = struct((size,), latent.dtype)
             jax.eval_shape(lambda column: of_group(column, keyed, hyper), one)
             return latent
         counts, apart = divide(latent.shape, block_of(latent.shape, size, axis))
