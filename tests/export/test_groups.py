@@ -211,6 +211,20 @@ def test_a_network_has_the_same_outputs_in_every_form(path, method):
     np.testing.assert_allclose(outputs, trained, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["unpack", "planes", "lookup"])
+def test_packed_products_of_groups(form):
+    """As the docstring of `packed_matmul` says."""
+    latent, x = _drawn((64, 5)), _drawn((2, 3, 64), seed=1)
+    weights = np.asarray(estimators.per_group(estimators.scaled_sign, 16)(latent))
+    scales = jnp.abs(weights[::16])
+    x, packed = x.reshape(2, 3, 4, 16), export.pack(latent, axis=0).reshape(4, 2, 5)
+    product = functools.partial(export.packed_matmul, form=form)
+    parts = jax.vmap(product, in_axes=(-2, 0), out_axes=-2)(x, packed)
+    outputs = (parts * scales[None, None]).sum(-2)
+    expected = np.asarray(x.reshape(2, 3, 64), float) @ weights
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_weights_of_groups_are_not_taken_for_latents(path):
     weights = estimators.per_group(estimators.scaled_sign, 16)(_drawn((64, 3)))
     with pytest.raises(ValueError, match="an s for each channel or group"):
