@@ -54,7 +54,7 @@ def binarize(
             if key is None:
                 return estimator(latent)
             return estimator(latent, key=jax.random.fold_in(key, index))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             error.add_note(f"at the leaf {jax.tree_util.keystr(path)}")
             raise
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from flax import nnx
 
 import adaste_jax
-from adaste_jax import estimators
+from adaste_jax import estimators, methods
 from adaste_jax.nn import linen
 from experiments import models
 
@@ -356,3 +356,35 @@ def test_leaves_without_entries_cost_nothing_and_paths_are_told_apart():
     assert (empty.parameters, empty.bytes, empty.multiply_adds) == (0, 0, 0)
     assert table.one_bit_multiply_adds == 20
     assert "x~1y/kernel" in str(table)
+
+
+@pytest.mark.parametrize(
+    ("method", "scale_dtype", "size", "bits"),
+    [
+        (methods.ste(9), None, 320, "1"),
+        (methods.scaled_sign(9), None, 320 + 40, "1.125"),
+        (methods.scaled_sign(9, group=128), None, 320 + 80, "1.25"),
+        (methods.scaled_sign(9, group=128), jnp.float16, 320 + 40, "1.125"),
+        (methods.ternary_fixed(9), None, 512, "1.6"),
+        (methods.ternary_tanh(9), None, 512, "1.6"),
+        (methods.ternary_twn(9, scale=False), None, 512, "1.6"),
+        (methods.ternary_twn(9), None, 512 + 4, "1.6125"),
+        (methods.ternary_absmean(9), jnp.float16, 512 + 2, "1.60625"),
+        (methods.ternary_absmean(9, group=64), jnp.float16, 512 + 80, "1.85"),
+        (methods.irnet(9), None, 320 + 40, "1.125"),
+        (methods.full_precision(9), jnp.float16, 4 * 2560, "32"),
+    ],
+)
+def test_scales_and_trits_are_counted(method, scale_dtype, size, bits):
+    """Of a kernel [256, 10], in bytes, and in the table as bits a weight."""
+    table = adaste_jax.summary(
+        lambda params, x: x @ params["kernel"],
+        {"kernel": struct(256, 10)},
+        struct(1, 256),
+        method=method,
+        scale_dtype=scale_dtype,
+    )
+    assert table.bytes == size
+    (row,) = table.rows
+    assert row.bits == float(bits)
+    assert bits in str(table).splitlines()[2].split()

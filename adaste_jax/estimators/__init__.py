@@ -9,6 +9,7 @@
     random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
                          bayesbinn_sample, vispa_sample
     ternary              ternary_absmean, ternary_twn, ternary_fixed, ternary_tanh
+    groups of inputs     per_group, which makes any of these one that has groups
 
 Of AdaSTE, `adaste` is the recommended form, which passes gradients straight-through:
 measured, it does best. `adaste_paper` is the paper's rule, and with `rule="released"`
@@ -44,6 +45,7 @@ from adaste_jax.estimators._hardtanh_adaste import (
     hardtanh_adaste_gradient,
 )
 from adaste_jax.estimators._irnet import ede, irnet_weight
+from adaste_jax.estimators._per_group import per_group
 from adaste_jax.estimators._rbnn import rbnn
 from adaste_jax.estimators._reste import reste
 from adaste_jax.estimators._scaled_sign import scaled_sign
@@ -77,6 +79,7 @@ __all__ = [
     "irnet_weight",
     "md_softmax_s",
     "md_tanh_s",
+    "per_group",
     "pmf",
     "rbnn",
     "reste",

@@ -11,7 +11,7 @@ import numpy as np
 
 from adaste_jax import _paths, _tree, methods, metrics
 from adaste_jax.estimators import _base
-from adaste_jax.export import _pack
+from adaste_jax.export import _pack, _scales
 
 Deploy = Callable[[jax.Array], jax.Array]
 """From latents to the weights that are shipped."""
@@ -24,10 +24,12 @@ class Encoded(NamedTuple):
 
     encoding: str  # a key of PER_BYTE
     packed: np.ndarray  # uint8
-    scale: np.ndarray | None  # of shape [] or [size of the last axis]; None is 1
+    scale: np.ndarray | None  # of shape [], [size of the last axis] or, with a group,
+    # the number of groups along each axis; None is 1
     shape: tuple[int, ...]
     axes: tuple[int, ...]  # along which is packed
     dtype: np.dtype
+    group: tuple[int, ...] | None = None  # how long it is along each axis
 
 
 def require_finite(**trees: Any) -> None:
@@ -57,6 +59,7 @@ def leaves(
     where: _paths.Where | None,
     deploy: Deploy | None,
     method: methods.Method | None,
+    half_scales: bool = False,
 ) -> list[Any]:
     """All leaves as they are shipped: latents encoded, and real ones as they are.
 
@@ -66,10 +69,11 @@ def leaves(
         where: Which leaves are latents.
         deploy: From the latents of a leaf to its weights; None for their signs.
         method: What says both, in their place.
+        half_scales: Whether scales are rounded to float16.
 
     Raises:
-        TypeError: If a method comes with `where` or `deploy`, or latents are not
-            floating point.
+        TypeError: If a method comes with `where` or `deploy`, latents are not floating
+            point, or their dtype does not hold float16.
         ValueError: If nothing is binary, or the weights cannot be encoded.
     """
     if method is not None and (where is not None or deploy is not None):
@@ -85,11 +89,13 @@ def leaves(
         )
     if method is not None:
         params, deploy = method.deploy(params), lambda weights: weights
-    triples = zip(names, jax.tree.leaves(params), mask, strict=True)
-    return [
-        encode(leaf, deploy, name=name) if latent else leaf
-        for name, leaf, latent in triples
-    ]
+    shipped = []
+    for name, leaf, latent in zip(names, jax.tree.leaves(params), mask, strict=True):
+        if latent:
+            leaf = encode(leaf, deploy, name=name)
+            leaf = half_precision(leaf, name) if half_scales else leaf
+        shipped.append(leaf)
+    return shipped
 
 
 def encode(
@@ -108,8 +114,9 @@ def encode(
     Raises:
         TypeError: If latents or weights are not floating point.
         ValueError: If `deploy` gives more levels than -s, 0 and s, with one s for each
-            channel (the last axis), if latents or weights are not finite, or if without
-            `deploy` the latents have those levels: then they are weights already.
+            channel (the last axis) or for each group of weights, if latents or weights
+            are not finite, or if without `deploy` the latents have those levels: then
+            they are weights already.
     """
     try:
         return _encode(_base.check_latent(latent), deploy, name)
@@ -120,14 +127,14 @@ def encode(
 
 def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
     if deploy is None:
-        found = _levels(np.asarray(latent))
+        found = _scales.levels(np.asarray(latent))
         if found is not None and (
             found[0] == "trits" or 1 < found[1].size < latent.size
         ):
             raise ValueError(
-                f"{name!r} holds -s, 0 and s, or -s and s with an s for each channel: "
-                "these are weights, and as plain signs they would be others. Give "
-                "`method=`, with the latents, or `deploy=lambda weights: weights`."
+                f"{name!r} holds -s, 0 and s, or -s and s with an s for each channel "
+                "or group: these are weights, and as plain signs they would be others. "
+                "Give `method=`, with the latents, or `deploy=lambda weights: weights`."
             )
         deploy = functools.partial(_tree.deploy, where=True)
     weights = np.asarray(_base.check_latent(deploy(latent)))
@@ -137,14 +144,16 @@ def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
             f"`deploy` must give finite weights; of {name!r} it gave magnitudes that "
             f"are NaN or infinite, {lost} of {weights.size}."
         )
-    found = _levels(weights)
+    found = _scales.levels(weights)
     if found is None:
         raise ValueError(
             "`deploy` must give weights -s and s, or -s, 0 and s, with one s for a "
-            f"tensor or for each channel; it gave {len(np.unique(np.abs(weights)))} "
-            f"magnitudes in a tensor of shape {weights.shape}."
+            "tensor, for each channel, or for groups of at least "
+            f"{_scales.LEAST_GROUP} weights; it gave "
+            f"{len(np.unique(np.abs(weights)))} magnitudes in a tensor of shape "
+            f"{weights.shape}."
         )
-    encoding, scale = found
+    encoding, scale, group = found
     axes = row_axes(weights.shape, PER_BYTE[encoding])
     pack = _pack.pack if encoding == "bits" else _pack.pack_ternary
     return Encoded(
@@ -154,20 +163,8 @@ def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
         shape=weights.shape,
         axes=axes,
         dtype=weights.dtype,
+        group=group,
     )
-
-
-def _levels(weights: np.ndarray) -> tuple[str, np.ndarray] | None:
-    """The encoding and the scale of weights that have few levels; None of others."""
-    size = np.abs(weights)
-    scales = [size.max(initial=0)]
-    if size.ndim > 1:  # a vector has no channels
-        scales.append(size.max(axis=tuple(range(size.ndim - 1)), initial=0))
-    for encoding, zeros in (("bits", False), ("trits", size == 0)):
-        for scale in scales:
-            if ((size == scale) | zeros).all():
-                return encoding, np.asarray(scale)
-    return None
 
 
 def decode(encoded: Encoded) -> jax.Array:
@@ -178,8 +175,39 @@ def decode(encoded: Encoded) -> jax.Array:
     )
     if encoded.scale is None:
         return weights
-    scale = jnp.asarray(encoded.scale)
-    return weights * jnp.expand_dims(scale, range(weights.ndim - scale.ndim))
+    return _scales.scaled(weights, jnp.asarray(encoded.scale), encoded.group)
+
+
+def is_new(encoded: Encoded) -> bool:
+    """Whether version 1 of the format cannot hold it."""
+    half = encoded.scale is not None and encoded.scale.dtype != encoded.dtype
+    return half or encoded.group is not None
+
+
+def half_precision(encoded: Encoded, name: str) -> Encoded:
+    """The weights of the nearest scales of float16, halves to even.
+
+    Raises:
+        TypeError: If the dtype of the weights does not hold all numbers of float16.
+        ValueError: If a scale would become 0 or infinite.
+    """
+    if encoded.scale is None or encoded.dtype == np.float16:
+        return encoded
+    if encoded.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"{name!r} is of dtype {encoded.dtype}, which does not hold all numbers of "
+            "float16: leave out `scale_dtype`, or take weights of float32."
+        )
+    with np.errstate(over="ignore"):
+        scale = encoded.scale.astype(np.float16)
+    lost = ~np.isfinite(scale) | ((scale == 0) & (encoded.scale != 0))
+    if lost.any():
+        raise ValueError(
+            f"{name!r} has {np.count_nonzero(lost)} scales that are 0 or infinite in "
+            f"float16, as {encoded.scale[lost].flat[0]:g}: it goes from 6e-8 to 65504. "
+            "Leave out `scale_dtype`."
+        )
+    return encoded._replace(scale=scale)
 
 
 def decode_on_host(

@@ -9,12 +9,13 @@ import os
 import pathlib
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from adaste_jax import _paths, methods
 from adaste_jax.export import _encode, _format, _read
@@ -38,21 +39,24 @@ def save(
     deploy: _encode.Deploy | None = None,
     model_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
+    scale_dtype: DTypeLike | None = None,
 ) -> None:
     """Writes a network as one safetensors file, with one bit for each binary weight.
 
     n binary weights take exactly ceil(n / 8) bytes, and n ternary ones ceil(n / 5);
-    where they have a scale, there is one number more for a tensor or for each channel.
-    They are packed along all axes but the last where that leaves no byte partly
-    filled, and along all axes elsewhere. Other leaves keep their dtype. The file
-    appears under its name only when it is complete and on the disk: it is written
-    under another name in the same folder, synchronised, and renamed. The format is
-    that of `docs/format.md`, which has a reader of one page in plain NumPy.
+    where they have a scale, there is one number more for a tensor, for each channel or
+    for each group, which is found in the weights. They are packed along all axes but
+    the last where that leaves no byte partly filled, and along all axes elsewhere.
+    Other leaves keep their dtype. The file appears under its name only when it is
+    complete and on the disk: it is written under another name in the same folder,
+    synchronised, and renamed. The format is that of `docs/format.md`, which has a
+    reader of one page in plain NumPy.
 
     Args:
         path: File to write. An existing file is replaced.
         params: Latents, or weights +1 and -1: any tree. Where a key has a slash, the
-            file is of version 2 of the format, which escapes it.
+            file is of version 2 of the format, which escapes it; so is it where scales
+            are those of groups, or of float16.
         method: The method that trained the network. It knows which leaves are latents,
             and what is shipped of them.
         where: Without a method: which leaves are latents, by regular expressions on the
@@ -61,22 +65,30 @@ def save(
         deploy: Without a method: from the latents of a leaf to the weights that are
             shipped, for example `estimators.ternary_absmean`; or
             `lambda weights: weights` where `params` are those weights already. Default:
-            the signs. Weights are s, -s and 0, with one s for a tensor or for each
-            channel (the last axis), and may have another shape than the latents.
+            the signs. Weights are s, -s and 0, with one s for a tensor, for each
+            channel (the last axis) or for each group (of at least 8, as
+            `estimators.per_group` makes them), and may have another shape than the
+            latents.
         model_state: What else the network needs, stored as it is: in Flax Linen
             `{"batch_stats": ...}`.
         metadata: What a reader needs to know, as JSON: `architecture` and `config` to
             build the network again, `estimator`, `commit` of the training code.
+        scale_dtype: `jnp.float16` rounds all scales to it, halves to even, which is
+            what llama.cpp stores: 1.125 bits a weight in groups of 128, and not 1.25.
+            The weights in the file are exactly those of the rounded scales. Default:
+            the dtype of the weights, which changes nothing.
 
     Raises:
         ImportError: If safetensors is not installed.
         TypeError: If a method comes with `where` or `deploy`, a selected leaf is not
-            floating point, a leaf is of a dtype that the format does not have, or the
-            metadata cannot be written as JSON.
+            floating point, a leaf is of a dtype that the format does not have, the
+            metadata cannot be written as JSON, or `scale_dtype` is another one than
+            float16, or the weights are of a dtype that does not hold it.
         ValueError: If a leaf or a weight is not finite, nothing is binary, the weights
             are not of the levels above, `params` have those levels and neither
             `method` nor `deploy` says what they are, a name cannot be the name of a
-            tensor, or the header would be larger than the format allows.
+            tensor, a scale is 0 or infinite in float16, or the header would be larger
+            than the format allows.
 
     Example:
         >>> import os, tempfile
@@ -97,11 +109,21 @@ def save(
             'writing one-bit files needs safetensors: pip install "adaste_jax[export]"'
         ) from error
 
+    if scale_dtype is not None and np.dtype(scale_dtype) != np.float16:
+        raise TypeError(f"`scale_dtype` must be float16 or None, got {scale_dtype!r}.")
     _encode.require_finite(params=params, model_state=model_state)
-    version = _version(params, model_state)
+    names = _names("params", params, _version(params, model_state, leaves=()))
+    leaves = _encode.leaves(
+        params,
+        names,
+        where=where,
+        deploy=deploy,
+        method=method,
+        half_scales=scale_dtype is not None,
+    )
+    version = _version(params, model_state, leaves=leaves)
     entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     names = _names("params", params, version)
-    leaves = _encode.leaves(params, names, where=where, deploy=deploy, method=method)
     for name, leaf in zip(names, leaves, strict=True):
         if not isinstance(leaf, _encode.Encoded):
             entries[name] = _real(name, leaf)
@@ -212,10 +234,11 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
         os.close(folder)
 
 
-def _version(*trees: Any) -> int:
-    """The version of the format that can name every leaf: 1 wherever that will do."""
+def _version(*trees: Any, leaves: Sequence[Any]) -> int:
+    """The version that can name and hold every leaf: 1 wherever that will do."""
     keys = itertools.chain.from_iterable(_paths.keys(trees))
-    return 2 if any("/" in key for key in keys) else 1
+    packed = [leaf for leaf in leaves if isinstance(leaf, _encode.Encoded)]
+    return 1 + (any("/" in key for key in keys) or any(map(_encode.is_new, packed)))
 
 
 def _names(root: str, tree: Any, version: int) -> list[str]:
@@ -243,12 +266,18 @@ def _description(
 ) -> dict[str, Any]:
     """What the header says of a tensor: a real one, or what is packed in `stored`."""
     tensor = stored if encoded is None else encoded
+    group = (
+        {}
+        if encoded is None or encoded.group is None
+        else {"group": list(encoded.group)}
+    )
     return {
         "encoding": "real" if encoded is None else encoded.encoding,
         "dtype": tensor.dtype.name,
         "shape": list(tensor.shape),
         "axes": [] if encoded is None else list(encoded.axes),
         "sha256": hashlib.sha256(stored.tobytes()).hexdigest(),
+        **group,
     }
 
 

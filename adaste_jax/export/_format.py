@@ -14,7 +14,8 @@ import numpy as np
 from adaste_jax import _paths
 
 VERSIONS = (1, 2)
-"""2 escapes slashes in keys. It is written where a key has one, and 1 elsewhere."""
+"""2 escapes slashes in keys, and has scales of groups and of float16. It is written
+where there is one of these, and 1 elsewhere."""
 
 HEADER_LIMIT = 4 * 2**20
 """Largest header, in bytes: room for about ten thousand tensors."""

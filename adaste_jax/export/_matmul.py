@@ -36,6 +36,14 @@ def packed_matmul(
         pallas   a kernel for GPU and TPU that reads bytes and unpacks them on the
                  chip. Elsewhere it runs, slowly, in Pallas's interpreter.
 
+    Bytes have no scale. One for each output multiplies the product. Groups of inputs
+    (a multiple of 8) each have a product of their own; scales [groups, out] join them:
+
+        x = x.reshape(*x.shape[:-1], groups, -1)
+        packed = packed.reshape(groups, -1, packed.shape[-1])
+        parts = jax.vmap(packed_matmul, in_axes=(-2, 0), out_axes=-2)(x, packed)
+        outputs = (parts * scales).sum(-2)
+
     Args:
         x: Inputs, floating point, of shape [..., in].
         packed: `pack(kernel, axis=0)` of a kernel [in, out]: uint8, of shape

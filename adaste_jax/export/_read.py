@@ -5,6 +5,7 @@ anything is read, every tensor with its checksum, and no code is ever loaded. On
 is used.
 """
 
+import itertools
 import json
 import math
 import os
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
-from adaste_jax.export import _encode, _format, _pack
+from adaste_jax.export import _encode, _format, _pack, _scales
 
 _BINARY_DTYPES = ("bfloat16", "float16", "float32", "float64")
 _RANK_LIMIT = 32
@@ -29,6 +30,7 @@ class Tensor(NamedTuple):
     dtype: str  # of the weights, a key of `_format.DTYPES`
     shape: tuple[int, ...]  # of the weights
     axes: tuple[int, ...]  # the packed ones; empty for "real"
+    group: tuple[int, ...] | None  # that shares a scale, along each axis
     sha256: str  # of the bytes as stored
     stored: tuple[int, ...]  # the shape of the bytes, or of the tensor if "real"
     nbytes: int  # as stored
@@ -49,9 +51,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         except _format.FormatError as error:
             error.add_note(f"in the file {os.fspath(path)!r}")
             raise
-    for name in [t.name for t in tensors if t.encoding != "real"]:
-        if _format.scale_name(name) in found:
-            scaled = found[name] * found.pop(_format.scale_name(name))
+    for tensor in tensors:
+        name = tensor.name
+        if tensor.encoding != "real" and _format.scale_name(name) in found:
+            scale = found.pop(_format.scale_name(name))
+            scaled = _scales.scaled(found[name], scale, tensor.group)
             found[name] = np.asarray(scaled)  # of rank 0, it was a scalar
     return found, header
 
@@ -109,7 +113,7 @@ def _layout(
                 f"{name!r} lies in no folder of {_format.ROOTS}, or below another "
                 "tensor"
             )
-        tensor, span = _describe(name, entry, described[name])
+        tensor, span = _describe(name, entry, described[name], version)
         spans.append((span, tensor))
     spans.sort()
     end = 0
@@ -122,29 +126,41 @@ def _layout(
     tensors = {tensor.name: tensor for _, tensor in spans}
     for scale in tensors.values():
         root, _, name = scale.name.partition("/")
-        if root == "scales" and not _fits(scale, tensors.get(name)):
+        if root == "scales" and not _fits(scale, tensors.get(name), version):
             _format.fail(f"{scale.name!r} is no scale of packed weights")
+        if scale.group is not None and _format.scale_name(scale.name) not in tensors:
+            _format.fail(f"{scale.name!r} has groups and no scale")
     return list(tensors.values())
 
 
-def _fits(scale: Tensor, weights: Tensor | None) -> bool:
-    return (
-        weights is not None
-        and weights.encoding != "real"
-        and scale.encoding == "real"
-        and scale.dtype == weights.dtype
-        and scale.shape in ((), weights.shape[-1:])
-    )
+def _fits(scale: Tensor, weights: Tensor | None, version: int) -> bool:
+    if weights is None or weights.encoding == "real" or scale.encoding != "real":
+        return False
+    dtypes = [weights.dtype]
+    if version > 1 and weights.dtype in ("float32", "float64"):
+        dtypes.append("float16")
+    if scale.dtype not in dtypes:
+        return False
+    if weights.group is None:
+        return scale.shape in ((), weights.shape[-1:])
+    lengths = itertools.zip_longest(scale.shape, weights.group, weights.shape)
+    return all(None not in axis and axis[0] * axis[1] == axis[2] for axis in lengths)
 
 
 def _describe(
-    name: str, entry: Any, description: Any
+    name: str, entry: Any, description: Any, version: int
 ) -> tuple[Tensor, tuple[int, ...]]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _format.fail(f"{name!r} is not described as safetensors does")
     fields = {"encoding", "dtype", "shape", "axes", "sha256"}
-    if not isinstance(description, dict) or set(description) != fields:
-        _format.fail(f"{name!r} is described without one of {sorted(fields)}")
+    described = set(description) if isinstance(description, dict) else set()
+    if version > 1 and described and description.get("encoding") != "real":
+        described.discard("group")  # which may be there
+    if described != fields:
+        _format.fail(f"{name!r} is not described by {sorted(fields)}")
+    group = _shape(name, description["group"]) if "group" in description else None
+    if group is not None and (not group or 0 in group):
+        _format.fail(f"{name!r} has groups of length 0, or without axes")
     encoding, dtype = description["encoding"], description["dtype"]
     shape, axes = _shape(name, description["shape"]), _shape(name, description["axes"])
     if encoding in ("bits", "trits") and dtype in _BINARY_DTYPES:
@@ -177,6 +193,7 @@ def _describe(
         dtype=dtype,
         shape=shape,
         axes=axes,
+        group=group,
         sha256=description["sha256"],
         stored=stored,
         nbytes=math.prod(stored) * itemsize,

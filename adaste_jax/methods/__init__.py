@@ -67,6 +67,7 @@ from adaste_jax.methods._random import (
     binary_connect_random,
     vispa,
 )
+from adaste_jax.methods._scaled import scaled_sign
 from adaste_jax.methods._soft import (
     fenbp,
     hardtanh_adaste,
@@ -85,7 +86,6 @@ from adaste_jax.methods._straight_through import (
     irnet,
     rbnn,
     reste,
-    scaled_sign,
     ste,
     ste_clipped,
     swish_sign,

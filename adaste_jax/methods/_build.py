@@ -1,6 +1,7 @@
 """Methods out of functions of one leaf."""
 
 import functools
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaste_jax import _paths, _tree, optim
+from adaste_jax import _paths, _tree, estimators, optim
 from adaste_jax.methods import _schedules
-from adaste_jax.methods._method import NEVER, Length, Method, Rate, check
+from adaste_jax.methods._method import NEVER, Length, Method, Rate, Scales, check
 
 Map = Callable[..., jax.Array]
 """From the latents of one leaf to its weights."""
@@ -89,7 +90,7 @@ def from_estimator(
         random: Whether the estimator takes a key.
         binary_from: The step from which the weights are those that are shipped; 0 for
             signs.
-        **declared: `additive` and `deployed_pass`, as in `Method`.
+        **declared: `additive`, `deployed_pass`, `levels` and `scales`, as in `Method`.
 
     Returns:
         The method.
@@ -121,7 +122,7 @@ def from_estimator(
     # The estimator's own checks, now and not in the first step.
     keyed = {"key": jax.random.key(0)} if random else {}
     now = lambda t: estimator(t, **method.values(0), **keyed)
-    jax.eval_shape(now, jnp.zeros((2, 2)))
+    jax.eval_shape(now, jnp.zeros((0, 2)))  # without entries, groups of any size fit
     return method
 
 
@@ -173,6 +174,19 @@ def of_maps(
 
     functions = (init, weights, tx, shipped, mask, values)
     return Method(*functions, binary_from, random=random, **declared)
+
+
+def in_groups(weights: Map, group: int, scales: Scales) -> tuple[Map, Scales]:
+    """A map and the number of its scales, by groups of inputs if `group` is not 0.
+
+    Raises:
+        ValueError: If `group` is negative.
+    """
+    check(group >= 0, "group", group, "at least 0")
+    if not group:
+        return weights, scales
+    by_group = lambda shape: math.prod(shape) // group
+    return estimators.per_group(weights, group), by_group
 
 
 def on_the_step(

@@ -13,9 +13,27 @@ from adaste_jax import _paths
 NEVER = 2**31 - 1
 """A step that no run reaches: `Method.binary_from` where training weights stay soft."""
 
+Scales: TypeAlias = Callable[[tuple[int, ...]], int]
+"""From the shape of a leaf to the number of its scales."""
+
 Rate: TypeAlias = optax.ScalarOrSchedule
 """A learning rate: the number that a cosine falls to 0 from, or a schedule of the step.
 A schedule is taken as it is, but for the warm-up."""
+
+
+def no_scales(shape: tuple[int, ...]) -> int:
+    """Signs have no scales."""
+    return 0
+
+
+def by_channel(shape: tuple[int, ...]) -> int:
+    """One scale for each entry of the last axis."""
+    return math.prod(shape[-1:])
+
+
+def by_tensor(shape: tuple[int, ...]) -> int:
+    """One scale."""
+    return 1
 
 
 class Method(NamedTuple):
@@ -50,6 +68,10 @@ class Method(NamedTuple):
         random: Whether `weights` needs a key, another one in every step.
         deployed_pass: Whether a step ends with a forward pass at the deployed weights,
             which sets the batch-norm statistics.
+        levels: Values that a shipped weight can have, but for its scale: 2, or 3 for
+            ternary weights. `summary` counts by it.
+        scales: `shape of a leaf -> number`. How many scales are shipped with its
+            weights.
     """
 
     init: Callable[..., Any]
@@ -62,6 +84,8 @@ class Method(NamedTuple):
     additive: bool | None = True
     random: bool = False
     deployed_pass: bool = False
+    levels: int = 2
+    scales: Scales = no_scales
 
     @property
     def statistics_from(self) -> int:

@@ -7,10 +7,17 @@ import jax.numpy as jnp
 import optax
 
 from adaste_jax import estimators, optim
-from adaste_jax.estimators import _scaled_sign
 from adaste_jax.methods import _build
 from adaste_jax.methods._build import build
-from adaste_jax.methods._method import Length, Method, Rate, Run, check, length_of
+from adaste_jax.methods._method import (
+    Length,
+    Method,
+    Rate,
+    Run,
+    by_channel,
+    check,
+    length_of,
+)
 from adaste_jax.methods._schedules import by_epoch
 
 
@@ -254,32 +261,8 @@ def irnet(
         sharpness_init,
         sharpness_end,
         deploy=functools.partial(estimators.irnet_weight, sharpness=1.0),
+        scales=by_channel,
     )
-
-
-def scaled_sign(
-    steps: int,
-    *,
-    learning_rate: Rate = 3e-3,
-    scale_grad: _scaled_sign.ScaleGrad = "constant",
-    **run: Unpack[Run],
-) -> Method:
-    """A sign and a scale for each channel, with Adam, as in XNOR-Net and Bi-Real net.
-
-        w = a sign(t),   a = mean |t| of a channel,   h = a g 1[|t| <= 1]
-
-    The scales are shipped besides the bits; batch norm after the layer cancels them.
-    Rastegari et al., ECCV 2016, https://arxiv.org/abs/1603.05279; see
-    `estimators.scaled_sign`.
-
-    Args:
-        steps: Length of the run.
-        learning_rate: Learning rate of the latents.
-        scale_grad: The backward rule; `estimators.scaled_sign` lists them.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
-    """
-    weights = functools.partial(estimators.scaled_sign, scale_grad=scale_grad)
-    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
 
 
 def _sharpened(

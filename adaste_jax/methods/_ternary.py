@@ -9,11 +9,18 @@ from typing import Unpack
 from adaste_jax import estimators
 from adaste_jax.methods import _build, _soft
 from adaste_jax.methods._build import build
-from adaste_jax.methods._method import Method, Rate, Run, length_of
+from adaste_jax.methods._method import (
+    Method,
+    Rate,
+    Run,
+    by_tensor,
+    length_of,
+    no_scales,
+)
 
 
 def ternary_absmean(
-    steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]
+    steps: int, *, learning_rate: Rate = 3e-3, group: int = 0, **run: Unpack[Run]
 ) -> Method:
     """The ternary weights of BitNet b1.58, with Adam.
 
@@ -25,14 +32,29 @@ def ternary_absmean(
     Args:
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
+        group: Inputs that share a scale, in each output; 0 for one scale in a layer, as
+            published. It must divide the last axis but one of every kernel; see
+            `estimators.per_group`.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
-    weights = estimators.ternary_absmean
-    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
+    weights, scales = _build.in_groups(estimators.ternary_absmean, group, by_tensor)
+    return build(
+        length_of(steps, run),
+        learning_rate,
+        weights,
+        deploy=weights,
+        levels=3,
+        scales=scales,
+    )
 
 
 def ternary_twn(
-    steps: int, *, learning_rate: Rate = 3e-3, scale: bool = True, **run: Unpack[Run]
+    steps: int,
+    *,
+    learning_rate: Rate = 3e-3,
+    scale: bool = True,
+    group: int = 0,
+    **run: Unpack[Run],
 ) -> Method:
     """Ternary weight networks, with Adam.
 
@@ -45,10 +67,22 @@ def ternary_twn(
         steps: Length of the run.
         learning_rate: Learning rate of the latents.
         scale: Whether a is the mean |t| of the weights that are not 0, or 1.
+        group: Inputs that share a threshold and a scale, in each output; 0 for one in a
+            layer, as published. It must divide the last axis but one of every kernel;
+            see `estimators.per_group`.
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
-    weights = functools.partial(estimators.ternary_twn, scale=scale)
-    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
+    weights, scales = _build.in_groups(
+        functools.partial(estimators.ternary_twn, scale=scale), group, by_tensor
+    )
+    return build(
+        length_of(steps, run),
+        learning_rate,
+        weights,
+        deploy=weights,
+        levels=3,
+        scales=scales if scale else no_scales,
+    )
 
 
 def ternary_fixed(
@@ -72,7 +106,9 @@ def ternary_fixed(
         **run: Keywords of every method; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.ternary_fixed, threshold=threshold)
-    return build(length_of(steps, run), learning_rate, weights, deploy=weights)
+    return build(
+        length_of(steps, run), learning_rate, weights, deploy=weights, levels=3
+    )
 
 
 def ternary_tanh(
@@ -105,4 +141,5 @@ def ternary_tanh(
         anneal_fraction,
         starts=(_build.uniform, None),
         deploy=functools.partial(estimators.ternary_fixed, threshold=0.5),
+        levels=3,
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from adaste_jax import estimators
 from tests import reference
@@ -208,6 +209,23 @@ CASES = {
         {"temperature": 1e-10},
         sign="no",
         random=True,
+    ),
+    "per_group": Case(
+        lambda latent: estimators.per_group(
+            functools.partial(estimators.scaled_sign, scale_grad="exact"),
+            jnp.shape(latent)[0],
+            axis=0,
+        )(latent),
+        elementwise=False,
+    ),
+    "per_group_ternary": Case(
+        lambda latent, ratio: estimators.per_group(
+            estimators.ternary_twn, jnp.shape(latent)[0], axis=0
+        )(latent, ratio=ratio),
+        {"ratio": 0.7},
+        {"ratio": 0.1},
+        sign="no",
+        elementwise=False,
     ),
     "ternary_absmean": Case(
         estimators.ternary_absmean,

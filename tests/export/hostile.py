@@ -42,6 +42,41 @@ def parts(*, version: int = 1) -> tuple[dict[str, Any], dict[str, Any]]:
     return outer, inner
 
 
+def grouped() -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """The two headers and the data of a file of version 2 with scales of groups.
+
+    The kernel is [16, 2] in groups of 8 inputs, with scales of float16; the rows are
+    [4, 5], ternary, and each is a group.
+    """
+    kernel = {"encoding": "bits", "dtype": "float32", "shape": [16, 2], "group": [8, 1]}
+    rows = {"encoding": "trits", "dtype": "float32", "shape": [4, 5], "group": [1, 5]}
+    half = {"encoding": "real", "dtype": "float16", "shape": [2, 2]}
+    single = {"encoding": "real", "dtype": "float32", "shape": [4, 1]}
+    tensors = {  # what is stored, and how
+        "params/a~1b/kernel": (bytes([1, 2, 3, 254]), "U8", [2, 2], kernel),
+        "scales/params/a~1b/kernel": (
+            struct.pack("<4e", 0.5, 2, 3, 0.25),
+            "F16",
+            [2, 2],
+            half,
+        ),
+        "params/rows": (bytes([0, 121, 242, 7]), "U8", [4, 1], rows),
+        "scales/params/rows": (struct.pack("<4f", 0.1, 2, 3, 4), "F32", [4, 1], single),
+        "params/plain": (DATA[:2], "U8", [2], {**kernel, "shape": [3, 5]}),
+    }
+    del tensors["params/plain"][3]["group"]
+    outer, described, data = {}, {}, b""
+    for name, (stored, kind, shape, fields) in tensors.items():
+        place = [len(data), len(data) + len(stored)]
+        outer[name] = {"dtype": kind, "shape": shape, "data_offsets": place}
+        described[name] = description(stored, **fields)
+        data += stored
+    described["params/a~1b/kernel"]["axes"] = [0]
+    described["params/rows"]["axes"] = [1]
+    described["params/plain"]["axes"] = [0, 1]
+    return outer, {**parts(version=2)[1], "tensors": described}, data
+
+
 def assemble(outer: Any, inner: Any, data: bytes = DATA) -> bytes:
     """A file whose header has its checksum, whatever it says."""
     text = inner if isinstance(inner, str) else json.dumps(inner)

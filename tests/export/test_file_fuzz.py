@@ -36,8 +36,9 @@ def _bytes_moved(rng, whole):
 
 def _header_changed(rng, whole):
     """JSON that says something else, under a checksum that is right again."""
-    outer, inner = hostile.parts(version=1 + int(rng.integers(2)))
-    values = ["~", "~1", "params/~0~1", "params/..~1x", 2, 3]
+    outer, inner, *data = _kinds()[rng.integers(3)]
+    values = ["~", "~1", "params/~0~1", "params/..~1x", 2, 3, 8, 16]
+    values += ["group", "float16", [8, 1], [16, 2], [4, 1], [1, 5], [0, 2], [8]]
     values += [0, -1, 1, 7, 2**31, 2**62, 2**70, 1.5, True, None, "", "bits", "float64"]
     values += [
         "trits",
@@ -63,9 +64,11 @@ def _header_changed(rng, whole):
             break
         if isinstance(tree, dict) and rng.random() < 0.2:
             tree[str(values[rng.integers(len(values))])] = tree.pop(key)
+        elif isinstance(tree, dict) and rng.random() < 0.1:
+            tree["group"] = copy.deepcopy(values[rng.integers(len(values))])
         else:
             tree[key] = copy.deepcopy(values[rng.integers(len(values))])
-    return hostile.assemble(outer, inner)
+    return hostile.assemble(outer, inner, *data)
 
 
 def _text_changed(rng, whole):
@@ -75,9 +78,14 @@ def _text_changed(rng, whole):
     return hostile.container(_bytes_moved(rng, text), whole[8 + length :])
 
 
+def _kinds():
+    """Good files of each version, in parts; the last has scales of groups."""
+    return hostile.parts(), hostile.parts(version=2), hostile.grouped()
+
+
 def wholes():
-    """A good file of each version."""
-    return [hostile.assemble(*hostile.parts(version=version)) for version in (1, 2)]
+    """The same files, as bytes."""
+    return [hostile.assemble(*parts) for parts in _kinds()]
 
 
 def mutations(count):

@@ -387,6 +387,8 @@ def test_a_learning_rate_may_be_a_schedule_or_traced():
         ("ede", 9, {"sharpness_init": 0.0}, "`sharpness_init`"),
         ("irnet", 9, {"sharpness_end": -1.0}, "`sharpness_end`"),
         ("scaled_sign", 9, {"scale_grad": "none"}, "`scale_grad`"),
+        ("scaled_sign", 9, {"group": -1}, "`group`"),
+        ("ternary_absmean", 9, {"group": -128}, "`group`"),
         ("ternary_fixed", 9, {"threshold": -0.1}, "`threshold`"),
     ],
 )
@@ -399,3 +401,23 @@ def test_an_option_out_of_range_is_named(name, steps, options, message):
 def test_an_option_that_there_is_not_is_named(name):
     with pytest.raises(TypeError, match=r"unknown options \['mu_ned'\].*warmup_steps"):
         methods.METHODS[name](10, mu_ned=3.0)
+
+
+@pytest.mark.parametrize("name", ["scaled_sign", "ternary_absmean", "ternary_twn"])
+def test_groups_are_mapped_alone_and_what_is_seen_is_shipped(name):
+    method = methods.METHODS[name](9, group=4)
+    kernel = jax.random.normal(problem.KEY, (8, 3))
+    params = {"kernel": kernel, "bias": jnp.ones(3)}
+    weights = method.weights(params, 0)
+    _same(weights, method.deploy(params))
+    estimator = getattr(estimators, name)
+    for rows in (slice(0, 4), slice(4, 8)):
+        for output in range(3):
+            alone = estimator(kernel[rows, output], axis=None)
+            np.testing.assert_allclose(
+                weights["kernel"][rows, output], alone, rtol=1e-6
+            )
+    assert method.scales((8, 3)) == 6
+    with pytest.raises(ValueError, match="groups of 4 inputs do not fill 6") as refused:
+        method.weights({"body": {"kernel": jnp.ones((6, 3))}}, 0)
+    assert refused.value.__notes__ == ["at the leaf ['body']['kernel']"]
