@@ -199,9 +199,9 @@ class Run:
                 params, state.model_state, inputs, train=False, key=None
             )[0]
 
-        where = False if self.where is None else self.where
         shipped = self.method.deploy(state.params)
-        return adaste_jax.summary(logits, shipped, self.problem.inputs, where=where)
+        inputs = self.problem.inputs
+        return adaste_jax.summary(logits, shipped, inputs, method=self.method)
 
     def latents(self, state: train.TrainState) -> dict[str, np.ndarray]:
         """Binary kernels by path; empty in full precision."""
