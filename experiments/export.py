@@ -14,7 +14,6 @@ import functools
 import os
 import pathlib
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -256,11 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = consoles.program()
     arguments = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)
-    try:
+    with command_line.refusals(console):
         report = export_run(**vars(arguments))
-    except errors.RunError as error:
-        consoles.say_error(console, error)
-        sys.exit(1)
     show(report, console)
     if not restore.saved(arguments.workdir).fixed:
         consoles.say(console, "The run is not finished: this is its latest checkpoint.")

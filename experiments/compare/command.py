@@ -3,14 +3,13 @@
 The docstring of `experiments.compare` shows one.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from experiments import command_line, errors, methods
 from experiments import console as consoles
-from experiments import errors, methods
 from experiments.compare import entry, search, tables
 from experiments.compare.comparison import compare_config
 
@@ -47,7 +46,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     """Compares as the command line says, and prints the table."""
     logging.set_verbosity(logging.ERROR)
     console = consoles.program()
-    try:
+    with command_line.refusals(console):
         rows = compare_config(
             _CONFIG.value,
             variants,
@@ -59,9 +58,6 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             baseline=_BASELINE.value,
             console=console,
         )
-    except errors.RunError as error:
-        consoles.say_error(console, error)
-        sys.exit(1)
     table = tables.markdown(rows, baseline=_BASELINE.value)
     consoles.say(console, table)
     consoles.say(console, f"results in {_WORKDIR.value}")
