@@ -386,5 +386,5 @@ def test_scales_and_trits_are_counted(method, scale_dtype, size, bits):
     )
     assert table.bytes == size
     (row,) = table.rows
-    assert row.bits == float(bits)
+    assert row.bits == pytest.approx(float(bits), rel=1e-12)
     assert bits in str(table).splitlines()[2].split()

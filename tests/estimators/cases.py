@@ -213,14 +213,14 @@ CASES = {
     "per_group": Case(
         lambda latent: estimators.per_group(
             functools.partial(estimators.scaled_sign, scale_grad="exact"),
-            jnp.shape(latent)[0],
+            max(1, jnp.shape(latent)[0]),
             axis=0,
         )(latent),
         elementwise=False,
     ),
     "per_group_ternary": Case(
         lambda latent, ratio: estimators.per_group(
-            estimators.ternary_twn, jnp.shape(latent)[0], axis=0
+            estimators.ternary_twn, max(1, jnp.shape(latent)[0]), axis=0
         )(latent, ratio=ratio),
         {"ratio": 0.7},
         {"ratio": 0.1},
