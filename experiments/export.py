@@ -215,11 +215,14 @@ def _refuse_nonfinite(state: Any) -> None:
 
 def _commit() -> str | None:
     """The commit of this program, marked where files have changed since; or None."""
+    clone = pathlib.Path(__file__).parents[1]
+    if not (clone / ".git").exists():  # installed, perhaps within another repository
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
             command,
-            cwd=pathlib.Path(__file__).parent,
+            cwd=clone,
             capture_output=True,
             text=True,
             check=True,
@@ -231,9 +234,9 @@ def _commit() -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the file and prints the report."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.export",
-        description="Writes the network of a workdir as a file with one bit a weight.",
+    parser = command_line.Parser(
+        "experiments.export",
+        "Writes the network of a workdir as a file with one bit a weight.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--out", required=True, help="one-bit file to write")

@@ -1,4 +1,4 @@
-"""Trains a binary network, or resumes what stands in the workdir.
+r"""Trains a binary network, or resumes what stands in the workdir.
 
     python -m experiments.main --config=experiments/configs/quickstart.py \
         --workdir=runs/quickstart [--config.field=value ...]
@@ -27,8 +27,8 @@ from experiments.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    "experiments/configs/quickstart.py",
-    "What to train: a file of experiments/configs; FILE:smoke runs in seconds.",
+    command_line.config_file("quickstart"),
+    "What to train: the name of a config or a file; NAME:smoke runs in seconds.",
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
@@ -128,4 +128,4 @@ def _leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, __doc__)

@@ -7,7 +7,6 @@ the run is needed. A one-bit file may come from anywhere: what it says of itself
 checked first, and no data set is downloaded because a file names it. A program is code.
 """
 
-import argparse
 import functools
 import hashlib
 import os
@@ -235,9 +234,8 @@ def _check_shape(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the accuracy."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.predict",
-        description="Evaluates a network that experiments.export wrote.",
+    parser = command_line.Parser(
+        "experiments.predict", "Evaluates a network that experiments.export wrote."
     )
     parser.add_argument("--model", required=True, help="one-bit file or program")
     parser.add_argument(

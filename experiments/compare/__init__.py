@@ -1,4 +1,4 @@
-"""Trains methods alike, and says which is better and how sure that is.
+r"""Trains methods alike, and says which is better and how sure that is.
 
     python -m experiments.compare --config=experiments/configs/quickstart.py \
         --methods=full_precision,ste,adaste --seeds=10 --workdir=runs/compare \

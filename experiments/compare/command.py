@@ -14,7 +14,10 @@ from experiments.compare import entry, search, tables
 from experiments.compare.comparison import compare_config
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to train: a file of experiments/configs.", lock_config=True
+    "config",
+    None,
+    "What to train: the name of a config, or a file.",
+    lock_config=True,
 )
 flags.mark_flag_as_required("config")
 _METHODS = flags.DEFINE_list("methods", ["all"], "Names of methods, or all.")

@@ -1,6 +1,5 @@
 """Writes the page."""
 
-import argparse
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,9 +12,8 @@ from experiments.runs import records, small_files
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
-        description="Draws a run, or several over each other, on one page.",
+    parser = command_line.Parser(
+        "experiments.report", "Draws a run, or several over each other, on one page."
     )
     parser.add_argument(
         "--workdir", required=True, nargs="+", help="folders of runs; or A,B,C"

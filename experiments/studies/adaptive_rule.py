@@ -224,4 +224,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     enter()  # before the config is read
-    command_line.run(main)
+    command_line.run(main, __doc__)
