@@ -43,9 +43,12 @@ def to_c(
     and `network_output`, in C order; `NETWORK_CLASSES` is the last axis of the output.
     It needs the header `stdint.h` and nothing else: no heap, no libm, no library. What
     it keeps between layers lies in static arrays, which layers use in turn, of
-    `NETWORK_MEMORY` bytes; so one call must end before the next begins. Include it in
-    one file. `main.c`, which is the same for all networks, runs it on a file of
-    examples or on stdin: raw numbers of `input_dtype`, one example after another.
+    `NETWORK_MEMORY` bytes; so one call must end before the next begins. Weights and
+    norms take `NETWORK_CONSTANTS` bytes of flash. Include it in one file.
+
+    `main.c`, which is the same for all networks, runs it on a file of examples or on
+    stdin: raw numbers of `input_dtype`, one example after another. It prints a line for
+    each: the index of the largest output, and the outputs.
 
     Weights of dense layers and convolutions on two levels, s and -s, take one bit, and
     those on -s, 0 and s two; they stay packed as the network runs. Each sum over them
@@ -156,6 +159,7 @@ def _header(writer: _c_nodes.Writer) -> str:
         "INPUTS": math.prod(shapes[0]),
         "OUTPUTS": math.prod(shapes[1]),
         "CLASSES": [1, *shapes[1][1:]][-1],
+        "CONSTANTS": writer.constants,
         "MEMORY": sum(sizes[kind] * n for kind, n in memory.items()),
     }
     return "\n".join(

@@ -37,6 +37,7 @@ class Writer:
         self.packed = packed
         self.lines: list[str] = []
         self.tables: list[str] = []
+        self.constants = 0  # bytes of all tables
         self.called: set[str] = set()
         self.rows: dict[str, tuple[str, str]] = {}  # what holds for a row of a value
         self.shape = _c_memory.shapes(graph)
@@ -170,5 +171,6 @@ class Writer:
         """The name in C of an array of constants."""
         if name not in self._known:
             self._known[name] = _c_weights.identifier(name, self._taken)
+            self.constants += array.nbytes
             self.tables.append(_c_weights.table(self._known[name], array))
         return self._known[name]
