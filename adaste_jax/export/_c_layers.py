@@ -154,7 +154,7 @@ def _window(
             size = writer.shape[node.inputs[0]][axis + 1]
             place = total((index[axis + 1], stride), (tap, apart), (str(-low), 1))
             steps = writer.shape[node.output][axis + 1] - 1
-            ends = ["{} >= 0"] * (low > 0)
+            ends = ["{} >= 0"] * bool(low > 0)
             if steps * stride + (window[axis] - 1) * apart - low >= size:
                 ends.append(f"{{}} < {size}")
             if ends:

@@ -63,13 +63,11 @@ def why_not(graph: Graph, node: Node) -> str | None:
         return "it has no numbers"
     kind = _c_memory.dtype_of(graph, node.inputs[0])
     table = _FLOATS if kind.kind == "f" else _INTEGERS
-    if node.op in _graph_ops.ELEMENTWISE and node.op not in {
-        **table,
-        **_BOTH,
-        "cast": "",
-    }:
-        what = "libm" if kind.kind == "f" else "whole numbers to divide"
-        return f"it needs {what}, which the C sources do without"
+    known = {*table, *_BOTH, "cast"}
+    if node.op in _graph_ops.ELEMENTWISE and node.op not in known:
+        if kind.kind == "f":
+            return "it needs libm, which the C sources do without"
+        return "it is not known for whole numbers"
     return None
 
 
@@ -128,8 +126,8 @@ def _pad(writer: Writer, node: Node, index: Index) -> str:
     ends = zip(index, given["low"], given["high"], writer.shape[name], strict=True)
     for i, low, high, size in ends:
         moved.append(total((i, 1), (str(-low), 1)))
-        inside += [f"{moved[-1]} >= 0"] * (low > 0)
-        inside += [f"{moved[-1]} < {size}"] * (high > 0)
+        inside += [f"{moved[-1]} >= 0"] * bool(low > 0)
+        inside += [f"{moved[-1]} < {size}"] * bool(high > 0)
     value = _c_weights.literal(writer.dtype(name).type(given["value"]))
     return f"({' && '.join(inside) or '1'} ? {writer.at(name, moved)} : {value})"
 
