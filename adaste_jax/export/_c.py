@@ -143,8 +143,9 @@ def _refuse_soft(graph: _graph_ops.Graph) -> None:
     for name, (shape, count) in _c_weights.magnitudes(graph).items():
         raise ValueError(
             "no weights are on few levels (-s and s, or -s, 0 and s): "
-            f"{name!r} of shape {shape} has {count} magnitudes. If `params` are "
-            "latents, give their `method`, or the weights of `adaste_jax.deploy`."
+            f"{name or 'params'!r} of shape {shape} has {count} magnitudes. If "
+            "`params` are latents, give their `method`, or the weights of "
+            "`adaste_jax.deploy`."
         )
 
 
