@@ -5,7 +5,8 @@
 prints what each layer takes, and the accuracy before and after where the data are at
 hand (`--no-data` does not look for them). With `--program=FILE`
 the network is also written as a program that JAX alone can run, with `--onnx=FILE` as
-an ONNX model for ONNX Runtime and other engines.
+an ONNX model for ONNX Runtime and other engines, with `--c=FOLDER` as C sources, which
+are compiled and run on the test examples where there is a C compiler.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import functools
 import os
 import pathlib
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,7 +26,7 @@ from absl import logging
 from adaste_jax import export, methods, train
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.deployment import comparison, deployed, description
+from experiments.deployment import c_sources, comparison, deployed, description
 from experiments.deployment.comparison import show as show
 from experiments.runs import identity, kept
 from experiments.training import restore, states
@@ -38,6 +40,7 @@ def export_run(
     *,
     program: str | os.PathLike[str] | None = None,
     onnx: str | os.PathLike[str] | None = None,
+    c: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
@@ -53,6 +56,7 @@ def export_run(
         out: File to write.
         program: Where to write the network as a program too; None for nowhere.
         onnx: Where to write the network as an ONNX model too; None for nowhere.
+        c: Folder in which to write it as C sources too; None for nowhere.
         fold: Whether batch normalisation is folded into a scale and a shift.
         num_test: How many test images are compared; 0 for all.
         data: Whether the data are read for the comparison.
@@ -76,6 +80,7 @@ def export_run(
         out,
         program=program,
         onnx=onnx,
+        c=c,
         fold=fold,
         num_test=num_test,
         data=data,
@@ -90,6 +95,7 @@ def export_state(
     *,
     program: str | os.PathLike[str] | None = None,
     onnx: str | os.PathLike[str] | None = None,
+    c: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
@@ -102,7 +108,7 @@ def export_state(
             f"the method {config.method!r} has no binary weights to pack."
         )
     _refuse_nonfinite(state)
-    for path in (out, program, onnx):
+    for path in (out, program, onnx, c):
         if path is not None:
             _make_folder(pathlib.Path(path))
     model_state = Evaluation(problem, method).statistics(state)
@@ -139,6 +145,7 @@ def export_state(
         loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
     functions["file"] = functools.partial(read, loaded.params, loaded.model_state)
+    others: dict[str, int] = {}
     if program:
         with _writing(program):
             written = export.to_stablehlo(
@@ -149,6 +156,7 @@ def export_state(
                 path=program,
                 **packing,
             )
+        others["program"] = len(written)
         read_back = jax.export.deserialize(bytearray(written))
         functions["program"] = jax.jit(read_back.call)
     if onnx:
@@ -161,8 +169,21 @@ def export_state(
                 path=onnx,
                 metadata=metadata,
             )
+            others["onnx"] = len(model)
             functions["onnx"] = deployed.onnx_network(model)
-    others = {"program": program, "onnx": onnx}
+    if c:
+        with _writing(c):
+            sources = export.to_c(
+                deployed.network(described),
+                *stored,
+                input_shape=described["input"]["shape"],
+                input_dtype=np.uint8,
+                path=c,
+            )
+        others["c"] = c_sources.flash(sources["network.h"])
+        compiler = c_sources.compiler()
+        if compiler:
+            functions["c"] = c_sources.network(c, compiler)
     report = comparison.sizes(out, others, loaded, weights, model_state)
     if not data:
         return report
@@ -239,9 +260,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "Writes the network of a workdir as a file with one bit a weight.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--out", required=True, help="one-bit file to write")
+    parser.add_argument("--out", help="one-bit file to write")
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
     parser.add_argument("--onnx", help="ONNX model to write: NAME.onnx")
+    parser.add_argument("--c", help="folder for C sources")
     parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
     parser.add_argument(
         "--num_test",
@@ -258,7 +280,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = consoles.program()
     arguments = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)
-    with command_line.refusals(console):
+    if not any([arguments.out, arguments.program, arguments.onnx, arguments.c]):
+        parser.error("name a file to write: --out, --program, --onnx or --c")
+    with command_line.refusals(console), tempfile.TemporaryDirectory() as folder:
+        arguments.out = arguments.out or os.path.join(folder, "network.safetensors")
         report = export_run(**vars(arguments))
     show(report, console)
     if not restore.saved(arguments.workdir).fixed:

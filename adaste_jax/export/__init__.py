@@ -1,5 +1,6 @@
 """From trained latents to a file with one bit a weight, and from it to predictions."""
 
+from adaste_jax.export._c import to_c
 from adaste_jax.export._file import Loaded, load, save, write_file
 from adaste_jax.export._fold import (
     apply_folded,
@@ -35,6 +36,7 @@ __all__ = [
     "packed_matmul",
     "packed_shape",
     "save",
+    "to_c",
     "to_onnx",
     "to_stablehlo",
     "unpack",

@@ -157,7 +157,7 @@ def _pool(start: float, combine: Callable[..., Any]) -> Callable[..., Any]:
     return pool
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "ceil": np.ceil,
     "cos": np.cos,
@@ -191,6 +191,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sub": np.subtract,
     "where": np.where,
     "cast": lambda x, *, dtype: x.astype(dtype),
+}
+"""Operations of each number; shapes broadcast."""
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **ELEMENTWISE,
     "reshape": lambda x, *, shape: x.reshape(shape),
     "expand": lambda x, *, shape: np.broadcast_to(x, shape),
     "transpose": lambda x, *, permutation: x.transpose(permutation),

@@ -22,6 +22,7 @@ TITLES = {
     "file": "file",
     "program": "program",
     "onnx": "ONNX model",
+    "c": "C sources",
 }
 
 
@@ -29,7 +30,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
-        for name in ("packed", "file", "program", "onnx")
+        for name in ("packed", "file", "program", "onnx", "c")
         if name in report
     ]
     consoles.table(
@@ -66,6 +67,8 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
             for name, path in report["paths"].items()
         ],
     )
+    if "c" in report and "c" not in report["paths"]:
+        consoles.say(console, "the C sources were not run: there is no C compiler here")
     consoles.say(
         console,
         "difference: the largest of a logit; changed: predictions; to the "
@@ -75,7 +78,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
 
 def sizes(
     out: str | os.PathLike[str],
-    others: Mapping[str, str | os.PathLike[str] | None],
+    others: Mapping[str, int],
     loaded: export.Loaded,
     params: Any,
     model_state: Any,
@@ -84,7 +87,7 @@ def sizes(
 
     Args:
         out: The one-bit file.
-        others: The program and the ONNX model; None where there is none.
+        others: Bytes of what else was written, by name.
         loaded: What was read from `out`.
         params: Deployed parameters.
         model_state: Batch-norm statistics of the deployed network.
@@ -111,10 +114,7 @@ def sizes(
         "packed": _sizes(float32_bytes, packed_bytes),
         "file": _sizes(whole, pathlib.Path(out).stat().st_size),
     }
-    for name, path in others.items():
-        if path:
-            report[name] = _sizes(whole, pathlib.Path(path).stat().st_size)
-    return report
+    return report | {name: _sizes(whole, size) for name, size in others.items()}
 
 
 def paths(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:

@@ -45,6 +45,7 @@ FUNCTIONS = {
     "row": (lambda x: x[:, 2] * x[:, -1], (6, 4)),
     "grid": (lambda x: x[:, 0:4:2, 1:4:2], (4, 4, 3)),
     "rows out of order": (lambda x: x[:, jnp.array([3, 0, 0])], (4, 2)),
+    "stack": (lambda x: jnp.stack([x, 2 * x, -x], axis=2), (4, 2)),
     "reversed": (lambda x: x[:, ::-1] - jnp.flip(x, -1), (4, 2)),
     "split": (lambda x: sum(jnp.split(x, 3, axis=-1)), (2, 6)),
     "class token": (
