@@ -61,7 +61,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
             return None
         new = f"{package}.{MOVED[old]}"
         warnings.warn(
-            f"{name} is now {new}; the old name goes in 0.3.",
+            f"{name} is now {new}; the old name is removed in 0.3.",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -132,7 +132,7 @@ def _old_adaste(
     unit: Unit | None = None,
     rescale: bool = False,
 ) -> jax.Array:
-    """`adaste` of 0.1, with one of its keywords at least; goes in 0.3."""
+    """`adaste` of 0.1, with one of its keywords at least; is removed in 0.3."""
     if unit is None and not rescale:
         new = f"adaste_paper(latent, mu=mu, rule={rule!r})"
     elif rule == "identity" and unit and rescale:
@@ -145,7 +145,7 @@ def _old_adaste(
         )
     warnings.warn(
         "`estimators.adaste` with `rule`, `cap`, `threshold`, `axis_name`, `unit` or "
-        f"`rescale` goes in 0.3. Write estimators.{new}.",
+        f"`rescale` is removed in 0.3. Write estimators.{new}.",
         DeprecationWarning,
         stacklevel=3,
     )

@@ -23,8 +23,9 @@ def bayesbinn_sample(
 
     Args:
         latent: Floating point, any shape. Published with +10 and -10 at random.
-        key: For the sample. One key gives one sample for each shape: use a key of its
-            own for each leaf (`adaste_jax.binarize(..., key=key)` does).
+        key: PRNG key of the sample. The same key gives the same sample for every leaf
+            of a shape, so each leaf needs its own (`adaste_jax.binarize(..., key=key)`
+            gives it one).
         temperature: T, scalar, above 0. Published: 1e-10 (MNIST, CIFAR-10), 1e-8
             (CIFAR-100). Traced values do not recompile.
 

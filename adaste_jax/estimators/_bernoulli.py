@@ -13,7 +13,7 @@ several samples average the losses, and the gradients are averaged with them:
     losses = jax.vmap(lambda key: loss(binarize(params, bernoulli_pwgf, key=key)))(
         jax.random.split(key, num_samples))
 
-At test weights are sign(t), or predictions are averaged over samples.
+The deployed weights are sign(t), or predictions are averaged over samples.
 """
 
 from typing import Literal, get_args
@@ -38,8 +38,9 @@ def bernoulli_pwgf(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 
     Args:
         latent: Floating point, any shape.
-        key: For the sample. One key gives one sample for each shape: use a key of its
-            own for each leaf (`adaste_jax.binarize(..., key=key)` does).
+        key: PRNG key of the sample. The same key gives the same sample for every leaf
+            of a shape, so each leaf needs its own (`adaste_jax.binarize(..., key=key)`
+            gives it one).
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.
@@ -65,7 +66,7 @@ def bernoulli_hard(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 
     Args:
         latent: Floating point, any shape.
-        key: A random key, another one for every tensor and step.
+        key: PRNG key; use a new one for every tensor and step.
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.
@@ -90,7 +91,7 @@ def bernoulli_identity(
 
     Args:
         latent: Floating point, any shape.
-        key: A random key, another one for every tensor and step.
+        key: PRNG key; use a new one for every tensor and step.
         probability: p, `"sigmoid"` of t or `"hard"`, which is clip((t + 1) / 2, 0, 1).
 
     Returns:

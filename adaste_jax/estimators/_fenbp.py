@@ -32,7 +32,7 @@ def fenbp(
 ) -> jax.Array:
     """Maps latents t to s(t), s = `squash`; differentiates by `fenbp_gradient`.
 
-    At test the weights are sign(t). Not additive in g: right only where the gradient
+    The deployed weights are sign(t). Not additive in g: right only where the gradient
     that arrives is that of the whole batch, as for `adaste_paper`. Elsewhere pass
     `straight_through=True` and use `optim.scale_by_fenbp`.
 

@@ -41,7 +41,7 @@ def md_softmax_s(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If its last axis has not two entries, or `beta` is negative.
+        ValueError: If its last axis does not have two entries, or `beta` is negative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -74,7 +74,7 @@ def pmf(
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If the last axis of `latent` has not two entries, `beta` is
+        ValueError: If the last axis of `latent` does not have two entries, `beta` is
             negative, or `jacobian` is unknown.
 
     Example:
@@ -98,7 +98,7 @@ def softmax_deploy(latent: ArrayLike) -> jax.Array:
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If its last axis has not two entries.
+        ValueError: If its last axis does not have two entries.
 
     Example:
         >>> import jax.numpy as jnp

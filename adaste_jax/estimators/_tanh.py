@@ -19,7 +19,7 @@ def tanh(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
 
         w = tanh(beta t),   h = beta (1 - w^2) g
 
-    At test the weights are sign(t), which w approaches as beta grows. Additive in g.
+    The deployed weights are sign(t), which w approaches as beta grows. Additive in g.
 
     Args:
         latent: Floating point, any shape.

@@ -40,13 +40,13 @@ def adaste(
     2e-3 (dense layers) to 1e-2 (convolutions) did best.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         alpha: Margin, in (0, 1). From mu = 1 / alpha on weights are signs.
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
@@ -78,15 +78,15 @@ def adaste_paper(
     `estimators.adaste_paper`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         rule: The slope: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
         cap: Largest slope toward zero, at least 0.
         alpha: Margin, in (0, 1).
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
@@ -123,7 +123,7 @@ def adaste_averaged(
     more (docs/results/adaptive_rule.md).
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         momentum: Coefficient of the average, in [0, 1).
         rule: The slope: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
@@ -132,8 +132,8 @@ def adaste_averaged(
         alpha: Margin, in (0, 1).
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(away >= 0, "away", away, "at least 0")
@@ -179,7 +179,7 @@ def adaste_released(
     epochs. Defaults are those of the released code for CIFAR-10.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents; it falls on a cosine of the epoch.
         momentum: b, in [0, 1); 0 for CIFAR-100.
         decay: Weight decay of the latents, at least 0.
@@ -190,7 +190,7 @@ def adaste_released(
         rule: The slope; `"identity"` is the authors' STE mode.
         initial_latent: Latents start at plus and minus it, at random.
         deployed_pass: Whether a second forward pass, with signs, ends each step.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 < alpha < 1, "alpha", alpha, "in (0, 1)")
     check(0 < mu_init <= 1 / alpha, "mu_init", mu_init, f"in (0, {1 / alpha:g}]")

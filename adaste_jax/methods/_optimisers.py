@@ -21,9 +21,9 @@ def full_precision(
     rates around the default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of all parameters.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     rate = _schedules.cosine(length, "learning_rate", learning_rate)
@@ -54,10 +54,10 @@ def bop(
     and 1e-8.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: The rate gamma of the average.
         tau: Threshold, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -82,10 +82,10 @@ def proxquant(
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         pull: How far all proximal maps together may move a weight, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(pull >= 0, "pull", pull, "at least 0")
     strength = optax.linear_schedule(0.0, 2 * pull / max(steps, 1), max(steps, 1))

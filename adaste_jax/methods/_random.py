@@ -27,9 +27,9 @@ def binary_connect_random(
     default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -53,9 +53,9 @@ def bernoulli_pwgf(
     around the default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run), learning_rate, estimators.bernoulli_pwgf, **_DRAWN
@@ -74,9 +74,9 @@ def bernoulli_identity(
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run), learning_rate, estimators.bernoulli_identity, **_DRAWN
@@ -102,14 +102,14 @@ def bayesbinn(
     Defaults are those published for CIFAR-10, but for `multiplier`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         temperature: T, greater than 0.
         momentum: Coefficient of the average of the gradient, in [0, 1).
         multiplier: The number of examples is multiplied by it; published is 10
             for CIFAR.
         initial_latent: Latents start at plus and minus it, at random.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(multiplier > 0, "multiplier", multiplier, "greater than 0")
@@ -147,11 +147,11 @@ def vispa(
     docs/results/compare_digits.md. The published learning rate is 0.1, for 500 epochs.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         momentum: Coefficient of the average of the gradient, in [0, 1).
         rank: Factors z of each weight, at least 1.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(rank >= 1, "rank", rank, "at least 1")

@@ -36,11 +36,11 @@ def tanh(
     measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run), learning_rate, estimators.tanh, beta_end, anneal_fraction
@@ -63,11 +63,11 @@ def md_tanh_s(
     are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
@@ -95,11 +95,11 @@ def md_softmax_s(
     the default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
@@ -129,13 +129,13 @@ def pmf(
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
+        anneal_fraction: Share of the run in which beta grows.
         jacobian: The derivative of the softmax: `"exact"`, or `"published"`, which is
             that of the authors' code.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.pmf, jacobian=jacobian)
     return annealed(
@@ -164,11 +164,11 @@ def md_tanh(
     measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     beta = growth(length, beta_end, anneal_fraction)
@@ -197,11 +197,11 @@ def md_softmax(
     measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     beta = growth(length, beta_end, anneal_fraction)
@@ -228,9 +228,9 @@ def hardtanh_adaste(
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -253,10 +253,10 @@ def fenbp(
     default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta: Length of the contrastive step, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),

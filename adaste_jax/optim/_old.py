@@ -1,4 +1,4 @@
-"""What `adaste_jax.optim` had in 0.1 and has no more; goes in 0.3."""
+"""What `adaste_jax.optim` had in 0.1 and has no more; is removed in 0.3."""
 
 from typing import Any, NamedTuple
 

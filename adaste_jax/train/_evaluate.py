@@ -41,7 +41,7 @@ def make_eval_step(
         method: How the network was trained. In the form of 0.1 `where=`, `deploy=` and
             `deployed=False` stand in its place; without any of them kernels are signs.
         loss: From outputs and labels to one loss per label.
-        metrics: What to report besides: functions by name, from outputs and labels to
+        metrics: What else to report: functions by name, from outputs and labels to
             one number per label.
         prepare: Function from a key, a batch and the resident data to inputs and
             labels, see `Prepare`; its key is None here. Default: `batch["image"]` and

@@ -58,7 +58,7 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
                 "your own estimator and transformation: `methods.from_estimator`."
             )
         warnings.warn(
-            f"{make.__name__}(forward, tx, estimator=...) goes in 0.3. Write "
+            f"{make.__name__}(forward, tx, estimator=...) is removed in 0.3. Write "
             f"{make.__name__}(forward, method), with a method of "
             "`adaste_jax.methods` or `method = methods.from_estimator("
             "estimator, tx, schedules=hyperparameters, where=..., "

@@ -72,7 +72,7 @@ def make_train_step(
         method: How to train, from `methods`.
         loss: From outputs and labels to one loss per label; the step takes the mean.
             `prepare` may give it more than labels, as a dict: see `Loss`.
-        metrics: What to report besides the loss: functions by name, from outputs and
+        metrics: What to report beside the loss: functions by name, from outputs and
             labels, as the loss gets them, to one number per label; or one function,
             reported under its own name, or that gives a dict of numbers per label. Each
             is averaged over the same labels as the loss. One called `accuracy` replaces

@@ -52,7 +52,7 @@ def evaluate(
         inputs: Inputs of the network, [examples, ...] or a tree of such arrays.
         labels: Their labels, [examples, ...], as the loss gets them.
         loss: From outputs and labels to one loss per label.
-        metrics: What to report besides: functions by name, from outputs and labels to
+        metrics: What else to report: functions by name, from outputs and labels to
             one number per label.
         batch_size: Examples that the network sees at once.
         training_inputs: Inputs that the network was trained on, only for batch-norm

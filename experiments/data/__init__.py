@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(
         f"experiments.data.{name} is now experiments.data.datasets.{name}; the old "
-        "name goes in 0.3.",
+        "name is removed in 0.3.",
         DeprecationWarning,
         stacklevel=2,
     )

@@ -82,7 +82,7 @@ def adaptive_rule(
     """A method with AdaSTE's slope in one place of the update, or in none.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         forward: Forward map: `"annealed"` in units of the layer, `"literal"` as the
             paper has it, in absolute units, or `"sign"`.

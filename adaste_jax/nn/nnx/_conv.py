@@ -17,11 +17,11 @@ class BinaryConv(_base.BinaryProduct, nnx.Conv):
 
     Args:
         estimator: Map from the latent kernel to the kernel used in the product.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature.
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
         padding_value: What the inputs are padded with, after `input_estimator`. With
             binary activations, 1 or -1 keeps them binary. Where it is not 0, `padding`
             is "SAME", "SAME_LOWER", "VALID", a number or pairs of numbers.
@@ -76,11 +76,11 @@ class BinaryConvTranspose(_base.BinaryProduct, nnx.ConvTranspose):
 
     Args:
         estimator: Map from the latent kernel to the kernel used in the product.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature.
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
 
     Example:
         >>> import jax.numpy as jnp

@@ -22,10 +22,10 @@ class BinaryEmbed(_base.Binary, nnx.Embed):
     Args:
         estimator: Map from the latent table to the one that is looked up, both of shape
             [num_embeddings, features].
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the table is multiplied by a learned number per feature:
-            one more parameter, `scale` of shape [features], ones at first.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the table is multiplied by a learned factor per feature:
+            an extra parameter `scale` of shape [features], ones at first.
 
     Example:
         >>> import jax.numpy as jnp

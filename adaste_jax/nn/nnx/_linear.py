@@ -18,8 +18,8 @@ class BinaryLinear(_base.BinaryProduct, nnx.Linear):
             with their first values. Each is a `Hyperparameter` of this layer, so that
             changing it by `set_hyperparameters` does not recompile. What does not
             change is bound to the estimator by `functools.partial`.
-        use_scale: Whether the kernel is multiplied by a learned number per output
-            feature: one more parameter, `scale` of shape [out_features], ones at first.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
+            feature: an extra parameter `scale` of shape [out_features], ones at first.
         input_estimator: Map from inputs to those used in the product, for binary
             activations; `estimators.ste_clipped` is the usual one.
 
@@ -52,11 +52,11 @@ class BinaryLinearGeneral(_base.BinaryProduct, nnx.LinearGeneral):
         estimator: Map from the latent kernel to the kernel used in the product. It sees
             the kernel in its own shape,
             [*batch, *in_features, *out_features].
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature; `scale` has the shape [*out_features].
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
 
     Example:
         >>> import jax.numpy as jnp

@@ -58,8 +58,8 @@ class BinaryMultiHeadAttention(_Whole, nnx.MultiHeadAttention):
     Args:
         estimator: Map from a latent kernel to the one used; it is called with each of
             the kernels `query`, `key`, `value` and `out`.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training; one set for the layer.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values; one set for the layer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -81,15 +81,15 @@ class BinaryRNN(_Whole, nnx.RNN):
 
     Each kernel is estimated once, before the loop over time, so that its rule sees the
     gradient summed over all steps. A binary cell within `nnx.RNN` would apply the rule
-    in every step, which is another gradient where the rule is not additive: so there
-    is none here. For a cell that you loop over yourself, `adaste_jax.binarize` its
-    state before the loop.
+    in every step, which is a different gradient if the rule is not additive, so there
+    is no such layer here. For a cell that you loop over yourself, `adaste_jax.binarize`
+    its state before the loop.
 
     Args:
         estimator: Map from a latent kernel to the one used; it is called with each
             kernel of the cell.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training; one set for the layer.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values; one set for the layer.
 
     Raises:
         ValueError: When called, if no parameter of the cell is called `kernel`.
