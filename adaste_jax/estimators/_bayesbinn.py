@@ -18,8 +18,8 @@ def bayesbinn_sample(
 
     u is uniform, T = `temperature`, and the latent t is half the log-odds of w = +1.
     Differentiates straight-through, h = g: take gradients at the weights and pass both
-    to `optim.bayesbinn`, which has the factor of the paper. At test, weights are the
-    sign of t, or predictions are averaged over w ~ Bernoulli(sigmoid(2 t)).
+    to `optim.bayesbinn`, which applies the factor of the paper. The deployed weights
+    are sign(t), or predictions are averaged over w ~ Bernoulli(sigmoid(2 t)).
 
     Args:
         latent: Floating point, any shape. Published with +10 and -10 at random.

@@ -23,7 +23,8 @@ def ternary_twn(
 ) -> jax.Array:
     """Maps latents t to 0 where |t| <= D, else to a sign(t); D = `ratio` mean |t|.
 
-    a is the mean |t| of those kept, as published, or 1. Means are over each group.
+    a is the mean |t| of the latents not mapped to 0, as published, or 1. Means are over
+    each group.
     Differentiates as h = g 1[|t| <= 1], whatever a is. The deployed weights are the
     same. Additive in g.
 

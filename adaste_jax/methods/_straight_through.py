@@ -1,4 +1,4 @@
-"""Signs in the forward pass. Measured, all of them: docs/results/compare_digits.md."""
+"""Methods with signs in the forward pass (docs/results/compare_digits.md)."""
 
 import functools
 from typing import Any, Unpack
@@ -133,7 +133,7 @@ def fda(
     Args:
         steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        order: The sum runs from 0 to it, at least 0.
+        order: Index of the last term of the sum, at least 0.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.fda, order=order)
@@ -243,8 +243,8 @@ def irnet(
 
         z = (t - mean) / std of a channel,   w = 2^round(log2 mean |z|) sign(z)
 
-    Backward is `ede` at z, then the derivative of z. The powers of two are shipped
-    besides the bits. Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788; see
+    The backward rule is `ede` at z, then the derivative of z. The powers of two are
+    shipped with the bits. Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788; see
     `estimators.irnet_weight`.
 
     Args:

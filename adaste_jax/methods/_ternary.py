@@ -1,4 +1,4 @@
-"""Weights of three values: not one bit. What is shipped is what is trained with.
+"""Weights of three values, not one bit. Training and shipped weights are the same.
 
 Learning rates around the default are measured in docs/results/compare_digits.md.
 """
@@ -32,9 +32,9 @@ def ternary_absmean(
     Args:
         steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        group: Inputs that share a scale, in each output; 0 for one scale in a layer, as
-            published. It must divide the last axis but one of every kernel; see
-            `estimators.per_group`.
+        group: Number of inputs of an output that share a scale; 0 for one scale per
+            layer, as published. It must divide the second-to-last axis of every kernel;
+            see `estimators.per_group`.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights, scales = _build.in_groups(estimators.ternary_absmean, group, by_tensor)
@@ -66,10 +66,10 @@ def ternary_twn(
     Args:
         steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        scale: Whether a is the mean |t| of the weights that are not 0, or 1.
-        group: Inputs that share a threshold and a scale, in each output; 0 for one in a
-            layer, as published. It must divide the last axis but one of every kernel;
-            see `estimators.per_group`.
+        scale: If true, a is the mean |t| of the weights that are not 0; otherwise 1.
+        group: Number of inputs of an output that share a threshold and a scale; 0 for
+            one per layer, as published. It must divide the second-to-last axis of every
+            kernel; see `estimators.per_group`.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights, scales = _build.in_groups(
@@ -102,7 +102,7 @@ def ternary_fixed(
     Args:
         steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        threshold: At least 0.
+        threshold: Latents below this magnitude give 0; at least 0.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.ternary_fixed, threshold=threshold)
@@ -123,7 +123,7 @@ def ternary_tanh(
 
         w = (tanh(beta (t + 1/2)) + tanh(beta (t - 1/2))) / 2,   h = g
 
-    Shipped is the nearest level. Ajanthan, Gupta, Torr, Hartley and Dokania, AISTATS
+    The nearest level is shipped. Ajanthan, Gupta, Torr, Hartley and Dokania, AISTATS
     2021, https://arxiv.org/abs/1910.08237; see `estimators.ternary_tanh`.
 
     Args:
