@@ -165,8 +165,8 @@ def of_maps(
     def weights(params: Any, step: Any, key: jax.Array | None = None) -> Any:
         if random and key is None:
             raise ValueError(
-                "this method draws its weights: call `weights(params, step, key)`, "
-                "with another key in every step."
+                "this method draws its weights at random: call "
+                "`weights(params, step, key)`, with another key in every step."
             )
         bound = functools.partial(estimator, **values(step))
         return _tree.binarize(params, bound, where=where, key=key if random else None)

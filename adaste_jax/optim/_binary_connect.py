@@ -94,9 +94,8 @@ def scale_by_glorot() -> optax.GradientTransformation:
     """Scales the update of each kernel by s = 1 / sqrt(1.5 / (fan_in + fan_out)).
 
     s is the inverse of the scale of a Glorot initialiser, for binary weights of
-    magnitude 1. A kernel has the shape `[..., in, out]`, and both fans
-    include the product of the leading axes. Leaves with fewer than two axes are not
-    scaled.
+    magnitude 1. A kernel has the shape `[..., in, out]`, and both fans include the
+    product of the leading axes. Leaves with fewer than two axes are not scaled.
 
     Returns:
         A transformation; its `update` needs `params`.
