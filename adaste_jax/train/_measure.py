@@ -1,4 +1,4 @@
-"""What is measured of outputs and labels, in training and in evaluation alike.
+"""Losses and metrics of outputs and labels, in training and in evaluation.
 
 A label is a class where it is an integer and the outputs have one axis more, of at
 least two classes; or where it has the shape of the outputs and the loss treats them as
