@@ -69,7 +69,7 @@ def _parse(argv: list[str]) -> list[str]:
     except (AttributeError, KeyError) as error:
         message = (
             f"--config has no field {_reason(error)}\n"
-            "The fields and their meaning: experiments/configs/base.py."
+            "All fields are described in experiments/configs/base.py."
         )
     except OSError as error:
         message = str(error).partition("failure to load: ")[2] or str(error)

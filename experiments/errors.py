@@ -16,5 +16,5 @@ class RunError(Exception):
 class StoppedError(Exception):
     """A run was asked to stop, by SIGTERM or SIGINT, and has saved where it stands.
 
-    `main` exits with status 75; the same command goes on from there.
+    `main` exits with status 75; the same command continues from there.
     """

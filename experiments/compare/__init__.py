@@ -11,7 +11,7 @@ that matters most beside it, are chosen on the validation split, as `search` say
 it is trained with seeds 1 to N, and the test split is looked at once.
 
 A method that fails is a row that says so. What is finished stands in the workdir: the
-same command goes on where it was interrupted, and methods and seeds may be added.
+same command continues where it was interrupted, and methods and seeds may be added.
 """
 
 from experiments.compare.entry import Variant

@@ -38,8 +38,7 @@ def compare_config(
         variants: By the name of their rows; or names of `methods.METHODS`.
         workdir_path: Where results go and are looked for.
         seeds: How many networks are tested for each method.
-        factors: Learning rates to begin the search with, in units of the method's
-            default.
+        factors: First learning rates of the search, in units of the method's default.
         knobs: Whether the option of `search.KNOBS` is chosen too.
         together: See `trials.choose_together`.
         baseline: The method that differences are taken to.
@@ -97,7 +96,7 @@ def compare_problems(
         seeds: How many networks are tested for each method.
         factors: Learning rates to begin the search with, in units of the default.
         knobs: Whether the option of `search.KNOBS` is chosen too.
-        together: Trials in one compiled program; 0 chooses.
+        together: Trials in one compiled program; 0 chooses automatically.
         baseline: Row that differences are taken to.
         console: Where progress is shown. Default: standard output.
     """
@@ -115,7 +114,7 @@ def compare_problems(
         consoles.say(console, message)
     if not len(splits.validation):
         raise errors.RunError(
-            "learning rates are chosen on validation examples, and this config keeps "
+            "learning rates are chosen on validation examples, and this config has "
             "none: pass --config.validation=0.1."
         )
     with consoles.bar(console, "epochs") as bar:
@@ -151,8 +150,8 @@ def compare_problems(
             tables.draw(folder.path / "table.png", rows, baseline=baseline)
     except OSError as error:
         raise errors.RunError(
-            f"cannot write the table in {folder.path}: {error}. The trials are whole: "
-            "the same command makes it from them."
+            f"cannot write the table in {folder.path}: {error}. The trials are "
+            "complete: the same command writes the table from them."
         ) from error
     return rows
 
@@ -184,7 +183,9 @@ def _check(
         RunError: Naming the argument.
     """
     if not variants:
-        raise errors.RunError("name at least one method, as in --methods=ste,adaste.")
+        raise errors.RunError(
+            "name at least one method, for example --methods=ste,adaste."
+        )
     for variant in variants.values():
         if variant.method not in methods.METHODS:
             raise errors.RunError(

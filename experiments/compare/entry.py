@@ -58,7 +58,7 @@ class Entry:
             problem_of: Makes the problem of a config.
             factors: Learning rates to begin the search with, in units of the default.
             knobs: Whether the option of `search.KNOBS` is chosen too.
-            together: Trials in one compiled program; 0 chooses.
+            together: Trials in one compiled program; 0 chooses automatically.
             advance: Called with the number of epochs that are done.
         """
         config = config.copy_and_resolve_references()
@@ -209,7 +209,7 @@ def _read(file: pathlib.Path) -> dict[str, Any]:
     Raises:
         RunError: If the file is damaged.
     """
-    cure = "Remove the file: then the trial is trained again."
+    cure = "Remove the file; the same command then trains the trial again."
     found = small_files.read(file, cure=cure, bytes_per_weight=float)
     if "failure" in found:
         return {**found, "failure": str(found["failure"])}
@@ -218,6 +218,6 @@ def _read(file: pathlib.Path) -> dict[str, Any]:
     flips = found.get("flips_per_epoch", [0.0])
     if not isinstance(flips, list) or not all(type(one) is float for one in flips):
         raise errors.RunError(
-            f"cannot read {file}: 'flips_per_epoch' is no list of numbers. {cure}"
+            f"cannot read {file}: 'flips_per_epoch' is not a list of numbers. {cure}"
         )
     return found

@@ -49,7 +49,7 @@ def compare(
 
     Learning rates are chosen for each method on validation examples. Then each is
     trained with seeds 1 to `seeds`, and the test examples are looked at once. The same
-    call goes on where it was interrupted.
+    call continues where it was interrupted.
 
     Args:
         network: A Linen module; or a function of `nnx.Rngs` that makes an NNX module;
@@ -65,10 +65,10 @@ def compare(
         batch_size: Examples in a step.
         validation: Share of the training examples that is kept back to choose by.
         seeds: How many networks are tested for each method.
-        learning_rates: Learning rates to begin the search with, in units of the
-            method's default.
+        learning_rates: First learning rates of the search, in units of the method's
+            default.
         knobs: Whether the option of `search.KNOBS` is chosen too.
-        together: Trials in one compiled program; 0 chooses.
+        together: Trials in one compiled program; 0 chooses automatically.
         baseline: Row that differences are taken to.
         console: Where progress is shown. Default: standard output.
         **fields: Other fields of `configs/base.py`, such as `binary_exclude`,
@@ -167,7 +167,7 @@ def _entered(
         elif name in library.METHODS:
             raise errors.RunError(
                 f"the row {name!r} is a function, and a method of the library has the "
-                "same name: give the row another one."
+                "same name: give the row another name."
             )
         else:
             own[name] = one

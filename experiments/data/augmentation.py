@@ -48,7 +48,7 @@ def augment(
     if mean is None or std is None or max_value is None:
         if kind != "none":
             raise errors.RunError(
-                f'the augmentation {kind!r} is for images: take "none".'
+                f'the augmentation {kind!r} is for images: use "none".'
             )
         return images
     if kind != "none":

@@ -58,20 +58,22 @@ def decoded(
             return _read(*files, shape=(size, *shape))
         # Damage can raise almost any error in NumPy and zipfile; all mean the same.
         except Exception as error:
-            processes.say(f"{files[0]} is damaged ({error}): decoding again.")
+            processes.say(
+                f"{files[0]} is damaged ({error}); decoding the images again."
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _decode(tfds.Records(prepared, split), *files, shape=(size, *shape))
     except OSError as error:
         raise errors.RunError(
-            f"cannot write decoded images to {folder} ({error}): make room, or name "
+            f"cannot write decoded images to {folder} ({error}): make room, or give "
             "another folder as cache_dir."
         ) from error
     try:
         return _read(*files, shape=(size, *shape))
     except Exception as error:
         raise errors.RunError(
-            f"{files[0]} was written and cannot be read again: {error}. Name another "
+            f"{files[0]} was written but cannot be read: {error}. Name another "
             "folder as cache_dir."
         ) from error
 
@@ -82,8 +84,7 @@ def _cache_folder(cache_dir: str | None) -> pathlib.Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if base.startswith("~"):
         raise errors.RunError(
-            "there is no home folder to keep decoded images in: name a folder as "
-            "cache_dir."
+            "there is no home folder for decoded images: give a folder as cache_dir."
         )
     return pathlib.Path(base) / "adaste_jax"
 

@@ -64,7 +64,7 @@ class Split:
         name: `folder/NAME` and the folder that was read.
         files: The images.
         classes: Names of the classes.
-        skipped: For each class, how many files were passed over for which reason. Files
+        skipped: For each class, how many files were skipped for which reason. Files
             in no class are under "".
     """
 
@@ -80,7 +80,7 @@ class Split:
         return dict(zip(self.classes, numbers.tolist(), strict=True))
 
     def __str__(self) -> str:
-        """One line on what was read and what was passed over."""
+        """One line on what was read and what was skipped."""
         counts = self.counts
         least, most = min(counts.values()), max(counts.values())
         each = f"{most}" if least == most else f"{least} to {most}"
@@ -91,5 +91,5 @@ class Split:
         reasons = sum(self.skipped.values(), start=collections.Counter[str]())
         if reasons:
             parts = (f"{number} {reason}" for reason, number in sorted(reasons.items()))
-            text += f"; passed over: {', '.join(parts)}"
+            text += f"; skipped: {', '.join(parts)}"
         return text

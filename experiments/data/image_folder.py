@@ -50,7 +50,9 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
         )
     names = listing.folders(train)
     if not names:
-        raise errors.RunError(f"{train} has no folders, which would be the classes.")
+        raise errors.RunError(
+            f"{train} has no folders: it needs one folder for each class."
+        )
     spellings = collections.Counter(map(listing.spelt, names))
     twice = [name for name in names if spellings[listing.spelt(name)] > 1]
     if twice:
@@ -78,7 +80,7 @@ def files(name: str, split: str, data_dir: str | None = None) -> image_files.Ima
 
 
 def find(name: str, split: str, data_dir: str | None = None) -> image_files.Split:
-    """The images of a split, and what was passed over.
+    """The images of a split, and what was skipped.
 
     Args:
         name: `"folder/NAME"`.
@@ -111,8 +113,8 @@ def _root(name: str, data_dir: str | None) -> pathlib.Path:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     if not folder:
         raise errors.RunError(
-            f"the data set {name!r} is a folder: say where it lies in config.data_dir, "
-            "or in $TFDS_DATA_DIR."
+            f"the data set {name!r} is a folder: say where it lies with config.data_dir "
+            "or $TFDS_DATA_DIR."
         )
     below = pathlib.PurePath(name.removeprefix(PREFIX))
     if below.is_absolute() or ".." in below.parts or not below.parts:
@@ -141,7 +143,7 @@ def _in_classes(
         places.get(listing.spelt(place), unknown).append(place)
     if unknown:
         raise errors.RunError(
-            f"{folder} has classes that train has not: {listing.some(unknown)}."
+            f"{folder} has classes that are not in train: {listing.some(unknown)}."
         )
     beside = listing.images(folder, deep=False)
     skipped = {"": beside.skipped}
@@ -195,11 +197,13 @@ def _annotated(
                 f"{where} must be the name of a file, a tab and a class: {line!r}."
             )
         if listing.spelt(rest[0]) not in numbers:
-            raise errors.RunError(f"{where} has a class that train has not: {rest[0]}.")
+            raise errors.RunError(
+                f"{where} has a class that is not in train: {rest[0]}."
+            )
         path = os.path.join(folder, "images", image)
         if path in lines:
             raise errors.RunError(
-                f"{where} names {image} again, after line {lines[path]}: delete one."
+                f"{where} repeats {image} of line {lines[path]}: delete one."
             )
         if "\0" in path or not os.path.isfile(path):
             raise errors.RunError(

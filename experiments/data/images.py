@@ -136,8 +136,8 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(
-            f"its pixels are {np.asarray(image).dtype}, of no known range; save it "
-            "with 8 or 16 bits a channel"
+            f"its pixels are {np.asarray(image).dtype}, which have no known range; "
+            "save it with 8 or 16 bits a channel"
         )
     elif image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparency

@@ -1,8 +1,8 @@
 """The one lister of folders of images: what counts as a class, and what as an image.
 
-Hidden names are passed over, and so is what systems leave behind (`__MACOSX`). Links
+Hidden names are skipped, and so is what systems leave behind (`__MACOSX`). Links
 are followed, but no folder is entered twice. Only regular files count: a FIFO, a socket
-or a device is never opened. What is passed over is counted, by its reason.
+or a device is never opened. What is skipped is counted, by its reason.
 """
 
 import collections
@@ -51,7 +51,7 @@ def some(names: Sequence[str]) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over."""
+    """Whether a file or folder of this name is skipped."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
@@ -140,6 +140,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "other"
     except OSError as error:
         raise errors.RunError(
-            f"cannot follow {entry.path} ({error.strerror}): mend the link, or delete "
-            "it."
+            f"cannot follow {entry.path} ({error.strerror}): repair the link, or "
+            "delete it."
         ) from error

@@ -240,7 +240,8 @@ def stream(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             raise errors.RunError(
-                "workers need parsed flags: start the program with `absl.app.run`, or "
+                "worker processes need parsed flags: start the program with "
+                "`absl.app.run`, or "
                 "call `absl.flags.FLAGS.mark_as_parsed()` before."
             )
         iterable = iterable.mp_prefetch(

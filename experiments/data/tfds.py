@@ -54,12 +54,13 @@ def prepare(
         if not builder.is_prepared():
             if not download:
                 raise errors.RunError(
-                    f"the data set {name!r} is not in {folder}, and it is not "
-                    "downloaded because a file names it: give --data_dir or --dataset."
+                    f"the data set {name!r} is not in {folder}, and a data set that "
+                    "only a file names is not downloaded: give --data_dir or "
+                    "--dataset."
                 )
             processes.say(
                 f"{name} is not in {folder}: downloading and preparing it. (Without a "
-                "network it takes minutes to give up. `digits` needs no download.)"
+                "network this fails after some minutes. `digits` needs no download.)"
             )
             builder.download_and_prepare()
     except errors.RunError:
@@ -112,7 +113,7 @@ def test_split(prepared: Prepared) -> str:
     if found:
         raise errors.RunError(
             f"the examples of {prepared.info.name} in {' and '.join(found)} have no "
-            "labels, so nothing can be tested on them: take another data set."
+            "labels, so nothing can be tested on them: use another data set."
         )
     raise errors.RunError(
         f"{prepared.info.name} has neither a split `test` nor `validation`; it has "
@@ -207,7 +208,7 @@ class Records:
         if self._labelled and not 0 <= label < self._num_classes:
             raise errors.RunError(
                 f"example {index} of {self._name} has the label {label}, outside 0 ... "
-                f"{self._num_classes - 1}: it cannot be trained on. Take another data "
+                f"{self._num_classes - 1}: it cannot be trained on. Use another data "
                 "set, or a part of this one that has labels."
             )
         image = example["image"]

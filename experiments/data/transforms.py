@@ -106,8 +106,8 @@ def stack(examples: Sequence[dict[str, Any]], *, batch_size: int) -> Batch:
     if len(shapes) > 1:
         listing = " and ".join(map(str, sorted(shapes)[:2]))
         raise errors.RunError(
-            f"the images differ in size ({listing}): give an image size to which they "
-            "are resized."
+            f"the images differ in size ({listing}): give an image size to resize them "
+            "to."
         )
     missing = batch_size - len(examples)
     filled = [*examples, *[examples[-1]] * missing]

@@ -113,7 +113,7 @@ def fold(described: Mapping[str, Any], params: Any, model_state: Any) -> Any:
             train=False,
         )
     except ValueError as error:
-        raise errors.RunError(f"cannot fold batch normalisation: {error}") from error
+        raise errors.RunError(f"cannot fold batch norm: {error}") from error
     return variables.pop("params"), variables
 
 
@@ -235,13 +235,13 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     if bad.any():
         raise errors.RunError(
             f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
-            "its weights or its normalisation are damaged."
+            "its weights or its batch norm are damaged."
         )
     known = labelled(labels, logits.shape[-1])
     if not known.any():
         raise errors.RunError(
             f"none of {labels.size} labels lies in 0 ... {logits.shape[-1] - 1}: there "
-            "is nothing to score."
+            "is nothing to evaluate."
         )
     logits, labels = logits[known].astype(np.float64), labels[known].astype(np.int64)
     shifted = logits - logits.max(axis=-1, keepdims=True)

@@ -85,9 +85,7 @@ def _check_architecture(found: Mapping[str, Any]) -> None:
     options, kinds = _object(found, where, "options"), models.OPTIONS[network]
     for name in options:
         if name not in kinds:
-            raise _wrong(
-                f"{where}options.{name}", f" is none of the options of {network}."
-            )
+            raise _wrong(f"{where}options.{name}", f" is not an option of {network}.")
         _field(options, f"{where}options.", name, kinds[name])
     if found.get("class_names") is not None:
         names = fields.Several(_NAME, least=classes, most=classes)

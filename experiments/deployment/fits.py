@@ -75,7 +75,7 @@ def _building() -> Iterator[None]:
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise errors.RunError(
-            "the network that the file describes cannot be built of its tensors "
+            "the network that the file describes cannot be built from its tensors "
             f"({reason}): it was changed, or not written by experiments.export."
         ) from error
 

@@ -28,25 +28,30 @@ _LEARNING = (
     ("Bits per byte", "of text", "bits_per_byte", 1.0, "{:.3f}"),
 )
 _BY_LAYER = (
-    ("Flips", "% of weights of another sign than an epoch ago", "flips_per_epoch", 100),
+    (
+        "Flips",
+        "% of weights whose sign changed since the last epoch",
+        "flips_per_epoch",
+        100,
+    ),
     ("Saturated", "% of training weights at full magnitude", "saturated", 100),
     ("Scale of the latents", "root mean square", "rms", 1),
 )
-_ZERO_GRADIENT = ("Gradients of zero", "% of latents that the rule holds")
+_ZERO_GRADIENT = ("Gradients of zero", "% of latents with zero gradient")
 _SPEED = ("Time per step", "ms, without compilation and evaluation")
 _LEARNING_NOTE = (
     "Training is measured with the training weights, which annealing keeps soft at "
-    "first; validation and test with the deployed ones. Behind a name stands its last "
-    "value."
+    "first; validation and test with the deployed ones. The number after a name is "
+    "its last value."
 )
 _WEIGHTS_NOTE = (
-    "Flips that do not fall are weights that chatter about zero. Saturated weights are "
+    "Flips that do not fall are latents that keep crossing zero. Saturated weights are "
     "those that annealing already holds at plus or minus the largest magnitude."
 )
 _REAL_NOTE = "Full precision: no weight of one bit."
 _LATENTS_NOTE = (
     "Counts of the latents, in units of their root mean square. Weights are the signs, "
-    "so only the zero matters: a valley there means signs that are settled."
+    "so only the zero matters: a valley there means that the signs are settled."
 )
 
 
@@ -61,7 +66,7 @@ def page(runs: Sequence[records.Record]) -> str:
     """
     if len(runs) > len(figures.STYLES):
         raise errors.RunError(
-            f"{len(runs)} runs are too many to tell apart in a chart: give at most "
+            f"{len(runs)} runs are too many for one chart: give at most "
             f"{len(figures.STYLES)}."
         )
     body = _single(runs[0]) if len(runs) == 1 else _several(_distinct(runs))

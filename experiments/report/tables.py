@@ -92,7 +92,7 @@ def _typical_milliseconds(run: Record) -> str:
 def sizes(run: Record) -> str:
     """`summary.json` as a table."""
     if not run.sizes:
-        return "<p>The run has left no summary.json.</p>"
+        return "<p>The run has no summary.json.</p>"
     head = ["parameter", "shape", "bits", "parameters", "bytes", "float32 bytes"]
     head.append("multiply-adds")
     names = ("parameters", "bytes", "float32_bytes", "multiply_adds")

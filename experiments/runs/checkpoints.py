@@ -192,7 +192,7 @@ class Checkpoints:
         raise errors.RunError(
             f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
             f"step {tried}: {kept.first_line(failure)}). Nothing was changed. Move "
-            "that folder away to start anew, or choose another --workdir."
+            "that folder away to start again, or choose another --workdir."
         )
 
     def _load_any(
@@ -220,7 +220,7 @@ class Checkpoints:
         )
         arrays, record = found["arrays"], dict(found["record"])
         if record.pop("checksum", None) != kept.checksum(arrays, record):
-            raise ValueError("its contents do not have the checksum it was saved with")
+            raise ValueError("its contents do not match the checksum saved with it")
         bad = kept.nonfinite(arrays)
         if bad:
             raise ValueError(f"it holds numbers that are not finite ({bad})")
@@ -267,8 +267,8 @@ class Checkpoints:
         except Exception as error:  # a full disk is a ValueError of TensorStore
             raise errors.RunError(
                 f"checkpoints in {self._folder}: cannot {what}: "
-                f"{kept.first_line(error)}. Those that are complete are kept: "
-                "mend the cause, and the same command goes on from the latest."
+                f"{kept.first_line(error)}. Complete checkpoints are kept: "
+                "fix the cause, and the same command continues from the latest one."
             ) from error
 
     def _put_aside(self, failures: list[tuple[int, Exception]]) -> list[str]:

@@ -81,7 +81,8 @@ def config_of(found: Mapping[str, Any]) -> ml_collections.ConfigDict:
     schema = found.get("schema", 0)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ValueError(
-            f"it is of schema {schema!r}, where at most {SCHEMA} is known: use the "
+            f"it is of schema {schema!r}, but this version knows schemas up to "
+            f"{SCHEMA}: use the "
             "version of adaste_jax that wrote it, or a newer one"
         )
     config = base.get_config()

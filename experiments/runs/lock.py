@@ -36,7 +36,7 @@ class Lock:
                 self.release()
                 raise errors.RunError(
                     f"another program trains in {folder} "
-                    f"({holder or 'it has just begun'}). "
+                    f"({holder or 'it has just started'}). "
                     "Wait for it or stop it, or choose another --workdir."
                 ) from error
             # Some network file systems have no locks: there the user has to take care.

@@ -44,7 +44,7 @@ def initialize(
     Args:
         coordinator: Address of process 0, `host:port`, the same for all.
         num_processes: How many there are; 1 alone looks for no others.
-        process_id: Number of this one, from 0.
+        process_id: Number of this process, from 0.
         heartbeat_timeout: See `HEARTBEAT_TIMEOUT`.
         join_timeout: See `JOIN_TIMEOUT`. When it is over JAX ends the process.
 
@@ -57,8 +57,8 @@ def initialize(
     explicit = any(value is not None for value in given)
     if explicit and None in given:
         raise errors.RunError(
-            "--coordinator, --num_processes and --process_id go together; got "
-            f"{coordinator}, {num_processes} and {process_id}."
+            "--coordinator, --num_processes and --process_id must be given together; "
+            f"got {coordinator}, {num_processes} and {process_id}."
         )
     try:
         jax.distributed.initialize(
@@ -116,7 +116,7 @@ class LastWords:
             self._prepare(
                 f"error: process {jax.process_index()} of {jax.process_count()} has "
                 "been ended from outside: by JAX, because another process is gone, or "
-                "by a signal. The same command, in all processes, goes on from the "
+                "by a signal. The same command, in all processes, continues from the "
                 "latest checkpoint."
             )
 

@@ -187,7 +187,7 @@ def _odd_values(lines: Sequence[Mapping[str, Any]]) -> list[str]:
         for key, value in line.items()
     )
     lost = sum(not _is_epoch(line["epoch"]) for line in lines)
-    notes = [f"{odd} values are no finite numbers and are left out."] if odd else []
+    notes = [f"{odd} values are not finite numbers and are left out."] if odd else []
     return notes + (
         [f"{lost} lines of impossible epochs are left out."] if lost else []
     )

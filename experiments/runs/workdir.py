@@ -22,11 +22,13 @@ METRICS, LAYERS, read_lines = lines.METRICS, lines.LAYERS, lines.read
 
 _CURES = {
     CONFIG: "The config that this workdir belongs to is unknown: choose another "
-    "--workdir, or put the file back from a copy.",
-    ORIGIN: "What the run began with is unknown: put the file back from a copy, or "
-    "delete it to go on without a check of the data.",
-    PROBLEM: "Put it back from a copy, or delete it: then the data are read instead.",
-    RESULT: "Delete it, and the same command writes it anew from the checkpoint.",
+    "--workdir, or restore the file from a copy.",
+    ORIGIN: (
+        "What the run began with is unknown: restore the file from a copy, or delete "
+        "it to continue without a check of the data."
+    ),
+    PROBLEM: "Restore it from a copy, or delete it; then the data are read instead.",
+    RESULT: "Delete it; the same command writes it again from the checkpoint.",
 }
 
 
@@ -120,7 +122,8 @@ class Workdir:
         except OSError as error:
             raise errors.RunError(
                 f"cannot write to {self.path}: {error}. The checkpoints there are "
-                "whole: mend the cause, and the same command goes on from the latest."
+                "complete: fix the cause, and the same command continues from the "
+                "latest one."
             ) from error
 
     def check_place(self) -> None:
@@ -132,8 +135,8 @@ class Workdir:
         if self._lock is not None and not self._lock.is_in_place():
             raise errors.RunError(
                 f"{self.path} has been removed or replaced while the run trained in "
-                "it, so nothing more is written there. Put it back as it was, or start "
-                "the run anew; the same command does."
+                "it, so nothing more is written there. Restore it; or give the same "
+                "command, which starts a new run."
             )
 
     def write(self, name: str, text: str) -> None:
@@ -196,16 +199,16 @@ class Workdir:
             if not begun:
                 return []
             return [
-                "this run was begun by a version that did not record its data: from "
-                f"now on {ORIGIN} does."
+                "this run was started by a version that did not record its data; "
+                f"{ORIGIN} now records them."
             ]
         changes = origins.changes(recorded, found, begun=begun)
         if changes:
             listing = "".join(f"  {line}\n" for line in changes)
             raise errors.RunError(
                 f"the run in {self.path} began with other data or networks:\n{listing}"
-                "The rest of it would not fit its beginning. Put them back as they "
-                "were, or take another --workdir."
+                "It cannot continue with these. Restore them, or choose another "
+                "--workdir."
             )
         return []
 

@@ -34,7 +34,7 @@ def prepare(
             workdir.check(path, stored, upgrade=identity.upgraded)
     result = workdir.finished(path)
     if result is not None:
-        text = f"{workdir.absolute(path)} holds a finished run; nothing to do."
+        text = f"{workdir.absolute(path)} holds a finished run; there is nothing to do."
         consoles.say(console, text)
         return result
     recorded = workdir.origin(path) or {}

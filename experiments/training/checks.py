@@ -111,8 +111,8 @@ def check_name(name: str) -> None:
     """
     if name not in FIELDS:
         raise errors.RunError(
-            f"config has no field {name!r}{fields.guess(name, FIELDS)}; the fields "
-            "and their meaning: experiments/configs/base.py."
+            f"config has no field {name!r}{fields.guess(name, FIELDS)}; all fields are "
+            "described in experiments/configs/base.py."
         )
 
 
@@ -221,8 +221,8 @@ def _check_folder(config: ml_collections.ConfigDict) -> None:
         )
     if config.resident:
         raise errors.RunError(
-            f"{config.dataset} is read as it is used: pass --config.resident=False and "
-            "a --config.image_size."
+            f"{config.dataset} is streamed: pass --config.resident=False and a "
+            "--config.image_size."
         )
     root = _folder(config.data_dir)
     if root and root.is_dir() and not (root / name).is_dir():

@@ -77,6 +77,6 @@ def write_page(
     except Exception as error:
         consoles.say(
             console,
-            f"could not write report.html: {error!r}. The run is whole; "
-            "`python -m experiments.report` writes it anew.",
+            f"could not write report.html: {error!r}. The run is complete; `python -m "
+            "experiments.report` writes the page again.",
         )

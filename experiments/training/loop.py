@@ -254,7 +254,7 @@ def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
     """
     raise errors.StoppedError(
         f"stopped by {stop.name} at step {step} of {run.num_steps}, and saved: the "
-        "same command goes on from there."
+        "same command continues from there."
     )
 
 

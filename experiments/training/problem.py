@@ -111,7 +111,7 @@ class Problem:
         if self.num_classes < 2:
             raise errors.RunError(
                 f"{self.config.dataset} has {self.num_classes} class, and there is "
-                "nothing to tell apart: give a data set of two classes or more."
+                "nothing to learn: give a data set of two classes or more."
             )
         if self.num_train < self.config.batch_size:
             raise errors.RunError(

@@ -113,7 +113,7 @@ def saved(path: str | os.PathLike[str]) -> Saved:
             f"{folder} holds no config.json: give the workdir of a run, or one of its "
             "checkpoints (WORKDIR/checkpoints/STEP)."
         )
-    cure = "Put it back from a copy, or name another run."
+    cure = "Restore it from a copy, or name another run."
     found = small_files.read(file, cure=cure)
     try:
         config = identity.config_of(found)
