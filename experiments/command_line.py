@@ -1,4 +1,4 @@
-"""Starts a program; what is wrong with its flags is said without a traceback."""
+"""Starts a program; errors in its flags are printed without a traceback."""
 
 import argparse
 import contextlib
@@ -36,7 +36,7 @@ def refusals(console: rich.console.Console) -> Iterator[None]:
 
 
 def whole(least: int = 0) -> Callable[[str], int]:
-    """The type of an `argparse` flag that takes whole numbers from `least` on.
+    """The type of an `argparse` flag for whole numbers of at least `least`.
 
     Flags of absl have `lower_bound` for this.
 
@@ -82,6 +82,6 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    """The words within errors within errors."""
+    """The text of the innermost error."""
     first = error.args[0] if error.args else ""
     return _reason(first) if isinstance(first, BaseException) else str(first)

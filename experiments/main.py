@@ -1,12 +1,12 @@
-"""Trains a binary network, or resumes what stands in the workdir.
+"""Trains a binary network, or resumes the run in the workdir.
 
     python -m experiments.main --config=experiments/configs/quickstart.py \
         --workdir=runs/quickstart [--config.field=value ...]
 
-The same command goes on after a crash, a kill or a preemption, and runs on several
+The same command continues after a crash, a kill or a preemption, and runs on several
 processes: see docs/runs.md.
 
-Short on purpose: what it does is in `training/loop.py`, which a notebook can import.
+The work is done in `training/loop.py`, which a notebook can import.
 """
 
 import contextlib
@@ -113,7 +113,7 @@ def main(argv: list[str]) -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exits, in a bounded time also where others wait for this process."""
+    """Exits, in bounded time even if other processes wait for this one."""
     if not jax.distributed.is_initialized():
         sys.exit(status)
     sys.stdout.flush()

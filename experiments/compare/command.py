@@ -1,6 +1,6 @@
-"""The command line of comparisons: what stands on it, and the table it prints.
+"""The command line of comparisons: its flags, and the table it prints.
 
-The docstring of `experiments.compare` shows one.
+The docstring of `experiments.compare` has an example.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ _BASELINE = flags.DEFINE_string(
 
 
 def main(argv: list[str]) -> None:
-    """Compares the methods that are named."""
+    """Compares the methods given by the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     names = sorted(methods.METHODS) if _METHODS.value == ["all"] else _METHODS.value
@@ -74,10 +74,10 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:
-    """Numbers of a flag.
+    """The numbers in a flag.
 
     Raises:
-        RunError: If one is none.
+        RunError: If one is not a number.
     """
     try:
         return [float(text) for text in texts]

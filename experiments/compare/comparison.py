@@ -1,4 +1,4 @@
-"""Trains methods alike, and says which is better and how sure that is."""
+"""Trains methods under the same conditions, and says which is better and how surely."""
 
 import functools
 import math
@@ -34,18 +34,18 @@ def compare_config(
 
     Args:
         config: A config with the fields of `configs/base.py`. Its `method` and `seed`
-            are not looked at.
-        variants: By the name of their rows; or names of `methods.METHODS`.
-        workdir_path: Where results go and are looked for.
-        seeds: How many networks are tested for each method.
+            are ignored.
+        variants: Variants by the name of their rows; or names of `methods.METHODS`.
+        workdir_path: Folder of the results, which may hold results already.
+        seeds: Number of networks that are tested for each method.
         factors: First learning rates of the search, in units of the method's default.
-        knobs: Whether the option of `search.KNOBS` is chosen too.
-        together: See `trials.choose_together`.
-        baseline: The method that differences are taken to.
-        console: Where progress is shown. Default: standard output.
+        knobs: Whether the method's option in `search.KNOBS` is also chosen.
+        together: Trials in one compiled program; 0 chooses automatically.
+        baseline: The method that the others are compared with.
+        console: Console for progress. Default: standard output.
 
     Returns:
-        Rows of the table; see `tables`.
+        Rows of the table; see `tables.row`.
 
     Raises:
         RunError: If the comparison cannot start.
@@ -85,20 +85,20 @@ def compare_problems(
     baseline: str,
     console: rich.console.Console | None,
 ) -> list[dict[str, Any]]:
-    """Does what `compare_config` does, with data and networks from elsewhere.
+    """Compares like `compare_config`, with data and networks given by `load`.
 
     Args:
-        config: Config of all rows, checked but for the methods.
+        config: Config of all rows; all of it but the methods is already checked.
         variants: Rows to train.
         workdir_path: Folder of the results.
-        load: Gives the data, and the function from a config to its problem. Called
+        load: Returns the data, and the function from a config to its problem. Called
             once, after everything else has been checked.
-        seeds: How many networks are tested for each method.
-        factors: Learning rates to begin the search with, in units of the default.
-        knobs: Whether the option of `search.KNOBS` is chosen too.
+        seeds: Number of networks that are tested for each method.
+        factors: First learning rates of the search, in units of the default.
+        knobs: Whether the method's option in `search.KNOBS` is also chosen.
         together: Trials in one compiled program; 0 chooses automatically.
-        baseline: Row that differences are taken to.
-        console: Where progress is shown. Default: standard output.
+        baseline: Row that the others are compared with.
+        console: Console for progress. Default: standard output.
     """
     console = console or consoles.create()
     if not isinstance(variants, Mapping):
@@ -167,7 +167,7 @@ def _common(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_common` gives today for the file of a folder."""
+    """The result of `_common` in today's form, for the file of a folder."""
     return _common(identity.config_of(found))
 
 
@@ -177,10 +177,10 @@ def _check(
     factors: Sequence[float],
     together: int,
 ) -> None:
-    """Refuses what cannot be compared, before anything is trained.
+    """Checks the arguments before anything is trained.
 
     Raises:
-        RunError: Naming the argument.
+        RunError: If one is wrong. The message names the argument.
     """
     if not variants:
         raise errors.RunError(

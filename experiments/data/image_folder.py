@@ -113,8 +113,8 @@ def _root(name: str, data_dir: str | None) -> pathlib.Path:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     if not folder:
         raise errors.RunError(
-            f"the data set {name!r} is a folder: say where it lies with config.data_dir "
-            "or $TFDS_DATA_DIR."
+            f"the data set {name!r} is a folder: say where it lies with "
+            "config.data_dir or $TFDS_DATA_DIR."
         )
     below = pathlib.PurePath(name.removeprefix(PREFIX))
     if below.is_absolute() or ".." in below.parts or not below.parts:
