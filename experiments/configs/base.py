@@ -51,9 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
     # A workdir, or WORKDIR/checkpoints/STEP, of a finished run: also learn from the
     # outputs of its network.
     config.teacher = ""
-    config.distill_weight = (
-        0.5  # weight of the teacher in the loss, not the labels
-    )
+    config.distill_weight = 0.5  # weight of the teacher in the loss, not the labels
     config.distill_temperature = 4.0  # both outputs are divided by it
 
     # While training weights are soft, batch-norm statistics are re-estimated before an
