@@ -1,6 +1,6 @@
-"""Decoded images on the disk: decoding 60,000 small ones takes 8 to 17 seconds.
+"""Caches decoded images on disk: decoding 60,000 small images takes 8 to 17 seconds.
 
-So it is done once: the pixels stay in a `.npy` file that later runs map into memory.
+They are decoded once. Later runs map the pixels from a `.npy` file into memory.
 """
 
 import errno
@@ -23,14 +23,14 @@ def decoded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All images and labels of a split, decoded at most once.
 
-    The cache is two files, put in place whole: pixels, and labels with a checksum of
-    the pixels. Files that do not fit are written anew. Several processes may do so at
-    once, since all write the same.
+    The cache is two files, each moved into place when complete: pixels, and labels with
+    a checksum of the pixels. Files that do not match are written again. Several
+    processes may do so at once, since all write the same.
 
     Args:
         prepared: Data set, from `tfds.prepare`.
         split: Name of a whole split.
-        cache_dir: Folder of decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
+        cache_dir: Folder for decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
             else in `~/.cache`.
 
     Returns:
@@ -90,7 +90,7 @@ def _cache_folder(cache_dir: str | None) -> pathlib.Path:
 
 
 def _reserve(file: pathlib.Path) -> None:
-    """Takes the room on the disk: without it, writing to a map kills the process."""
+    """Reserves disk space: without it, writing to a full disk kills the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     with file.open("r+b") as opened:
@@ -144,7 +144,8 @@ def _read(
     """Maps a cache.
 
     Raises:
-        ValueError: If it is not what was written. NumPy raises other errors too.
+        ValueError: If the contents are not what was written. NumPy may raise other
+            errors.
     """
     images = np.load(images_file, mmap_mode="r")
     # NumPy leaves a file open that it cannot read; this one is closed here.

@@ -27,7 +27,7 @@ def prepare(
     path: str | os.PathLike[str],
     console: rich.console.Console,
 ) -> Prepared | dict[str, Any]:
-    """Does everything before the first step; returns the result of a finished run.
+    """Does everything before the first step; returns the result of a finished run."""
     stored = identity.stored(config)
     with processes.agreeing():
         if processes.is_primary():
