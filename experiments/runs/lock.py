@@ -14,13 +14,13 @@ NAME = ".lock"
 
 
 class Lock:
-    """A lock of the operating system, which ends with the process however that ends."""
+    """A lock of the operating system, which is released whenever the process ends."""
 
     def __init__(self, folder: pathlib.Path):
         """Takes the lock of a folder.
 
         Args:
-            folder: Folder in which the file of the lock stands.
+            folder: Folder of the lock file.
 
         Raises:
             RunError: If another process has it.
