@@ -50,7 +50,7 @@ class Summary:
     """The rows of all leaves, and their totals. `str` gives a table.
 
     Attributes:
-        rows: One for each leaf, in the order of the tree.
+        rows: A row for each leaf, in the order of the tree.
         activation_multiply_adds: Multiply-adds of products without a parameter, for one
             example.
         notes: What could not be counted in full; empty for most networks.

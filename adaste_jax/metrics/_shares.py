@@ -26,8 +26,8 @@ def flip_rate(
     Args:
         before: Parameters.
         after: Parameters later, of the same structure.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -71,8 +71,8 @@ def saturated_share(
 
     Args:
         weights: What the network sees: `method.weights(params, step)`.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -102,8 +102,8 @@ def zero_share(
 
     Args:
         grads: Gradients of the latents.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -129,8 +129,8 @@ def pack_signs(
 
     Args:
         params: Parameters.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A uint8 vector of ceil(size / 8) bytes for each selected leaf.
@@ -159,8 +159,8 @@ def flip_rate_since(
     Args:
         signs: The result of `pack_signs`.
         params: Parameters later.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -195,8 +195,8 @@ def by_path(
             is called with one leaf of each tree and with `where=True`.
         *trees: The trees that the metric takes, all of one structure. For flips of
             shipped weights, give the results of `method.deploy`.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         The metric for each path, in the order of the tree. If two leaves share a path

@@ -43,7 +43,8 @@ def scale_by_bayesbinn(
 
     Args:
         num_examples: Training examples, times ten in the recipe for CIFAR.
-        temperature: That of the samples (`estimators.bayesbinn_sample`), above 0.
+        temperature: Temperature of the samples (`estimators.bayesbinn_sample`), above
+            0.
         decay: Weight of the prior.
         prior: Latent of the prior.
         stale_mean: Whether v is of the step before, as in the authors' code, or of
@@ -134,7 +135,8 @@ def bayesbinn(
     Args:
         learning_rate: A number or a schedule.
         num_examples: Training examples, times ten in the recipe for CIFAR.
-        temperature: That of the samples (`estimators.bayesbinn_sample`), above 0.
+        temperature: Temperature of the samples (`estimators.bayesbinn_sample`), above
+            0.
         momentum: Coefficient of the average.
         decay: Weight of the prior.
         prior: Latent of the prior.

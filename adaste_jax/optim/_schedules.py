@@ -9,7 +9,8 @@ def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
     """Turns a schedule of the epoch (from 0) into one of the step count (from 0).
 
     Args:
-        schedule: From the epoch to a value: any schedule of Optax, or a function.
+        schedule: Function from the epoch to a value: any schedule of Optax, or a
+            function.
         steps_per_epoch: Optimiser steps in one epoch, or between two changes.
 
     Returns:

@@ -23,7 +23,7 @@ class CompiledStep:
 
     Args:
         step: The pure step, `step(state, batch, resident)`.
-        method: How the network is trained.
+        method: The training method.
         given: The placement with its mesh, whose axes may be explicit.
         prepare: The user's `prepare`; None uses `batch["image"]` and `batch["label"]`.
         microbatches: Number of parts of a batch.

@@ -40,7 +40,7 @@ def make_eval_step(
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
         method: The training method. The form of 0.1 has `where=`, `deploy=` and
             `deployed=False` instead; without any of them kernels are signs.
-        loss: From outputs and labels to one loss per label.
+        loss: Function from outputs and labels to one loss per label.
         metrics: What else to report: functions by name, from outputs and labels to
             one number per label.
         prepare: Function from a key, a batch and the resident data to inputs and

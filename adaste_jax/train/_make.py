@@ -70,8 +70,9 @@ def make_train_step(
             `forward(params, model_state, inputs, *, train, key)` that returns outputs
             and the new model state.
         method: The training method, from `adaste_jax.methods`.
-        loss: From outputs and labels to one loss per label; the step takes the mean.
-            If `prepare` returns a dict of labels, the loss gets the dict: see `Loss`.
+        loss: Function from outputs and labels to one loss per label; the step takes the
+            mean. If `prepare` returns a dict of labels, the loss gets the dict: see
+            `Loss`.
         metrics: What to report beside the loss: functions by name, from outputs and
             labels, as the loss gets them, to one number per label; or one function,
             reported under its own name or returning a dict of numbers per label. Each

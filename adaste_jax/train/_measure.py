@@ -33,8 +33,8 @@ class Measured(NamedTuple):
     Attributes:
         losses: Losses in float32 or a wider dtype.
         values: Metrics by name, [batch, ...].
-        known: Which labels are a class, [batch, ...]; all where labels are no classes.
-        classes: How many classes integer labels have; None where labels are not that.
+        known: Which labels are a class, [batch, ...]; all if labels are not classes.
+        classes: Number of classes of integer labels; None if labels are not classes.
     """
 
     losses: jax.Array
@@ -50,7 +50,7 @@ def measure(
 
     Args:
         loss: The loss.
-        metrics: Those of the caller. One called `accuracy` takes the place of ours.
+        metrics: Metrics of the caller. One called `accuracy` replaces the default one.
         outputs: Outputs of the network.
         labels: Labels that `prepare` gives.
 

@@ -96,7 +96,7 @@ def state_sharding(
 
     Args:
         state: The state, of arrays or `jax.ShapeDtypeStruct`s.
-        mesh: For example `data_mesh(fsdp=4)`.
+        mesh: The mesh, for example `data_mesh(fsdp=4)`.
         rules: Pairs of a regular expression, searched for in the path, and a
             `PartitionSpec`.
 

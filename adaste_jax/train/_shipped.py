@@ -51,7 +51,7 @@ def evaluate(
         state: The training state, which is not changed.
         inputs: Inputs of the network, [examples, ...] or a tree of such arrays.
         labels: Labels of the inputs, [examples, ...], as the loss takes them.
-        loss: From outputs and labels to one loss per label.
+        loss: Function from outputs and labels to one loss per label.
         metrics: What else to report: functions by name, from outputs and labels to
             one number per label.
         batch_size: Number of examples in a batch.

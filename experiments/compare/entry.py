@@ -53,7 +53,7 @@ class Entry:
         Args:
             config: Config of all rows.
             name: Name of the row.
-            variant: What to train.
+            variant: Method and options to train.
             folder: Folder of its results.
             problem_of: Makes the problem of a config.
             factors: First learning rates of the search, in units of the default.

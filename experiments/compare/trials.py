@@ -87,7 +87,7 @@ class Trainer:
         """Trains, and evaluates the deployed network of the last epoch.
 
         Args:
-            trials: What to train.
+            trials: Seeds and learning rates to train.
             split: The split to evaluate on: "validation" or "test".
             advance: Called with the number of finished epochs.
 

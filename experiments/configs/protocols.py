@@ -39,7 +39,7 @@ def finish(
 
     Args:
         config: Config from `start`.
-        variant: One of `VARIANTS`.
+        variant: Name of the variant, one of `VARIANTS`.
         num_epochs: Number of epochs in the released protocol.
 
     Returns:

@@ -70,7 +70,7 @@ class ResidentFeed:
             arrays: Images and labels.
             key: PRNG key of the order of the data.
             batch_size: Examples in a step.
-            steps_per_call: How many steps one batch holds at most; from 2 on, batches
+            steps_per_call: Largest number of steps in a batch; from 2 on, batches
                 have a leading axis of steps.
         """
         self._key = key
@@ -134,7 +134,7 @@ class StreamFeed:
             source: Examples by number.
             seed: Seed of the order of the data and of the crops.
             batch_size: Examples in a step.
-            steps_per_call: How many steps one batch holds at most; from 2 on, batches
+            steps_per_call: Largest number of steps in a batch; from 2 on, batches
                 have a leading axis of steps.
             image_size: Side of the images; None keeps their size.
         """

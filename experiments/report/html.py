@@ -12,13 +12,13 @@ from experiments.runs.lines import EDGES
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
 RIDGES = 9
-"""Epochs whose histogram is drawn, at most."""
+"""Largest number of epochs whose histogram is drawn."""
 
 Draw = Callable[[str], str]
-"""Takes the name of a chart and gives its SVG."""
+"""From the name of a chart to its SVG."""
 
 Figure = tuple[str, str, Draw | None]
-"""Title, what it shows, and how it is drawn; None where there is nothing to draw."""
+"""Title, caption, and function that draws it; None if there is nothing to draw."""
 
 _UNIT = "latent / root mean square of its layer"
 # Title, what it shows, name in the files, factor, format of the last value.
@@ -59,10 +59,10 @@ def page(runs: Sequence[records.Record]) -> str:
     """The page, as HTML.
 
     Args:
-        runs: One, or several to draw over each other.
+        runs: One run, or several to draw over each other.
 
     Raises:
-        RunError: If there are more than can be told apart.
+        RunError: If there are more runs than line styles.
     """
     if len(runs) > len(figures.STYLES):
         raise errors.RunError(
@@ -82,7 +82,7 @@ def page(runs: Sequence[records.Record]) -> str:
 
 
 def _distinct(runs: Sequence[records.Record]) -> list[records.Record]:
-    """The same runs, numbered where folders have the same name."""
+    """The same runs, numbered if their folders have the same name."""
     labels = [run.label for run in runs]
     return [
         run
@@ -154,7 +154,7 @@ def _single(run: records.Record) -> str:
 
 def _several(runs: Sequence[records.Record]) -> str:
     def overlay(curves: Sequence[tuple[Any, ...]], *arguments: Any, **options: Any):
-        """Draws all runs in one order, so that a run has one look in all charts."""
+        """Draws all runs in one order, so that a run looks the same in all charts."""
         named = [(run.label, *c) for run, c in zip(runs, curves, strict=True)]
         return _lines(named, *arguments, **options)
 
@@ -214,7 +214,7 @@ def _lines(
     written: Callable[[float], str] | None = tables.number,
     **options: Any,
 ) -> Draw | None:
-    """Draws curves whose labels end in their last value; those without data are out."""
+    """Draws curves with their last values in the labels; skips curves without data."""
     found = [
         charts.Line(
             f"{_cut(label)}  {written(y[-1])}" if written else _cut(label), x, y, style
@@ -230,12 +230,12 @@ def _short(layer: str) -> str:
 
 
 def _cut(label: str, most: int = 36) -> str:
-    """A label that fits below a chart: its end says more than its beginning."""
+    """A label cut to fit below a chart; its end, which says most, is kept."""
     return label if len(label) <= most else "…" + label[1 - most :]
 
 
 def _spread(rows: Sequence[Any]) -> list[Any]:
-    """At most `RIDGES` of the rows, evenly, with the first and the last."""
+    """At most `RIDGES` rows, evenly spread, including the first and the last."""
     if len(rows) <= RIDGES:
         return list(rows)
     last = len(rows) - 1
