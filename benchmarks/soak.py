@@ -144,7 +144,7 @@ def wait_for_training(process, path, before):
     while process.poll() is None and not marks(path) - before:
         time.sleep(0.005)
         if time.monotonic() - begin > DEADLINE:
-            raise RuntimeError("a life has not begun to train")
+            raise RuntimeError("a life has not started to train")
     return time.monotonic() - begin
 
 

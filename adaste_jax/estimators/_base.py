@@ -76,7 +76,7 @@ def with_backward(
     *,
     static: int = 0,
 ) -> Callable[..., jax.Array]:
-    """`function` with a backward rule of its own: `jax.custom_vjp`.
+    """`function` with its own backward rule: `jax.custom_vjp`.
 
     Args:
         function: From `static` fixed values and arrays to an array.
@@ -109,7 +109,8 @@ def group_axes(latent: jax.Array, axis: int | None) -> tuple[int, ...]:
         return tuple(range(latent.ndim))
     if not -latent.ndim <= axis < latent.ndim:
         raise ValueError(
-            f"`axis={axis}` is no axis of a latent of shape {latent.shape}. Pass the "
+            f"`axis={axis}` is not an axis of a latent of shape {latent.shape}. Pass "
+            "the "
             "axis of the output channels, or None for one group."
         )
     return tuple(i for i in range(latent.ndim) if i != axis % latent.ndim)

@@ -110,7 +110,8 @@ def block_of(shape: Sequence[int], size: int, axis: Axes = -2) -> tuple[int, ...
     places = [a + rank if -rank <= a < 0 else a for a in axes]
     if not places or places != [p for p in range(rank) if p in places]:
         raise ValueError(
-            f"`axis={axis}` is no axis of a latent of shape {tuple(shape)}, and not "
+            f"`axis={axis}` is not an axis of a latent of shape {tuple(shape)}, and "
+            "not "
             "several neighbouring axes in rising order. Pass the axis of the inputs: "
             "-2 for [in, out], -1 for an embedding [rows, width]."
         )

@@ -27,9 +27,9 @@ def check_signs(method: methods.Method, state: _state.TrainState) -> None:
         raise ValueError(
             '`gather="packed"` sends one bit a weight, and the weights of this method '
             f"are those that are shipped from step {method.binary_from} on; the state "
-            f'is at step {step}. Take `gather="float"` until then, and a second step '
-            "after it. For a method of your own whose weights are signs in every step, "
-            "`method._replace(binary_from=0)`."
+            f'is at step {step}. Use `gather="float"` until then, and a second step '
+            "function after it. If the weights of your own method are signs in every "
+            "step, use `method._replace(binary_from=0)`."
         )
     maps = [method.deploy] if method.deployed_pass or not old_form else []
     if old_form:

@@ -54,8 +54,8 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
             raise TypeError(
                 f"`{make.__name__}` takes a network and a method, such as "
                 "`methods.adaste(steps=...)`; got "
-                f"{type(method).__qualname__} in the place of the method. One of "
-                "your own estimator and transformation: `methods.from_estimator`."
+                f"{type(method).__qualname__} as the method. `methods.from_estimator` "
+                "makes one from your own estimator and transformation."
             )
         warnings.warn(
             f"{make.__name__}(forward, tx, estimator=...) is removed in 0.3. Write "

@@ -87,8 +87,8 @@ def check_labels(labels: Any, classes: int) -> None:
         raise ValueError(
             f"a label of the batch is {wrong}; the network has {classes} outputs, so "
             f"labels are 0 to {classes - 1}. Leave out examples without a label. If "
-            "these integers are no classes, make them floats, or let `prepare` give a "
-            "dict of labels that has no key 'label'."
+            "these integers are not classes, make them floats, or let `prepare` "
+            "return a dict of labels without a key 'label'."
         )
 
 

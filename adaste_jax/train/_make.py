@@ -110,7 +110,7 @@ def make_train_step(
 
     Raises:
         TypeError: If `network` is neither a module of Flax nor takes the arguments of a
-            `Forward`, or `metrics` are no functions.
+            `Forward`, or `metrics` are not functions.
         ValueError: Here, if an option is out of range, two options conflict, or a
             metric has a reserved name. In the first call, if the batch cannot be split
             evenly, if a loss or a metric is not one number per label, if

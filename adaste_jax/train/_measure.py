@@ -79,8 +79,8 @@ def measure(
 def means(measured: Measured) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The mean loss that is differentiated, and mean loss and metrics as reported.
 
-    What is reported is NaN if an integer label is none of the classes. The gradient is
-    left as it is: whatever takes a label out of it changes how the gradients of all
+    What is reported is NaN if an integer label is not one of the classes. The gradient
+    is unchanged: whatever takes a label out of it changes how the gradients of all
     other batches are rounded.
     """
     right = None if measured.classes is None else jnp.all(measured.known)

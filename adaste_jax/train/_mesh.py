@@ -165,8 +165,8 @@ def _check_spec(
     ):
         raise ValueError(
             f"{name!r} of shape {tuple(shape)} cannot be split as the rule for "
-            f"{pattern!r} says: {spec} on the mesh {dict(mesh.shape)}. Give it a rule "
-            "of its own, before that one."
+            f"{pattern!r} says: {spec} on the mesh {dict(mesh.shape)}. Put another "
+            "rule for it before that one."
         )
 
 

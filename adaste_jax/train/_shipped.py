@@ -87,10 +87,10 @@ def evaluate(
             )
         elif any(_statistics(network, method, state, inputs)):
             raise ValueError(
-                f"the batch-norm statistics of step {int(state.step)} are those of "
-                "training weights, which are not yet those that are shipped. Pass "
-                "`training_inputs=`, some thousand inputs that the network was trained "
-                "on: the statistics are estimated anew from them."
+                f"the batch-norm statistics of step {int(state.step)} are those of the "
+                "training weights, which still differ from the shipped weights. Pass "
+                "`training_inputs=`, some thousand training inputs, to re-estimate "
+                "the statistics from them."
             )
     mesh = _mesh.default_mesh() if mesh is None else mesh
     step = _evaluate.make_eval_step(
@@ -102,7 +102,10 @@ def evaluate(
             totals[name] = totals.get(name, 0.0) + float(total)
     count = totals.pop("count", 0.0)
     if not count:
-        raise ValueError("there is no label to evaluate: all are missing, or none came")
+        raise ValueError(
+            "there is no label to evaluate: no label is one of the classes, or there "
+            "are no inputs. Pass labelled inputs."
+        )
     return {
         "accuracy" if name == "correct" else name: total / count
         for name, total in totals.items()

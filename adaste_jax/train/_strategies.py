@@ -226,8 +226,8 @@ def _finish(
     if differing:
         raise ValueError(
             f"the state of the network ({', '.join(differing[:4])}) differs by device: "
-            "its batch norm takes the statistics of one device's share. Let them be of "
-            "the whole batch, over the axis "
+            "its batch norm uses the statistics of one device's part of the batch. "
+            "For those of the whole batch, average over the axis "
             f"{axes[0] if len(axes) == 1 else axes!r}: "
             '`linen.functional(module, axis_name="data")`, or the `axis_name` of the '
             'layer. Or pass `batch_statistics="local"`, or `strategy="jit"`.'

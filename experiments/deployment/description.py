@@ -56,7 +56,8 @@ def check_dataset(name: str) -> None:
         or any(part.strip() in ("", ".", "..") or part[0] == "~" for part in parts)
     ):
         raise errors.RunError(
-            f"{reprlib.repr(name)} is no name of a data set: expected a plain one, "
+            f"{reprlib.repr(name)} is not the name of a data set: expected a plain "
+            "name, "
             "'digits', 'cifar10' or 'folder/NAME', that stays within the data folder."
         )
 

@@ -101,7 +101,7 @@ def read_lines(path: str | os.PathLike[str], **needed: type) -> Lines:
         return Lines([], {})
     try:
         if not path.is_file():
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         raise errors.RunError(f"cannot read {path}: {error}.") from error

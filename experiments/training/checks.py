@@ -110,7 +110,7 @@ def check_name(name: str) -> None:
     """Checks that a config has a field of this name.
 
     Raises:
-        RunError: If it has not. The message says which field may be meant.
+        RunError: If there is none. The message suggests a field.
     """
     if name not in FIELDS:
         raise errors.RunError(

@@ -170,7 +170,7 @@ def test_names_that_lead_out_of_the_data_folder_are_refused(changed, tmp_path, n
     with pytest.raises(errors.RunError, match=r"name of a data set|does not describe"):
         predict.evaluate(changed("dataset", value=name), data_dir=str(tmp_path))
     if name:
-        with pytest.raises(errors.RunError, match="no name of a data set"):
+        with pytest.raises(errors.RunError, match="not the name of a data set"):
             predict.evaluate(GOLDEN, dataset=name, data_dir=str(tmp_path))
 
 
@@ -316,7 +316,7 @@ def test_a_score_that_means_nothing_is_an_error(logits, labels, message):
 
 def test_what_is_no_regular_file_is_said(tmp_path):
     os.mkfifo(tmp_path / "m.safetensors")
-    with pytest.raises(errors.RunError, match="no regular file"):
+    with pytest.raises(errors.RunError, match="not a regular file"):
         predict.load(tmp_path / "m.safetensors")
 
 

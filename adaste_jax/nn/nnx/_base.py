@@ -44,7 +44,7 @@ class Binary(nnx.Module):
         return (-1,)
 
     def _estimated(self) -> Any:
-        """A copy with the weight in the place of the latent; see `replaced`."""
+        """A copy with the weight in place of the latent; see `replaced`."""
         hyperparameters = _hyperparameters.read(self.hyperparameters)
         weight = self.estimator(getattr(self, self.latent)[...], **hyperparameters)
         if self.scale is not None:
