@@ -12,7 +12,7 @@
     groups of inputs     per_group, which applies any of these to groups of inputs
 
 `adaste` is the recommended form of AdaSTE. It passes gradients straight-through, and
-was the most accurate in our measurements. `adaste_paper` is the paper's rule, and with
+was the most accurate form in our measurements. `adaste_paper` is the paper's rule, and with
 `rule="released"` the rule of the authors' code.
 
 The backward rules of the contrastive estimators are not additive: they need the

@@ -110,8 +110,7 @@ def group_axes(latent: jax.Array, axis: int | None) -> tuple[int, ...]:
     if not -latent.ndim <= axis < latent.ndim:
         raise ValueError(
             f"`axis={axis}` is not an axis of a latent of shape {latent.shape}. Pass "
-            "the "
-            "axis of the output channels, or None for one group."
+            "the axis of the output channels, or None for one group."
         )
     return tuple(i for i in range(latent.ndim) if i != axis % latent.ndim)
 

@@ -111,9 +111,8 @@ def block_of(shape: Sequence[int], size: int, axis: Axes = -2) -> tuple[int, ...
     if not places or places != [p for p in range(rank) if p in places]:
         raise ValueError(
             f"`axis={axis}` is not an axis of a latent of shape {tuple(shape)}, and "
-            "not "
-            "several neighbouring axes in rising order. Pass the axis of the inputs: "
-            "-2 for [in, out], -1 for an embedding [rows, width]."
+            "not several neighbouring axes in rising order. Pass the axis of the "
+            "inputs: -2 for [in, out], -1 for an embedding [rows, width]."
         )
     if places[-1] - places[0] >= len(places):
         raise ValueError(f"`axis={axis}` must name neighbouring axes.")

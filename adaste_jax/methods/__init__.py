@@ -7,7 +7,7 @@ given number of steps. Use `adaste`, which is recommended, or `ste`, the baselin
     method = methods.adaste(steps=1500)
 
 `adaste` is the recommended form of AdaSTE: the paper's forward map in units of the
-layer, with a straight-through backward rule. It was the most accurate in our
+layer, with a straight-through backward rule. It was the most accurate form in our
 measurements. `adaste_paper` is the paper's rule on each gradient, `adaste_averaged`
 that rule on a moving average, and `adaste_released` the authors' code.
 

@@ -57,8 +57,8 @@ def check_dataset(name: str) -> None:
     ):
         raise errors.RunError(
             f"{reprlib.repr(name)} is not the name of a data set: expected a plain "
-            "name, "
-            "'digits', 'cifar10' or 'folder/NAME', that stays within the data folder."
+            "name, 'digits', 'cifar10' or 'folder/NAME', that stays within the data "
+            "folder."
         )
 
 
