@@ -292,7 +292,7 @@ def test_annotations_as_editors_write_them(tiny_imagenet):
         (b"val_\xff.JPEG\tn00000001", "but there is no file"),
         (b"val_1\0.JPEG\tn00000001", "but there is no file"),
         (b"val_1.JPEG\tbird", "class that is not in train: bird"),
-        (b"val_0.JPEG\tn00000001", r"names val_0\.JPEG again, after line 1"),
+        (b"val_0.JPEG\tn00000001", r"repeats val_0\.JPEG of line 1"),
     ],
 )
 def test_a_wrong_line_of_the_annotations_is_named(tiny_imagenet, line, message):
