@@ -12,8 +12,8 @@
     groups of inputs     per_group, which applies any of these to groups of inputs
 
 `adaste` is the recommended form of AdaSTE. It passes gradients straight-through, and
-was the most accurate form in our measurements. `adaste_paper` is the paper's rule, and with
-`rule="released"` the rule of the authors' code.
+was the most accurate form in our measurements. `adaste_paper` is the paper's rule, and
+with `rule="released"` the rule of the authors' code.
 
 The backward rules of the contrastive estimators are not additive: they need the
 gradient of the whole batch. All others commute with averaging and with accumulation.
