@@ -316,7 +316,7 @@ def test_a_score_that_means_nothing_is_an_error(logits, labels, message):
 
 def test_what_is_no_regular_file_is_said(tmp_path):
     os.mkfifo(tmp_path / "m.safetensors")
-    with pytest.raises(errors.RunError, match="not a regular file"):
+    with pytest.raises(errors.RunError, match="regular file"):
         predict.load(tmp_path / "m.safetensors")
 
 
