@@ -2,8 +2,8 @@
 
     python -m benchmarks.engines --out=docs/results/engines.md
 
-The contestants of a row take turns in one process, in random order; a ratio is one of
-medians, with a 95 % interval by the bootstrap.
+The programs of a row take turns in one process, in random order. A ratio is a ratio of
+medians, with a 95 % bootstrap interval.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def build(name: str) -> tuple[Any, Any, Any, tuple[int, ...]]:
 def times(
     contestants: Mapping[str, Callable[[], Any]], repeats: int
 ) -> dict[str, np.ndarray]:
-    """Seconds of each call of each contestant, which take turns in random order."""
+    """Seconds of each call of each program; the programs take turns in random order."""
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
         for _ in range(3):

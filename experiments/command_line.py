@@ -1,4 +1,4 @@
-"""Starts a program; what is wrong with its flags is said without a traceback."""
+"""Starts a program; errors in its flags are printed without a traceback."""
 
 import argparse
 import contextlib
@@ -98,7 +98,7 @@ def refusals(console: rich.console.Console) -> Iterator[None]:
 
 
 def whole(least: int = 0) -> Callable[[str], int]:
-    """The type of an `argparse` flag that takes whole numbers from `least` on.
+    """The type of an `argparse` flag for whole numbers of at least `least`.
 
     Flags of absl have `lower_bound` for this.
 
@@ -134,7 +134,7 @@ def _parse(argv: list[str], about: str) -> list[str]:
     except (AttributeError, KeyError) as error:
         message = (
             f"--config has no field {_reason(error)}\n"
-            "The fields and their meaning: experiments/configs/base.py."
+            "All fields are described in experiments/configs/base.py."
         )
     except OSError as error:
         message = str(error).partition("failure to load: ")[2] or str(error)
@@ -149,7 +149,7 @@ def _parse(argv: list[str], about: str) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    """The words within errors within errors."""
+    """The text of the innermost error."""
     first = error.args[0] if error.args else ""
     return _reason(first) if isinstance(first, BaseException) else str(first)
 

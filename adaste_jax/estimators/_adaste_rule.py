@@ -36,7 +36,7 @@ RELEASED_THRESHOLD = 1e-3
 
 
 class Hyperparameters(NamedTuple):
-    """What a rule depends on besides latent and gradient; all may be traced."""
+    """The hyperparameters of a rule; all may be traced."""
 
     mu: ArrayLike
     alpha: ArrayLike
@@ -76,9 +76,9 @@ def adaste_slope(
 ) -> jax.Array:
     """The slope c of the backward rule h = c g, elementwise.
 
-    Write a = |t|; *toward* if a descent step moves the latent to zero, that is if g and
-    t have one sign; k = min(1, mu (1 + alpha) / (1 + mu)); z = 1 - mu alpha, the
-    magnitude from which w* is saturated. The rules are
+    Let a = |t|; k = min(1, mu (1 + alpha) / (1 + mu)); and z = 1 - mu alpha, the
+    magnitude from which w* is saturated. *Toward* means that a descent step moves the
+    latent toward zero, that is that g and t have the same sign. The rules are
 
         adaptive   t = 0         cap
                    toward        min(cap, (|w*(t)| + k) / a)
@@ -86,29 +86,29 @@ def adaste_slope(
                    away, a >= z  0
         supremum   as adaptive, but toward, z > 0 and a > 1 + 2 mu + mu alpha:
                                  min(cap, 2 / (a + z))
-        released   what the authors' code computes, its asymmetry in t included
+        released   what the authors' code computes, including its asymmetry in t
         identity   1
 
-    `adaptive` takes the step beta that just carries the latent across zero; `supremum`
-    the one with the largest slope. Both are odd, and positively homogeneous in g.
+    `adaptive` takes the step beta that just moves the latent across zero; `supremum`
+    takes the step with the largest slope. Both are odd, and positively homogeneous in
+    g.
 
     Args:
         latent: Latents t (float32 or float64).
         grad: Gradients g at the weights, of the same shape and dtype.
         mu: Annealing weight, at least 0, scalar; may be traced.
         alpha: Margin, in (0, 1), scalar; may be traced.
-        rule: One of the above.
-        cap: Bound of the slope toward zero, which is unbounded at t = 0; `inf` for
-            none.
+        rule: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
+        cap: Largest slope toward zero, which has no bound at t = 0; `inf` for no cap.
         threshold: Where |g| <= `threshold` the rule is skipped and the slope is
             1 / (1 + mu), or 1 once the weights are binary. Default: 0.001 for
             `released`, none otherwise.
-        away: Slope away from zero, at least 0, in the place of the rule's, which is 0
-            for saturated latents, so that they can only shrink. Default: the rule's.
+        away: Slope away from zero, at least 0. Default: that of the rule, which is 0
+            for saturated latents, so that they can only shrink.
 
     Returns:
-        Slopes, at least 0, of the shape and dtype of `latent`. Where g = 0 they mean
-        nothing.
+        Slopes, at least 0, of the shape and dtype of `latent`. Where g = 0 they have no
+        meaning.
 
     Raises:
         ValueError: If a hyperparameter is out of range, or `rule` is unknown.

@@ -1,4 +1,4 @@
-"""What a file saves, and what each path from weights to logits gives: the report."""
+"""The report of an export: sizes of the files, and accuracy of each form."""
 
 import math
 import os
@@ -86,14 +86,14 @@ def sizes(
     """Bytes of each tensor and of each file, beside those of float32.
 
     Args:
-        out: The one-bit file.
+        out: Path of the one-bit file.
         others: Bytes of what else was written, by name.
-        loaded: What was read from `out`.
+        loaded: Contents read from `out`.
         params: Deployed parameters.
         model_state: Batch-norm statistics of the deployed network.
 
     Returns:
-        `tensors`, `packed` and `file`, and the others by name.
+        `tensors`, `packed` and `file`, and the other files by name.
     """
     tensors = []
     packed = []
@@ -118,10 +118,10 @@ def sizes(
 
 
 def paths(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-    """Accuracy and loss of each path, and how far its logits are from `deployed`.
+    """Accuracy and loss of each path, and the distance of its logits to `deployed`.
 
     Args:
-        logits: Logits [n, ..., classes] by path.
+        logits: Logits [n, ..., classes] by name of the path.
         labels: Labels [n, ...].
 
     Returns:

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--workdir", required=True, nargs="+", help="folders of runs; or A,B,C"
     )
     parser.add_argument(
-        "--out", help="file to write; default: report.html in the one workdir"
+        "--out", help="file to write; default with one workdir: report.html in it"
     )
     console = consoles.program()
     arguments = parser.parse_args(argv)
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     with command_line.refusals(console):
         if arguments.out is None and len(folders) > 1:
-            raise errors.RunError("say where the page of several runs goes: --out.")
+            raise errors.RunError("give --out=FILE for the page of several runs.")
         out = pathlib.Path(arguments.out or pathlib.Path(folders[0]) / "report.html")
         text = page([records.read(folder) for folder in folders])
         try:

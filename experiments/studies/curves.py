@@ -18,8 +18,8 @@ def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) ->
     """Draws training and validation loss over epochs.
 
     Args:
-        workdirs: Folders of runs by the name that they get in the legend.
-        out: PNG to write.
+        workdirs: Folders of runs, by name in the legend.
+        out: The PNG file to write.
     """
     figure, axes = figures.panels(1, 2, (10, 4), sharey=True)
     titles = {
@@ -38,7 +38,7 @@ def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) ->
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the runs that are named."""
+    """Draws the runs given on the command line."""
     parser = command_line.Parser(
         "experiments.studies.curves",
         "Draws loss curves of several runs in one picture.",

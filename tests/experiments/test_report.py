@@ -245,7 +245,7 @@ def test_extreme_numbers_make_a_page(finished, tmp_path, value, which):
     assert not re.search(r">(nan|inf|-inf|None)\b", text)
     odd = type(value) not in (int, float) or not abs(value) < 1e100
     if odd and not isinstance(value, str):
-        assert any("no finite numbers" in note for note in run.notes)
+        assert any("not finite numbers" in note for note in run.notes)
 
 
 def test_lines_that_cannot_be_read_are_said_and_the_others_count(finished, tmp_path):
@@ -288,7 +288,7 @@ def test_a_damaged_summary_is_left_out_and_said(finished, tmp_path, fields):
     change(path / "summary.json", **fields)
     page = report.page([records.read(path)])
     assert "summary.json is damaged" in page
-    assert "The run has left no summary.json" in page
+    assert "The run has no summary.json" in page
 
 
 def test_a_config_and_a_result_without_fields_make_a_page(finished, tmp_path):
