@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from adaste_jax import _paths, methods
-from adaste_jax.export import _encode, _format, _read
+from adaste_jax.export import _encode, _format, _packed, _read
 
 
 class Loaded(NamedTuple):
@@ -125,7 +125,7 @@ def save(
     entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     names = _names("params", params, version)
     for name, leaf in zip(names, leaves, strict=True):
-        if not isinstance(leaf, _encode.Encoded):
+        if not _packed.is_packed(leaf):
             entries[name] = _real(name, leaf)
             continue
         entries[name] = leaf.packed, _description(leaf.packed, leaf)
@@ -165,6 +165,7 @@ def load(
     *,
     params_like: Any = None,
     model_state_like: Any = None,
+    packed: bool = False,
 ) -> Loaded:
     """Reads a file that `save` wrote. Checks all of it; runs nothing that is in it.
 
@@ -174,6 +175,9 @@ def load(
             arrays or `jax.ShapeDtypeStruct`. Default: nested dictionaries, which is
             what Flax Linen has.
         model_state_like: Such a tree for the model state.
+        packed: Whether binary and ternary leaves stay packed: each is a `Packed`, with
+            its bytes and scale, for `apply_packed` and `packed_matmul`. Large kernels
+            come packed along all axes but the last, however the file has them.
 
     Returns:
         Parameters, of which binary leaves are the weights that were shipped, model
@@ -185,7 +189,7 @@ def load(
         OSError: If the file cannot be read.
         ValueError: If the file does not fit `params_like` or `model_state_like`.
     """
-    tensors, header = _read.read(path)
+    tensors, header = _read.read(path, packed=packed)
     version = header["format"]
     tree = _format.nest(tensors, version)
     params, model_state = tree.get("params", {}), tree.get("model_state", {})
@@ -237,7 +241,7 @@ def write_file(path: str | os.PathLike[str], data: bytes) -> None:
 def _version(*trees: Any, leaves: Sequence[Any]) -> int:
     """The version that can name and hold every leaf: 1 wherever that will do."""
     keys = itertools.chain.from_iterable(_paths.keys(trees))
-    packed = [leaf for leaf in leaves if isinstance(leaf, _encode.Encoded)]
+    packed = [leaf for leaf in leaves if _packed.is_packed(leaf)]
     return 1 + (any("/" in key for key in keys) or any(map(_encode.is_new, packed)))
 
 
@@ -262,7 +266,7 @@ def _real(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _description(
-    stored: np.ndarray, encoded: _encode.Encoded | None = None
+    stored: np.ndarray, encoded: _packed.Packed | None = None
 ) -> dict[str, Any]:
     """What the header says of a tensor: a real one, or what is packed in `stored`."""
     tensor = stored if encoded is None else encoded
@@ -281,7 +285,7 @@ def _description(
     }
 
 
-def _restore(root: str, like: Any, tensors: dict[str, np.ndarray], version: int) -> Any:
+def _restore(root: str, like: Any, tensors: dict[str, Any], version: int) -> Any:
     """The tensors under a root in the structure of another tree."""
     names = _names(root, like, version)
     found = {name for name in tensors if name.split("/")[0] == root}

@@ -97,7 +97,7 @@ def seal(text: str) -> str:
     return f"{sha256(utf8(text))} {text}"
 
 
-def nest(flat: dict[str, np.ndarray], version: int) -> dict[str, Any]:
+def nest(flat: dict[str, Any], version: int) -> dict[str, Any]:
     """Nested dictionaries from names with slashes, none of which lies below another."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():

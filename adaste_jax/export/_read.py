@@ -5,6 +5,7 @@ anything is read, every tensor with its checksum, and no code is ever loaded. On
 is used.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
-from adaste_jax.export import _encode, _format, _pack, _scales
+from adaste_jax.export import _format, _pack, _packed
 
 _BINARY_DTYPES = ("bfloat16", "float16", "float32", "float64")
 _RANK_LIMIT = 32
@@ -36,8 +37,12 @@ class Tensor(NamedTuple):
     nbytes: int  # as stored
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(
+    path: str | os.PathLike[str], *, packed: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors by name, in the order of the file, and the header.
+
+    With `packed`, those of packed weights are `Packed`.
 
     Raises:
         FormatError: If anything in the file is not as `docs/format.md` says.
@@ -47,16 +52,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         try:
             size = os.fstat(file.fileno()).st_size
             header, tensors = _read_header(file, size)
-            found = {t.name: _read_tensor(file, t) for t in tensors}
+            found: dict[str, Any] = {t.name: _read_tensor(file, t) for t in tensors}
         except _format.FormatError as error:
             error.add_note(f"in the file {os.fspath(path)!r}")
             raise
     for tensor in tensors:
         name = tensor.name
-        if tensor.encoding != "real" and _format.scale_name(name) in found:
-            scale = found.pop(_format.scale_name(name))
-            scaled = _scales.scaled(found[name], scale, tensor.group)
-            found[name] = np.asarray(scaled)  # of rank 0, it was a scalar
+        if tensor.encoding != "real":
+            scale = found.pop(_format.scale_name(name), None)
+            weights = dataclasses.replace(found[name], scale=scale)
+            finish = _packed.by_columns if packed else _packed.on_host
+            found[name] = finish(weights)
     return found, header
 
 
@@ -165,7 +171,7 @@ def _describe(
     shape, axes = _shape(name, description["shape"]), _shape(name, description["axes"])
     if encoding in ("bits", "trits") and dtype in _BINARY_DTYPES:
         kind, itemsize = "U8", 1
-        per_byte = _encode.PER_BYTE[encoding]
+        per_byte = _packed.PER_BYTE[encoding]
         axis = axes if shape else None
         try:
             stored = _pack.packed_shape(shape, axis=axis, per_byte=per_byte)
@@ -201,7 +207,7 @@ def _describe(
     return tensor, _numbers(name, entry["data_offsets"])
 
 
-def _read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray:
+def _read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray | _packed.Packed:
     data = _read(file, tensor.nbytes)
     if _format.sha256(data) != tensor.sha256:
         _format.fail(f"{tensor.name!r} does not have its checksum: the file is damaged")
@@ -211,8 +217,14 @@ def _read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray:
     packed = np.frombuffer(data, np.uint8).reshape(tensor.stored)
     if tensor.encoding == "trits" and (packed >= 3**5).any():
         _format.fail(f"{tensor.name!r} has a byte that is not five trits")
-    return _encode.decode_on_host(
-        tensor.encoding, packed, tensor.shape, tensor.axes, dtype
+    return _packed.Packed(
+        packed=packed,
+        scale=None,
+        encoding=tensor.encoding,
+        shape=tensor.shape,
+        axes=tensor.axes,
+        dtype=dtype,
+        group=tensor.group,
     )
 
 
