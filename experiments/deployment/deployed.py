@@ -56,11 +56,16 @@ def describe(
         "input": {
             "shape": list(shape),
             "image_size": size,
-            **{name: None if m is None else m.tolist() for name, m in moments.items()},
+            **{name: _numbers(m) for name, m in moments.items()},
             "max_value": splits.max_value,
         },
         "dataset": config.dataset,
     }
+
+
+def _numbers(moments: np.ndarray | None) -> list[float] | None:
+    """Numbers in as few digits as their dtype needs, so that they are read back."""
+    return None if moments is None else [float(str(number)) for number in moments]
 
 
 def network(described: Mapping[str, Any]) -> Logits:
