@@ -14,6 +14,10 @@ from adaste_jax.export import _graph, _matmul, _packed
 _BLOCK = 2**18
 """Weights of a block, about: 1 MB in float32 stays in a cache."""
 
+_IMAGES = 8
+"""Most images for which a convolution unpacks blocks: each block arranges the images
+anew, which for 64 costs more than unpacking all weights at once."""
+
 
 def apply_packed(forward: Callable[..., Any], *arguments: Any) -> Any:
     """`forward(*arguments)`, where packed weights stay packed.
@@ -165,10 +169,15 @@ def _product(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> jax.Ar
         return jnp.reshape(found, outputs.shape)
 
     def on_cpu(x: jax.Array) -> jax.Array:
+        if equation.primitive.name == "conv_general_dilated":
+            images = x.shape[equation.params["dimension_numbers"].lhs_spec[0]]
+            few = jnp.asarray(images) <= _IMAGES
+            found: jax.Array = jax.lax.cond(few, blocks, whole, x)
+            return found
         if not _sums_rows(equation, x, weights) or weights.group is not None:
             return blocks(x)
         few = jnp.asarray(x.size // rows) <= _matmul.LOOKUP_ROWS
-        found: jax.Array = jax.lax.cond(few, lookup, blocks, x)
+        found = jax.lax.cond(few, lookup, blocks, x)
         return found
 
     found: jax.Array = jax.lax.platform_dependent(x, cpu=on_cpu, default=whole)
@@ -183,6 +192,5 @@ def _sums_rows(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> bool
     """Whether the last axes of `x` are multiplied by all but the last of the kernel."""
     summed = len(weights.shape) - 1
     axes = tuple(range(x.ndim - summed, x.ndim)), tuple(range(summed))
-    is_dot = equation.primitive.name == "dot_general"
-    is_all: bool = is_dot and equation.params["dimension_numbers"][0] == axes
+    is_all: bool = equation.params["dimension_numbers"][0] == axes
     return is_all
