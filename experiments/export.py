@@ -131,7 +131,7 @@ def export_state(
         stored = deployed.fold(plain, *stored)
     metadata = {
         **described,
-        "config": identity.published(config),
+        "config": identity.changed(config),
         "step": int(state.step),
         "commit": _commit(),
     }
@@ -141,7 +141,7 @@ def export_state(
         "metadata": metadata,
     }
     with _writing(out):
-        export.save(out, stored[0], model_state=stored[1], **packing)
+        export.save(out, stored[0], model_state=stored[1], compact=True, **packing)
         loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
     functions["file"] = functools.partial(read, loaded.params, loaded.model_state)

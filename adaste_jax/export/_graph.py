@@ -192,7 +192,7 @@ class Walk(Builder):
         self, equation: core.JaxprEqn, inputs: list[Value]
     ) -> Value | Sequence[Value]:
         name, params = equation.primitive.name, equation.params
-        if name in _CALLS:
+        if name in CALLS:
             inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
             if isinstance(inner, core.Jaxpr):
                 return self.run(inner, (), inputs, self.where)
@@ -219,7 +219,7 @@ class Walk(Builder):
         return [*carry, *stacked]
 
 
-_CALLS = {
+CALLS = {
     "checkpoint",
     "closed_call",
     "core_call",

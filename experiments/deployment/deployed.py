@@ -56,11 +56,16 @@ def describe(
         "input": {
             "shape": list(shape),
             "image_size": size,
-            **{name: None if m is None else m.tolist() for name, m in moments.items()},
+            **{name: _numbers(m) for name, m in moments.items()},
             "max_value": splits.max_value,
         },
         "dataset": config.dataset,
     }
+
+
+def _numbers(moments: np.ndarray | None) -> list[float] | None:
+    """Numbers in as few digits as their dtype needs, so that they are read back."""
+    return None if moments is None else [float(str(number)) for number in moments]
 
 
 def network(described: Mapping[str, Any]) -> Logits:
@@ -204,6 +209,27 @@ def labelled(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return (labels >= 0) & (labels < num_classes)
 
 
+def probabilities(logits: Any) -> np.ndarray:
+    """Softmax over the last axis, in float64.
+
+    Args:
+        logits: [batch, classes].
+
+    Raises:
+        RunError: If there is an output for each of several places, as of text, or a
+            logit is not finite.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2:
+        raise errors.RunError(
+            f"the network gives logits of shape {list(logits.shape)}, not [1, classes]."
+        )
+    _refuse_nonfinite(logits)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
+
+
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Mean cross-entropy and accuracy, summed in float64.
 
@@ -231,12 +257,7 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             "the network has one logit, so there are no classes to choose from and no "
             "accuracy."
         )
-    bad = ~np.isfinite(logits).all(axis=-1)
-    if bad.any():
-        raise errors.RunError(
-            f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
-            "its weights or its batch norm are damaged."
-        )
+    _refuse_nonfinite(logits)
     known = labelled(labels, logits.shape[-1])
     if not known.any():
         raise errors.RunError(
@@ -251,3 +272,12 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "loss": float((normaliser - chosen).mean()),
         "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
     }
+
+
+def _refuse_nonfinite(logits: np.ndarray) -> None:
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if bad.any():
+        raise errors.RunError(
+            f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
+            "its weights or its batch norm are damaged."
+        )

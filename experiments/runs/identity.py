@@ -59,6 +59,31 @@ def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return fields
 
 
+def changed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `published` gives, without fields that have their defaults.
+
+    `config_of` gives the rest again, in a version with the same defaults.
+    """
+    usual = base.get_config()
+    usual.method = config.method
+    here = published(config)
+    kept = {name: here[name] for name in ("schema", "method")}
+    return kept | _unusual(here, published(usual))
+
+
+def _unusual(here: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that differ, in fields of fields as well."""
+    found = {}
+    for name, value in here.items():
+        if name in usual and isinstance(value, dict):
+            value = _unusual(value, usual[name])
+            if value:
+                found[name] = value
+        elif name not in usual or value != usual[name]:
+            found[name] = value
+    return found
+
+
 def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The form that a workdir stores: `computed`, with the folders of the data."""
     fields = json.loads(json.dumps(config.to_dict(), default=_as_json))
