@@ -47,15 +47,17 @@ def to_onnx(
     several. Norms are folded into a scale and a shift.
 
     Every array on two levels, s and -s, is stored in one bit a number, and one on -s, 0
-    and s in two; s is one number, or one for each place on one axis. Nodes of the model
-    (`BitShift`, `BitwiseAnd`) unpack them, which ONNX Runtime does once, at load. All
-    others, such as embeddings, or all weights of a method of full precision, are stored
-    in float32.
+    and s in two; s is one number, or one for each place on one axis, or for each group
+    of inputs (`estimators.per_group`), in float16 where that does not round. Nodes of
+    the model (`BitShift`, `BitwiseAnd`) unpack them, which ONNX Runtime does once, at
+    load. All others, such as embeddings, or all weights of a method of full precision,
+    are stored in float32.
 
     With `fast`, dense layers of at least 65,536 such weights become `MatMulNBits`, an
     operation of ONNX Runtime alone (1.24 or newer): it reads two bits a weight as it
-    runs, and rounds activations to int8 in groups of 128. `docs/engines.md` says what
-    that gains and costs.
+    runs, and rounds activations to int8 in groups of 128, or of the largest power of two
+    that divides the groups of the weights; below 16 the layer stays as it is.
+    `docs/engines.md` says what that gains and costs.
 
     A network in bfloat16 or float16 is exported in float32, so that logits differ by
     the rounding of its activations. An index out of range, which JAX clips or answers
