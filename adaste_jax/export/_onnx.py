@@ -55,8 +55,8 @@ def to_onnx(
 
     With `fast`, dense layers of at least 65,536 such weights become `MatMulNBits`, an
     operation of ONNX Runtime alone (1.24 or newer): it reads two bits a weight as it
-    runs, and rounds activations to int8 in groups of 128, or of the largest power of two
-    that divides the groups of the weights; below 16 the layer stays as it is.
+    runs, and rounds activations to int8 in groups of 128, or of the largest power of
+    two that divides the groups of the weights; below 16 the layer stays as it is.
     `docs/engines.md` says what that gains and costs.
 
     A network in bfloat16 or float16 is exported in float32, so that logits differ by
