@@ -19,6 +19,7 @@ from adaste_jax.export._pack import (
     unpack_ternary,
 )
 from adaste_jax.export._program import packed_forward, to_stablehlo
+from adaste_jax.export._qonnx import to_qonnx
 
 __all__ = [
     "FormatError",
@@ -36,6 +37,7 @@ __all__ = [
     "packed_shape",
     "save",
     "to_onnx",
+    "to_qonnx",
     "to_stablehlo",
     "unpack",
     "unpack_ternary",

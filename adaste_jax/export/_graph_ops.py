@@ -77,6 +77,24 @@ def resolve(shape: Sequence[Dim], batch: int) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else (factor(d) or 0) * batch for d in shape)
 
 
+def fixed(graph: Graph, batch: int) -> Graph:
+    """The graph for one size of the batch."""
+    specs = {
+        name: spec._replace(shape=resolve(spec.shape, batch))
+        for name, spec in graph.specs.items()
+    }
+    nodes = [
+        node._replace(
+            attributes=node.attributes
+            | {"shape": resolve(node.attributes["shape"], batch)}
+        )
+        if "shape" in node.attributes
+        else node
+        for node in graph.nodes
+    ]
+    return graph._replace(nodes=nodes, specs=specs)
+
+
 def widened(dtype: Any) -> np.dtype:
     """The dtype that a graph has for one of JAX: float32, int32 or bool."""
     for kind, wide in ((jnp.floating, np.float32), (jnp.integer, np.int32)):

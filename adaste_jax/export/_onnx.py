@@ -109,14 +109,30 @@ def to_onnx(
         input_dtype=input_dtype,
         method=method,
     )
+    warn_of_latents(graph, method)
+    nodes = _onnx_nodes.Nodes(graph, writer, fast=fast)
+    return write_model(graph, writer, nodes, metadata, path)
+
+
+def warn_of_latents(graph: _graph_ops.Graph, method: methods.Method | None) -> None:
+    """Warns of a network without a method in which nothing is on few levels."""
     if method is None and not any(map(_onnx_weights.levels, graph.constants.values())):
         warnings.warn(
             "no weights are on few levels: the model holds them in float32. If "
             "`params` are latents, give their `method`, or the weights of "
             "`adaste_jax.deploy`.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    nodes = _onnx_nodes.Nodes(graph, writer, fast=fast)
+
+
+def write_model(
+    graph: _graph_ops.Graph,
+    writer: _onnx_writer.Writer,
+    nodes: _onnx_nodes.Nodes,
+    metadata: Mapping[str, Any] | None,
+    path: str | os.PathLike[str] | None,
+) -> bytes:
+    """The bytes of a model, checked and written to a path; see `to_onnx`."""
     for node in graph.nodes:
         nodes.write(node)
     model = _model(graph, writer, [nodes.last(name) for name in graph.outputs])
@@ -144,7 +160,7 @@ def _model(
     written = []
     for number, (name, source) in enumerate(zip(graph.outputs, outputs, strict=True)):
         output = "output" if single else f"output_{number}"
-        writer.nodes.append(helper.make_node("Identity", [source], [output]))
+        writer.rename(source, output)
         spec = graph.specs.get(name)
         if spec is None:
             array = graph.constants[name]

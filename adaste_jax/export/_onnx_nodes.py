@@ -58,10 +58,19 @@ _REDUCTIONS = {
 class Nodes:
     """Writes the nodes of a graph, one after another."""
 
-    def __init__(self, graph: Graph, writer: Writer, *, fast: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        writer: Writer,
+        *,
+        fast: bool = False,
+        constant: Callable[..., str] = _onnx_weights.constant,
+    ) -> None:
+        """Starts without nodes; `constant` is how an array is stored."""
         self.graph = graph
         self.writer = writer
         self.fast = fast
+        self._store = constant
         self.input = graph.input
         self._last = {graph.input: graph.input}  # names of values, channels last
         self._first: dict[str, str] = {}  # names of values, channels first
@@ -117,7 +126,7 @@ class Nodes:
     def _constant(self, name: str, array: np.ndarray, form: str) -> str:
         key = f"{name} {form}"
         if key not in self._known:
-            self._known[key] = _onnx_weights.constant(self.writer, name, array)
+            self._known[key] = self._store(self.writer, name, array)
         return self._known[key]
 
     def _in_images(self, node: Node) -> bool:

@@ -33,7 +33,7 @@ class Levels(NamedTuple):
 
 
 def levels(array: np.ndarray) -> Levels | None:
-    """The levels of an array, with one scale for all, for a place on one axis, or a group.
+    """The levels of an array: one scale for all, for a place on one axis, or a group.
 
     None if there are more of them, or if packing would not save three quarters.
     """

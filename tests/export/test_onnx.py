@@ -168,6 +168,22 @@ def test_a_model_says_its_names_and_the_batch_is_free(tmp_path):
     assert json.loads(stored["classes"]) == ["a", "b", "c"]
 
 
+def test_outputs_that_are_equal_the_input_or_a_constant():
+    """And parameters with the name of an output."""
+
+    def network(params, x):
+        y = x @ params["output"]
+        return y, y, x, params["output"][0]
+
+    weights = {"output": np.ones((4, 3), np.float32)}
+    method = methods.full_precision(steps=1)
+    model = export.to_onnx(network, weights, input_shape=(4,), method=method)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    wanted = [x.sum(1, keepdims=True) * np.ones(3)] * 2 + [x, np.ones(3)]
+    for found, expected in zip(outputs(model, x), wanted, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_bfloat16_networks_are_exported_in_float32():
     module, params, state, inputs = network("mlp")
     half = module.clone(dtype=jnp.bfloat16)
