@@ -194,9 +194,7 @@ class Walk(Builder):
         name, params = equation.primitive.name, equation.params
         if name in _CALLS:
             inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
-            if isinstance(inner, core.Jaxpr):
-                return self.run(inner, (), inputs, self.where)
-            return self.run(inner.jaxpr, inner.consts, inputs, self.where)
+            return self.run(*_opened(inner), inputs, self.where)
         if name == "scan":
             return self._scan(params, inputs)
         if name not in _graph_rules.RULES:
@@ -206,17 +204,27 @@ class Walk(Builder):
     def _scan(self, params: dict[str, Any], inputs: list[Value]) -> list[Value]:
         """A loop of known length, step after step."""
         inner, length = params["jaxpr"], params["length"]
-        first = params["num_consts"]
-        last = first + params["num_carry"]
+        if "ft_in" in params:  # JAX 0.12
+            first, carried, _ = map(len, params["ft_in"].unpack())
+        else:
+            first, carried = params["num_consts"], params["num_carry"]
+        last = first + carried
         consts, carry, rows = inputs[:first], inputs[first:last], inputs[last:]
         steps: list[Any] = [None] * length
         where = self.where
         for step in reversed(range(length)) if params["reverse"] else range(length):
             here = [self.row(value, step) for value in rows]
-            found = self.run(inner.jaxpr, inner.consts, [*consts, *carry, *here], where)
+            found = self.run(*_opened(inner), [*consts, *carry, *here], where)
             carry, steps[step] = found[: len(carry)], found[len(carry) :]
         stacked = [self.stack(parts) for parts in zip(*steps, strict=True)]
         return [*carry, *stacked]
+
+
+def _opened(inner: Any) -> tuple[core.Jaxpr, Sequence[Any]]:
+    """A program within another, and its constants."""
+    if isinstance(inner, core.Jaxpr):
+        return inner, ()
+    return inner.jaxpr, inner.consts
 
 
 _CALLS = {
