@@ -37,6 +37,7 @@ operand is no vector.
 """
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,7 +97,7 @@ def trace(
     if method is not None:
         params = method.deploy(params)
     (batch,) = jax.export.symbolic_shape(BATCH)
-    shape = (batch, *input_shape)
+    shape = (batch, *map(operator.index, input_shape))
     inputs = jax.ShapeDtypeStruct(shape, input_dtype)  # type: ignore[no-untyped-call]
     program = jax.make_jaxpr(forward)(params, model_state, inputs)
     leaves = jax.tree.leaves((params, model_state))

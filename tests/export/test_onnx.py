@@ -150,7 +150,7 @@ def test_a_model_says_its_names_and_the_batch_is_free(tmp_path):
     data = export.to_onnx(
         lambda weights, x: (x @ weights, x.sum(-1)),
         weights,
-        input_shape=(4,),
+        input_shape=(np.prod([2, 2]),),  # an integer of NumPy
         path=path,
         metadata={"classes": ["a", "b", "c"]},
         method=methods.full_precision(steps=1),
