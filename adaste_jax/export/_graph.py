@@ -24,6 +24,7 @@ int32 or bool; narrower floats of the network become float32, and so do float64.
 | take | x, indices; both whole, in range | axis |
 | reduce_sum reduce_max reduce_min | x; the axes go | axes |
 | argmax argmin | x; the axis goes | axis |
+| gelu gelu_tanh | x; exact, and with tanh in the place of erf | |
 | softmax | x; over the last axis | |
 | layer_norm | x, scale; over the last axis, without a shift | epsilon |
 | matmul | x [..., m, k] or [..., k], y [..., k, n] | |

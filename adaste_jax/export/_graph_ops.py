@@ -144,6 +144,15 @@ def _layer_norm(x: Any, scale: Any, *, epsilon: Any) -> Any:
     return centred / np.sqrt(spread + np.float32(epsilon)) * scale
 
 
+def _gelu(x: Any) -> Any:
+    return np.float32(0.5) * x * (1 + jax.scipy.special.erf(x / np.float32(np.sqrt(2))))
+
+
+def _gelu_tanh(x: Any) -> Any:
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.float32(0.5) * x * (1 + np.tanh(inner))
+
+
 def _divide(x: Any, y: Any) -> Any:
     if x.dtype.kind == "f":
         return x / y
@@ -221,6 +230,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reduce_min": lambda x, *, axes: x.min(axes),
     "argmax": lambda x, *, axis: x.argmax(axis).astype(np.int32),
     "argmin": lambda x, *, axis: x.argmin(axis).astype(np.int32),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
     "softmax": _softmax,
     "layer_norm": _layer_norm,
     "matmul": np.matmul,

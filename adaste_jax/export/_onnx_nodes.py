@@ -197,6 +197,22 @@ class Nodes:
             return self.graph.constants[name].shape
         return self.graph.specs[name].shape
 
+    def _gelu(self, op: str, x: str) -> str:
+        """In the form that ONNX Runtime knows, and runs as one operation."""
+
+        def f(kind: str, y: str, number: float) -> str:
+            constant = self.writer.constant(np.asarray(number, np.float32))
+            return self.writer.add(kind, y, constant)
+
+        if op == "gelu":
+            inner = self.writer.add("Erf", f("Div", x, np.sqrt(2)))
+            whole = self.writer.add("Mul", x, f("Add", inner, 1))
+            return f("Mul", whole, 0.5)
+        square = f("Add", self.writer.add("Mul", f("Mul", x, 0.044715), x), 1)
+        scaled = self.writer.add("Mul", square, f("Mul", x, np.sqrt(2 / np.pi)))
+        share = f("Add", self.writer.add("Tanh", scaled), 1)
+        return self.writer.add("Mul", share, f("Mul", x, 0.5))
+
     def _reduce(self, node: Node, x: str, axes: list[int]) -> str:
         return self.writer.add(
             _REDUCTIONS[node.op], x, self.writer.integers(*axes), keepdims=0
@@ -215,6 +231,8 @@ class Nodes:
         inputs = [self.last(name) for name in node.inputs]
         if op == "matmul":
             return writer.add("MatMul", *inputs)
+        if op in ("gelu", "gelu_tanh"):
+            return self._gelu(op, *inputs)
         if op == "softmax":
             return writer.add("Softmax", *inputs, axis=-1)
         if op == "layer_norm":

@@ -257,3 +257,27 @@ def test_an_nnx_module_with_its_method():
     written = export.to_onnx(model, params, method=method, input_shape=(32,))
     nnx.update(model, method.deploy(params))
     close(outputs(written, x), np.asarray(model(x)))
+
+
+@pytest.mark.parametrize(
+    ("approximate", "fused"), [(True, "FastGelu"), (False, "Gelu")]
+)
+def test_gelu_is_one_operation_in_onnx_runtime(tmp_path, approximate, fused):
+    """It is written in operations of ONNX, in the order that ONNX Runtime looks for."""
+    x = np.linspace(-6, 6, 1000, dtype=np.float32)[:, None]
+    gelu = functools.partial(jax.nn.gelu, approximate=approximate)
+    model = export.to_onnx(
+        lambda _, x: gelu(x),
+        {},
+        input_shape=(1,),
+        method=methods.full_precision(steps=1),
+    )
+    domains = {node.domain for node in onnx.load_from_string(model).graph.node}
+    assert domains == {""}
+    np.testing.assert_allclose(outputs(model, x), gelu(x), atol=2e-6)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    assert [node.op_type for node in graph.node] == [fused]
