@@ -26,6 +26,7 @@ OPSET = 18
 
 _IR = 8  # of the files of that opset
 _LIMIT = 2**31 - 1
+_NEEDED = {"": "onnxruntime 1.14", "com.microsoft": "onnxruntime 1.24"}
 
 
 def to_onnx(
@@ -144,6 +145,8 @@ def write_model(
             f"the model takes {model.ByteSize()} bytes, and a file of ONNX has at most "
             f"{_LIMIT}."
         )
+    domain = model.opset_import[-1].domain
+    model.doc_string = f"Needs {_NEEDED.get(domain, 'qonnx 1.0')} or newer."
     writer.onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     if path is not None:

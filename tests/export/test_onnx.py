@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ import adaste_jax
 from adaste_jax import estimators, export, methods
 from adaste_jax.export import _onnx_weights
 from adaste_jax.nn import linen
+from experiments import errors, models
 from experiments import export as command
-from experiments import models
 from experiments.configs import base
+from experiments.deployment import deployed
 from experiments.training import loop
 
 NETWORKS = {
@@ -281,3 +283,11 @@ def test_gelu_is_one_operation_in_onnx_runtime(tmp_path, approximate, fused):
     onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     graph = onnx.load(options.optimized_model_filepath).graph
     assert [node.op_type for node in graph.node] == ["Abs", fused, "Mul"]
+
+
+def test_an_engine_that_is_missing_or_refuses_a_model_is_named(monkeypatch):
+    with pytest.raises(errors.RunError, match=r"needs onnxruntime 1\.24 or newer"):
+        deployed.onnx_network(b"of another time")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(errors.RunError, match=r"pip install .adaste_jax\[onnx\]"):
+        deployed.onnx_network(b"")
