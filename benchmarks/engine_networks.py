@@ -79,6 +79,7 @@ def train(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     config.tensorboard = False
     config.batch_size = min(config.batch_size, 64)
     config.reestimate_batches = 10
+    config.num_test = 500  # in training; engines run more
     config.eval_every_epochs = max(1, config.num_epochs)
     workdir = folder / name.replace(" ", "_").replace(",", "")
     file = workdir / "network.safetensors"
