@@ -81,19 +81,13 @@ def program(case: Case) -> Built:
     return Built(lambda x: np.asarray(run(x)), len(data))
 
 
-@functools.cache
-def _onnx(folder: pathlib.Path) -> dict[str, bytes]:
-    return {}
-
-
 def model(case: Case, *, fast: bool = False) -> bytes:
     """The ONNX model, which several engines run."""
-    known = _onnx(case.folder)
-    if f"{fast}" not in known:
-        known[f"{fast}"] = export.to_onnx(
+    if fast not in case.models:
+        case.models[fast] = export.to_onnx(
             case.module, case.weights, case.state, fast=fast, **case.exporting
         )
-    return known[f"{fast}"]
+    return case.models[fast]
 
 
 def session(data: bytes | str, **options: Any) -> onnxruntime.InferenceSession:

@@ -26,6 +26,7 @@ class Case(NamedTuple):
     inputs: np.ndarray  # [n, ...], as the network takes them
     labels: np.ndarray  # [n], or [n, length]
     folder: pathlib.Path  # for what engines write
+    models: dict[bool, bytes]  # the ONNX models, fast or not, that were written so far
 
     @property
     def count(self) -> int:
@@ -125,4 +126,5 @@ def load(name: str, folder: pathlib.Path, num_test: int | None = None) -> Case:
         np.concatenate(inputs)[: most or None],
         np.concatenate(labels)[: most or None],
         file.parent,
+        {},
     )
