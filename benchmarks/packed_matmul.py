@@ -1,12 +1,9 @@
 """Times products with packed and with dense matrices on the default device.
 
     python -m benchmarks.packed_matmul --out=docs/results/packed_matmul.md
-    python -m benchmarks.packed_matmul --programs --out=docs/results/programs.md
 
-The second takes whole networks: the program of `export.to_stablehlo` against the same
-network with its weights in float32. It builds them by `benchmarks.engines`.
-All contestants of a row take turns in one process; a row holds medians and their
-ratios. The memory bandwidth is measured in the same run.
+All forms of a row take turns in one process; a row has medians and their ratios. The
+memory bandwidth is measured in the same run.
 """
 
 import argparse
@@ -21,7 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -31,8 +28,6 @@ from adaste_jax import export
 
 SIZES = (1024, 2048, 4096, 8192)
 BATCHES = (1, 16, 256)
-NETWORKS = ("MLP, 3 x 4096", "ResNet-18")
-PROGRAM_BATCHES = (1, 64)
 FORMS: tuple[Literal["lookup", "planes", "unpack"], ...]
 FORMS = ("lookup", "planes", "unpack")
 LOOKUP_ROWS = 16  # beyond, a table lookup is not worth the wait
@@ -98,41 +93,6 @@ def measure(size: int, batch: int, repeats: int) -> dict[str, float]:
     return medians(contestants, repeats)
 
 
-def program_rows(name: str, batches: Sequence[int], repeats: int) -> list[list[str]]:
-    """Rows of a network: its program and `jax.jit` with float32 weights, in turns."""
-    from benchmarks import engines  # which needs ONNX Runtime
-
-    module, weights, state, shape = engines.build(name)
-
-    def forward(weights: Any, state: Any, inputs: jax.Array) -> Any:
-        return module.apply({"params": weights, **state}, inputs, train=False)
-
-    data = export.to_stablehlo(
-        forward, weights, state, input_shape=shape, deploy=lambda weights: weights
-    )
-    program = jax.jit(jax.export.deserialize(bytearray(data)).call)
-    dense = jax.jit(forward)
-    count = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    rows = []
-    for batch in batches:
-        rng = np.random.default_rng(batch)
-        x = jnp.asarray(rng.normal(size=(batch, *shape)), jnp.float32)
-        changed = program(x).argmax(-1) != dense(weights, state, x).argmax(-1)
-        taken = engines.times(
-            {
-                "program": lambda x=x: jax.block_until_ready(program(x)),
-                "dense": lambda x=x: jax.block_until_ready(dense(weights, state, x)),
-            },
-            repeats,
-        )
-        rows.append(
-            [name, f"{batch}", f"{8 * len(data) / count:.3f}"]
-            + [f"{1e3 * np.median(taken[key]):.3g}" for key in ("dense", "program")]
-            + [engines.ratio(taken["program"], taken["dense"]), f"{changed.sum()}"]
-        )
-    return rows
-
-
 def bytes_moved(size: int, batch: int) -> dict[str, int]:
     """The smallest possible traffic: the matrix, inputs and outputs, each once."""
     ends = 2 * batch * size
@@ -149,6 +109,11 @@ def write_report(
     command: str,
 ) -> str:
     """The page, in Markdown."""
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("adaste_jax", "jax", "jaxlib", "numpy")
+    )
+    device = jax.devices()[0]
     times, memory = [], []
     for (size, batch), found in rows.items():
         dense = ("float32", "bfloat16")
@@ -175,7 +140,9 @@ def write_report(
         "",
         f"    {command}",
         "",
-        *_setting(),
+        f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores,",
+        f"{platform.machine()}, {platform.system()};",
+        f"Python {platform.python_version()}, {versions}.",
         "Memory bandwidth, measured in the same run by adding 1 to 512 MiB in place:",
         f"{bytes_per_second / 1e9:.1f} GB/s, read and written. The machine was shared",
         "with other programs, so single figures may be off.",
@@ -204,46 +171,8 @@ def write_report(
     return "\n".join(lines) + "\n"
 
 
-def write_programs(rows: Sequence[Sequence[str]], command: str) -> str:
-    """The page of `--programs`, in Markdown."""
-    columns = ("bits each", "float32 ms", "program ms", "program / float32", "changed")
-    lines = [
-        "# Programs with packed weights",
-        "",
-        "The program of `export.to_stablehlo` against `jax.jit` of the same network",
-        "with its weights in float32. Medians of calls that took turns in one process,",
-        "in random order; ratios of medians with a 95 % interval by the bootstrap,",
-        "below 1 where the program is faster. `changed` counts other predictions in",
-        "the batch. Weights are random.",
-        "",
-        f"    {command}",
-        "",
-        *_setting(),
-        "The machine was shared with other programs, so single figures may be off.",
-        "",
-        *_table(columns, rows, first="network"),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _setting() -> list[str]:
-    """Device and versions."""
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}"
-        for name in ("adaste_jax", "jax", "jaxlib", "numpy")
-    )
-    device = jax.devices()[0]
-    return [
-        f"{device.platform} ({device.device_kind}), {os.cpu_count()} cores,",
-        f"{platform.machine()}, {platform.system()};",
-        f"Python {platform.python_version()}, {versions}.",
-    ]
-
-
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], first: str = "size"
-) -> list[str]:
-    header = (first, "batch", *columns)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    header = ("size", "batch", *columns)
     lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
     return [lines[0], "|" + "---:|" * len(header), *lines[1:]]
 
@@ -254,27 +183,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         description="Products with packed matrices against dense ones."
     )
     parser.add_argument("--out", help="file to write; default: the screen")
-    parser.add_argument("--programs", action="store_true", help="whole networks")
-    parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
-    parser.add_argument("--batches", type=int, nargs="+", help="rows in a product")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--repeats", type=int, default=21)
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
+    rows = {
+        (size, batch): measure(size, batch, arguments.repeats)
+        for size in arguments.sizes
+        for batch in arguments.batches
+    }
     command = shlex.join(["python", "-m", "benchmarks.packed_matmul", *argv])
-    repeats = arguments.repeats
-    if arguments.programs:
-        batches = arguments.batches or PROGRAM_BATCHES
-        names = arguments.networks
-        found = [row for n in names for row in program_rows(n, batches, repeats)]
-        page = write_programs(found, command)
-    else:
-        rows = {
-            (size, batch): measure(size, batch, repeats)
-            for size in arguments.sizes
-            for batch in arguments.batches or BATCHES
-        }
-        page = write_report(rows, bandwidth(repeats), command)
+    page = write_report(rows, bandwidth(arguments.repeats), command)
     if arguments.out:
         path = pathlib.Path(arguments.out)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from adaste_jax.export._pack import (
 )
 from adaste_jax.export._packed import Packed
 from adaste_jax.export._program import packed_forward, to_stablehlo
+from adaste_jax.export._qonnx import to_qonnx
 
 __all__ = [
     "FormatError",
@@ -42,6 +43,7 @@ __all__ = [
     "save",
     "to_c",
     "to_onnx",
+    "to_qonnx",
     "to_stablehlo",
     "unpack",
     "unpack_ternary",

@@ -77,6 +77,24 @@ def resolve(shape: Sequence[Dim], batch: int) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else (factor(d) or 0) * batch for d in shape)
 
 
+def fixed(graph: Graph, batch: int) -> Graph:
+    """The graph for one size of the batch."""
+    specs = {
+        name: spec._replace(shape=resolve(spec.shape, batch))
+        for name, spec in graph.specs.items()
+    }
+    nodes = [
+        node._replace(
+            attributes=node.attributes
+            | {"shape": resolve(node.attributes["shape"], batch)}
+        )
+        if "shape" in node.attributes
+        else node
+        for node in graph.nodes
+    ]
+    return graph._replace(nodes=nodes, specs=specs)
+
+
 def widened(dtype: Any) -> np.dtype:
     """The dtype that a graph has for one of JAX: float32, int32 or bool."""
     for kind, wide in ((jnp.floating, np.float32), (jnp.integer, np.int32)):
@@ -124,6 +142,15 @@ def _layer_norm(x: Any, scale: Any, *, epsilon: Any) -> Any:
     centred = x - x.mean(-1, keepdims=True)
     spread = np.square(centred).mean(-1, keepdims=True)
     return centred / np.sqrt(spread + np.float32(epsilon)) * scale
+
+
+def _gelu(x: Any) -> Any:
+    return np.float32(0.5) * x * (1 + jax.scipy.special.erf(x / np.float32(np.sqrt(2))))
+
+
+def _gelu_tanh(x: Any) -> Any:
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.float32(0.5) * x * (1 + np.tanh(inner))
 
 
 def _divide(x: Any, y: Any) -> Any:
@@ -208,6 +235,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "reduce_min": lambda x, *, axes: x.min(axes),
     "argmax": lambda x, *, axis: x.argmax(axis).astype(np.int32),
     "argmin": lambda x, *, axis: x.argmin(axis).astype(np.int32),
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
     "softmax": _softmax,
     "layer_norm": _layer_norm,
     "matmul": np.matmul,

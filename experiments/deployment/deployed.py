@@ -89,10 +89,26 @@ def network(described: Mapping[str, Any]) -> Logits:
 
 
 def onnx_network(model: bytes) -> Callable[[jax.Array], np.ndarray]:
-    """An ONNX model in ONNX Runtime, from raw images or text to logits."""
-    import onnxruntime
+    """An ONNX model in ONNX Runtime, from raw images or text to logits.
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    Raises:
+        RunError: If ONNX Runtime is missing, or too old for the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise errors.RunError(
+            'the ONNX model is written; to compare it, pip install "adaste_jax[onnx]"'
+        ) from error
+    try:
+        session = onnxruntime.InferenceSession(
+            model, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise errors.RunError(
+            f"onnxruntime {onnxruntime.__version__} does not run the ONNX model, which "
+            f"is written. It needs onnxruntime 1.24 or newer: {error}"
+        ) from error
     return lambda images: session.run(None, {"input": np.asarray(images)})[0]
 
 

@@ -1,9 +1,5 @@
 """The benchmark runs and writes what it says; no time is judged here."""
 
-import re
-
-import pytest
-
 from benchmarks import packed_matmul
 
 
@@ -19,22 +15,6 @@ def test_the_page_has_a_row_for_every_size_and_batch(tmp_path, monkeypatch):
         for batch in batches:
             assert page.count(f"\n| {size} | {batch} |") == 2
     assert "jaxlib" in page
-
-
-def test_the_page_of_programs_has_ratios_and_counts(tmp_path, monkeypatch):
-    pytest.importorskip("onnxruntime")
-    from benchmarks import engines
-
-    small = {"small MLP": ("mlp", (6, 4, 1), {"features": (16,)})}
-    monkeypatch.setattr(engines, "NETWORKS", small)
-    out = tmp_path / "page.md"
-    options = ["--programs", "--networks", "small MLP", "--batches", "1", "3"]
-    packed_matmul.main([f"--out={out}", *options, "--repeats=3"])
-    for batch in (1, 3):
-        pattern = (
-            rf"\n\| small MLP \| {batch} \|( [\d.]+ \|){{3}} [\d.]+ \(.*\) \| 0 \|"
-        )
-        assert re.search(pattern, out.read_text())
 
 
 def test_shares_and_slower_rows_follow_from_the_times():
