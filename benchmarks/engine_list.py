@@ -4,6 +4,7 @@ A new engine is a function from a `Case` to a `Built`, and a row in `ENGINES`.
 """
 
 import contextlib
+import ctypes
 import functools
 import io
 import json
@@ -25,6 +26,7 @@ import onnxruntime
 from adaste_jax import export
 from benchmarks.engine_networks import Case
 from docs import browser
+from experiments.deployment import c_sources as sources
 
 
 class UnfitError(Exception):
@@ -186,6 +188,46 @@ def web_one_bit(case: Case) -> Built:
     return _in_web(case, model(case))
 
 
+_LIBRARY = """#include "network.h"
+void run(const network_input *inputs, network_output *outputs, long count) {
+  for (long i = 0; i < count; ++i)
+    network(inputs + i * NETWORK_INPUTS, outputs + i * NETWORK_OUTPUTS);
+}
+"""
+
+
+def c_sources(case: Case) -> Built:
+    """The C sources of `to_c`, one example at a time; bytes are those of its arrays."""
+    compiler = sources.compiler()
+    if compiler is None:
+        raise UnfitError("a C compiler is needed")
+    folder = case.folder / "c"
+    try:
+        written = export.to_c(
+            case.module, case.weights, case.state, path=folder, **case.exporting
+        )
+    except ValueError as error:
+        raise UnfitError(str(error)) from error
+    (folder / "library.c").write_text(_LIBRARY)
+    flags = ["-std=c11", "-O2", "-march=native", "-shared", "-fPIC", "library.c"]
+    subprocess.run([*compiler, *flags, "-o", "library.so"], cwd=folder, check=True)
+    library = ctypes.CDLL(str((folder / "library.so").resolve()))
+    network = functools.partial(case.module.apply, train=False)
+    variables = {"params": case.weights, **case.state}
+    shape = jax.eval_shape(network, variables, case.inputs[:1]).shape[1:]
+
+    def run(x: np.ndarray) -> np.ndarray:
+        inputs = np.ascontiguousarray(x)
+        outputs = np.empty((len(x), *shape), np.float32)
+        pointers = [
+            array.ctypes.data_as(ctypes.c_void_p) for array in (inputs, outputs)
+        ]
+        library.run(*pointers, ctypes.c_long(len(x)))
+        return outputs
+
+    return Built(run, sources.flash(written["network.h"]))
+
+
 def _qonnx(case: Case) -> tuple[Any, int]:
     """A QONNX model as its tools read it, and its bytes."""
     try:
@@ -256,6 +298,7 @@ ENGINES: dict[str, Engine] = {
     "onnxruntime-web, one bit": Engine(
         web_one_bit, "onnxruntime-web, float32", most=400
     ),
+    "C": Engine(c_sources, most=360),
     "qonnx": Engine(qonnx, timed=False),
     "hls4ml": Engine(hls4ml, timed=False),
 }
