@@ -184,13 +184,13 @@ class Decoder(layers.Network):
             Block,
             self.depth,
             scanned=self._scanned(),
-            **self._block(),
+            **self.sizes(),
             dtype=self.dtype,
         )
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
         past = None if cache is None else (cache.keys, cache.values)
         x = embed(tokens)
-        x, found = blocks(x, past, start)
+        x, past = blocks(x, past, start)
         x = make.rms_norm(name="last_norm", eps=self.norm_eps)(x)
         if self.tied:
             logits = embed.attend(x).astype(jnp.float32)
@@ -198,7 +198,7 @@ class Decoder(layers.Network):
             logits = layers.head(make, x, self.num_classes, norm=None)
         if cache is None:
             return logits
-        return logits, Cache(*found, cache.length + tokens.shape[1])
+        return logits, Cache(*past, length=cache.length + tokens.shape[1])
 
     @nn.nowrap
     def new_cache(self, batch: int, capacity: int) -> Cache:
@@ -208,7 +208,7 @@ class Decoder(layers.Network):
             batch: Sequences.
             capacity: Most tokens in one of them.
         """
-        block = self._block()
+        block = self.sizes()
         heads = block["kv_heads"], block["head_dim"]
         zeros = jnp.zeros(
             (self.depth, batch, capacity, *heads), self.dtype or jnp.float32
@@ -221,7 +221,7 @@ class Decoder(layers.Network):
         return on[self.scan]
 
     @nn.nowrap
-    def _block(self) -> dict[str, Any]:
+    def sizes(self) -> dict[str, Any]:
         """The attributes of a block, with the sizes that are left open filled in."""
         return {
             "heads": self.heads,

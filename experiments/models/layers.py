@@ -88,10 +88,10 @@ class Layers(Protocol):
 class Embedding(Protocol):
     """A table of rows."""
 
-    def __call__(self, rows: jax.Array) -> jax.Array:
+    def __call__(self, rows: jax.Array, /) -> jax.Array:
         """Rows [..., features] of integers [...]."""
 
-    def attend(self, x: jax.Array) -> jax.Array:
+    def attend(self, x: jax.Array, /) -> jax.Array:
         """Products with every row, [..., number], of [..., features]."""
 
 

@@ -48,7 +48,7 @@ def reference(form, tokens):
     """Logits of one sequence in float64, position by position, head by head."""
     network, params = create(form), params_of(form)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    options = network._block()
+    options = network.sizes()
     heads, kv_heads, d = (options[k] for k in ("heads", "kv_heads", "head_dim"))
 
     def norm(x, scale):
