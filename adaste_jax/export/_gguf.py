@@ -1,4 +1,4 @@
-"""A decoder as a GGUF file with packed weights, for llama.cpp and what is built on it."""
+"""A decoder as a GGUF file with packed weights, which llama.cpp runs."""
 
 import json
 import os

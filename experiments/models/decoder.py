@@ -190,7 +190,7 @@ class Decoder(layers.Network):
         start = jnp.zeros((), jnp.int32) if cache is None else cache.length
         past = None if cache is None else (cache.keys, cache.values)
         x = embed(tokens)
-        x, past = blocks(x, past, start)
+        x, new = blocks(x, past, start)
         x = make.rms_norm(name="last_norm", eps=self.norm_eps)(x)
         if self.tied:
             logits = embed.attend(x).astype(jnp.float32)
@@ -198,7 +198,8 @@ class Decoder(layers.Network):
             logits = layers.head(make, x, self.num_classes, norm=None)
         if cache is None:
             return logits
-        return logits, Cache(*past, length=cache.length + tokens.shape[1])
+        keys, values = new
+        return logits, Cache(keys, values, cache.length + tokens.shape[1])
 
     @nn.nowrap
     def new_cache(self, batch: int, capacity: int) -> Cache:

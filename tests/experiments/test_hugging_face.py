@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from experiments import errors, models
-from experiments.models import hugging_face
+from experiments.models import hugging_face_files
 
 SIZES = {
     "hidden_size": 32,
@@ -90,7 +90,7 @@ def own(form, tied):
 )
 def test_a_model_of_transformers_has_its_logits_here(kind, fields, foreign, tmp_path):
     foreign.make(kind, tmp_path, **fields)
-    found = hugging_face.read(tmp_path)
+    found = hugging_face_files.read(tmp_path)
     assert found.options["tied"] == fields["tie_word_embeddings"]
     expected = foreign.logits(tmp_path, TOKENS)
     assert expected.std() > 0.3
@@ -104,7 +104,7 @@ def test_a_network_of_ours_has_its_logits_in_transformers(
     form, tied, foreign, tmp_path
 ):
     network, params = own(form, tied)
-    hugging_face.write(tmp_path, network, params, context=128)
+    hugging_face_files.write(tmp_path, network, params, context=128)
     expected = logits_of(network, params, TOKENS)
     np.testing.assert_allclose(
         foreign.logits(tmp_path, TOKENS), expected, atol=2e-4, rtol=1e-4
@@ -114,8 +114,8 @@ def test_a_network_of_ours_has_its_logits_in_transformers(
 @pytest.mark.parametrize("form", FORMS)
 def test_what_is_written_is_read_again(form, tmp_path):
     network, params = own(form, form == "qwen3")
-    hugging_face.write(tmp_path, network, params, context=128)
-    found = hugging_face.read(tmp_path)
+    hugging_face_files.write(tmp_path, network, params, context=128)
+    found = hugging_face_files.read(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
     assert created(found).sizes() == network.sizes()
     assert created(found).tied == network.tied
@@ -124,7 +124,7 @@ def test_what_is_written_is_read_again(form, tmp_path):
 
 def test_weights_in_several_files_and_in_bfloat16_are_read(tmp_path):
     network, params = own("llama", True)
-    hugging_face.write(tmp_path, network, params, context=128)
+    hugging_face_files.write(tmp_path, network, params, context=128)
     tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
     (tmp_path / "model.safetensors").unlink()
     tensors = {
@@ -139,8 +139,8 @@ def test_weights_in_several_files_and_in_bfloat16_are_read(tmp_path):
     where = {name: file for file, part in files.items() for name in part}
     index = json.dumps({"weight_map": where})
     (tmp_path / "model.safetensors.index.json").write_text(index)
-    assert hugging_face.is_checkpoint(tmp_path)
-    found = hugging_face.read(tmp_path)
+    assert hugging_face_files.is_checkpoint(tmp_path)
+    found = hugging_face_files.read(tmp_path)
     jax.tree.map(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=5e-3),
         found.params,
@@ -150,13 +150,13 @@ def test_weights_in_several_files_and_in_bfloat16_are_read(tmp_path):
 
 def test_a_folder_that_does_not_fit_is_refused_by_name(tmp_path):
     network, params = own("qwen3", True)
-    hugging_face.write(tmp_path, network, params, context=128)
+    hugging_face_files.write(tmp_path, network, params, context=128)
     config = json.loads((tmp_path / "config.json").read_text())
 
     def refused(message, **fields):
         (tmp_path / "config.json").write_text(json.dumps({**config, **fields}))
         with pytest.raises(errors.RunError, match=message):
-            hugging_face.read(tmp_path)
+            hugging_face_files.read(tmp_path)
 
     refused("model_type is 'gpt2'.*bitnet, llama, qwen3", model_type="gpt2")
     refused("attention_bias is True", attention_bias=True)
@@ -174,6 +174,6 @@ def test_a_folder_that_does_not_fit_is_refused_by_name(tmp_path):
 
 def test_a_form_that_nobody_has_is_not_written(tmp_path):
     network = models.create("decoder", 50, **OURS, sub_norm=True)
-    with pytest.raises(errors.RunError, match="no model .* both qk_norm"):
-        hugging_face.write(tmp_path / "new", network, {}, context=128)
+    with pytest.raises(errors.RunError, match=r"no model .* both qk_norm"):
+        hugging_face_files.write(tmp_path / "new", network, {}, context=128)
     assert not (tmp_path / "new").exists()

@@ -172,7 +172,7 @@ def test_rows_that_do_not_fit_are_refused_by_name_and_nothing_is_written(tmp_pat
             export.to_gguf(tmp_path / "m.gguf", tensors, config, **options)
         assert (tmp_path / "m.gguf").read_bytes() == b"what was there"
 
-    narrow = dict(width=96, heads=2, kv_heads=1, hidden=256, depth=1)
+    narrow = {"width": 96, "heads": 2, "kv_heads": 1, "hidden": 256, "depth": 1}
     network = models.create("decoder", 256, **narrow)
     shapes = jax.eval_shape(
         functools.partial(network.init, train=False), jax.random.key(0), TOKENS[None]
@@ -180,8 +180,8 @@ def test_rows_that_do_not_fit_are_refused_by_name_and_nothing_is_written(tmp_pat
     rng = np.random.default_rng(0)
     signs = jax.tree.map(lambda one: rng.choice([-1.0, 1.0], one.shape), shapes)
     refused(
-        r"'blk.0.attn_q.weight', .*: rows of 96 inputs, which groups of 128 \(Q1_0\) do "
-        r"not fill: 128 inputs would do",
+        r"'blk.0.attn_q.weight', .*: rows of 96 inputs, which groups of 128 \(Q1_0\) "
+        r"do not fill: 128 inputs would do",
         hugging_face.tensors(network, signs),
         hugging_face.config_of(network, context=128),
     )
