@@ -5,7 +5,8 @@
 prints what each layer takes, and the accuracy before and after where the data are at
 hand (`--no-data` does not look for them). With `--program=FILE`
 the network is also written as a program that JAX alone can run, with `--onnx=FILE` as
-an ONNX model for ONNX Runtime and other engines.
+an ONNX model for ONNX Runtime and other engines. A `decoder` is written for llama.cpp
+with `--gguf=FILE`, and its latents for `transformers` with `--hugging_face=FOLDER`.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from absl import logging
 from adaste_jax import export, methods, train
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.deployment import comparison, deployed, description
+from experiments.deployment import comparison, decoders, deployed, description
 from experiments.deployment.comparison import show as show
 from experiments.runs import identity, kept
 from experiments.training import restore, states
@@ -38,6 +39,8 @@ def export_run(
     *,
     program: str | os.PathLike[str] | None = None,
     onnx: str | os.PathLike[str] | None = None,
+    gguf: str | os.PathLike[str] | None = None,
+    hugging_face: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
@@ -53,6 +56,9 @@ def export_run(
         out: File to write.
         program: Where to write the network as a program too; None for nowhere.
         onnx: Where to write the network as an ONNX model too; None for nowhere.
+        gguf: Where to write a `decoder` for llama.cpp too; None for nowhere.
+        hugging_face: In which folder to write the latents of a `decoder`, for
+            `transformers`; None for nowhere.
         fold: Whether batch normalisation is folded into a scale and a shift.
         num_test: How many test images are compared; 0 for all.
         data: Whether the data are read for the comparison.
@@ -76,6 +82,8 @@ def export_run(
         out,
         program=program,
         onnx=onnx,
+        gguf=gguf,
+        hugging_face=hugging_face,
         fold=fold,
         num_test=num_test,
         data=data,
@@ -90,6 +98,8 @@ def export_state(
     *,
     program: str | os.PathLike[str] | None = None,
     onnx: str | os.PathLike[str] | None = None,
+    gguf: str | os.PathLike[str] | None = None,
+    hugging_face: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
@@ -102,7 +112,9 @@ def export_state(
             f"the method {config.method!r} has no binary weights to pack."
         )
     _refuse_nonfinite(state)
-    for path in (out, program, onnx):
+    if gguf or hugging_face:
+        decoders.check(config.model, gguf=gguf, hugging_face=hugging_face)
+    for path in (out, program, onnx, gguf, hugging_face):
         if path is not None:
             _make_folder(pathlib.Path(path))
     model_state = Evaluation(problem, method).statistics(state)
@@ -162,7 +174,12 @@ def export_state(
                 metadata=metadata,
             )
             functions["onnx"] = deployed.onnx_network(model)
-    others = {"program": program, "onnx": onnx}
+    if gguf:
+        with _writing(gguf):
+            decoders.write_gguf(gguf, described, weights)
+    if hugging_face:
+        decoders.write_hugging_face(hugging_face, described, state.params)
+    others = {"program": program, "onnx": onnx, "gguf": gguf}
     report = comparison.sizes(out, others, loaded, weights, model_state)
     if not data:
         return report
@@ -239,6 +256,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, help="one-bit file to write")
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
     parser.add_argument("--onnx", help="ONNX model to write: NAME.onnx")
+    parser.add_argument("--gguf", help="file for llama.cpp to write: NAME.gguf")
+    parser.add_argument(
+        "--hugging_face", help="folder to write the latents to, for transformers"
+    )
     parser.add_argument("--fold", action="store_true", help="fold batch normalisation")
     parser.add_argument(
         "--num_test",

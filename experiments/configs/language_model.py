@@ -62,7 +62,15 @@ def _qwen3(config: ml_collections.ConfigDict) -> None:
     config.model_options.depth = 4
     config.model_options.heads = 4
     config.model_options.kv_heads = 2
+    config.model_options.head_dim = 0  # width / heads
     config.model_options.hidden = 768
+    config.model_options.activation = "silu"
+    config.model_options.qk_norm = True  # False: Llama
+    config.model_options.sub_norm = False
+    config.model_options.tied = True
+    config.model_options.rope_theta = 10000.0
+    config.model_options.norm_eps = 1e-6
+    config.model_options.scan = "auto"
     config.method = "scaled_sign"
     config.methods.scaled_sign.group = 128  # Q1_0 of llama.cpp
     config.methods.ternary_absmean.group = 256  # TQ2_0 and TQ1_0

@@ -22,6 +22,7 @@ TITLES = {
     "file": "file",
     "program": "program",
     "onnx": "ONNX model",
+    "gguf": "GGUF file",
 }
 
 
@@ -29,7 +30,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
-        for name in ("packed", "file", "program", "onnx")
+        for name in ("packed", "file", "program", "onnx", "gguf")
         if name in report
     ]
     consoles.table(

@@ -211,10 +211,9 @@ class Decoder(layers.Network):
         """
         block = self.sizes()
         heads = block["kv_heads"], block["head_dim"]
-        zeros = jnp.zeros(
-            (self.depth, batch, capacity, *heads), self.dtype or jnp.float32
-        )
-        return Cache(zeros, zeros, jnp.zeros((), jnp.int32))
+        shape = self.depth, batch, capacity, *heads
+        keys, values = (jnp.zeros(shape, self.dtype or jnp.float32) for _ in range(2))
+        return Cache(keys, values, jnp.zeros((), jnp.int32))
 
     @nn.nowrap
     def _scanned(self) -> bool:

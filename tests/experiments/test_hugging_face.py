@@ -164,7 +164,7 @@ def test_a_folder_that_does_not_fit_is_refused_by_name(tmp_path):
     refused(r"lacks 11 tensors .*model.layers.2", num_hidden_layers=3)
     refused("layers.0.self_attn.k_norm.weight', which", model_type="llama")
     refused(
-        r"gate_proj.weight' of shape \(48, 32\), and .* \(40, 32\)",
+        r"down_proj.weight' of shape \(32, 48\), and .* \(32, 40\)",
         intermediate_size=40,
     )
     refused("describes no decoder.*depth must be", num_hidden_layers="many")
