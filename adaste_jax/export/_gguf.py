@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import tempfile
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,6 +41,7 @@ def to_gguf(
     *,
     real: str = "F16",
     ternary: str = "TQ2_0",
+    packed: bool = True,
     tokenizer: str | os.PathLike[str] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
@@ -71,6 +73,8 @@ def to_gguf(
             `rope_theta`, `hidden_act`, `max_position_embeddings`. Others are not read.
         real: "F32", "F16" or "Q8_0" (int8 by groups of 32, 8.5 bits a weight).
         ternary: "TQ2_0" (2.0625 bits a weight, the faster one) or "TQ1_0" (1.6875).
+        packed: If False, weights on few levels are stored in `real` too: a large file
+            with the same answers, to compare with.
         tokenizer: A `tokenizer.json` of Hugging Face with byte-level BPE. Default: each
             byte is a token, which needs a vocabulary of 256.
         metadata: Texts by key, for example `{"general.name": "..."}`.
@@ -105,14 +109,23 @@ def to_gguf(
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in tensors.items()}
     _encode.require_finite(tensors=arrays)
     named = _named(gguf, kind, arrays, config)
-    stored = _gguf_blocks.stored(named, real=real, ternary=ternary, quants=gguf.quants)
+    stored = _gguf_blocks.stored(
+        named, real=real, ternary=ternary, packed=packed, quants=gguf.quants
+    )
+    used = [one.kind for one in stored.values() if one.kind in _gguf_blocks.PACKED]
+    if packed and not used:
+        warnings.warn(
+            f"no matrix is on few levels: the file holds all of them in {real}. If "
+            "`tensors` are latents, give the weights of `method.deploy`; if not, "
+            "`packed=False` says so.",
+            stacklevel=2,
+        )
     vocabulary = _gguf_tokens.vocabulary(tokenizer, int(config["vocab_size"]))
 
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "model.gguf"
         writer = gguf.GGUFWriter(file, kind)
         _describe(writer, config)
-        used = [one.kind for one in stored.values() if one.kind in _gguf_blocks.PACKED]
         writer.add_file_type(_FILE_TYPES[max(used, key=used.count) if used else real])
         writer.add_quantization_version(2)
         for key, text in {"general.name": "adaste_jax", **(metadata or {})}.items():

@@ -21,7 +21,12 @@ class Stored(NamedTuple):
 
 
 def stored(
-    tensors: Mapping[str, np.ndarray], *, real: str, ternary: str, quants: Any
+    tensors: Mapping[str, np.ndarray],
+    *,
+    real: str,
+    ternary: str,
+    packed: bool,
+    quants: Any,
 ) -> dict[str, Stored]:
     """All tensors as they are stored.
 
@@ -29,6 +34,7 @@ def stored(
         tensors: Matrices [outputs, inputs], and vectors; float32.
         real: Type of matrices that are not on few levels.
         ternary: Type of those on three.
+        packed: Whether few levels are looked for.
         quants: The module of `gguf` that makes blocks.
 
     Raises:
@@ -38,7 +44,7 @@ def stored(
     found: dict[str, Stored] = {}
     refused: dict[str, list[str]] = {}
     for name, array in tensors.items():
-        levels = _scales.levels(array.T) if array.ndim == 2 else None
+        levels = _scales.levels(array.T) if packed and array.ndim == 2 else None
         if levels is None:
             found[name] = _real(array, real, quants)
             continue

@@ -60,7 +60,8 @@ def _step(
     key: jax.Array,
 ) -> tuple[jax.Array, Cache, jax.Array]:
     """The next token, [1, 1], what is known after `tokens`, and the next key."""
-    logits, cache = network.apply({"params": params}, tokens, cache, train=False)
+    found: Any = network.apply({"params": params}, tokens, cache, train=False)
+    logits, cache = found
     key, own = jax.random.split(key)
     last = logits[0, -1]
     if random:
