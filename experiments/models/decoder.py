@@ -131,10 +131,10 @@ class Decoder(layers.Network):
         tied: Whether the embedding is the head too.
         rope_theta: Base of the wave lengths of the rotary positions.
         norm_eps: What the norms add to the mean square.
-        scan: "on" compiles one block and scans it over the parameters of all: compile
-            time does not grow with the depth, but the weights are copied once a step.
-            "off" compiles each. "auto" is "off" on CPUs, where a loop stops XLA from
-            fusing and threading, and "on" elsewhere.
+        scan: "on" makes one program of all blocks, which is run over their parameters,
+            so that it is as long for 24 blocks as for 2; the weights are copied once a
+            step for it. "off" writes all of them out. "auto" is "off" on CPUs, where
+            the loop is compiled no faster and XLA fuses less, and "on" elsewhere.
         dtype: Dtype of the activations. Default: that of the parameters. Norms, rotary
             positions, softmax and logits are computed in float32.
 
