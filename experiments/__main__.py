@@ -13,6 +13,7 @@ COMMANDS = {
     "compare": ("experiments.compare", "train with several methods, and print a table"),
     "export": ("experiments.export", "write a trained network with one bit a weight"),
     "predict": ("experiments.predict", "evaluate a network that was exported"),
+    "generate": ("experiments.generate", "write text with a language model"),
     "report": ("experiments.report", "draw one or several runs on a page"),
 }
 """From a command to its module, and what it does."""

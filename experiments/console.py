@@ -76,6 +76,11 @@ def say(console: rich.console.Console, text: str) -> None:
     _print(console, rich.text.Text(shown(text, console.encoding)))
 
 
+def stream(console: rich.console.Console, text: str) -> None:
+    """Prints a piece of a text that goes on in the same line."""
+    console.print(rich.text.Text(shown(text, console.encoding)), soft_wrap=True, end="")
+
+
 def say_error(console: rich.console.Console, error: BaseException | str) -> None:
     """Prints the message of an error after the word "error:"."""
     message = shown(str(error), console.encoding)

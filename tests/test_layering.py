@@ -48,6 +48,7 @@ EXPERIMENTS = {
     "training": 7,
     "compare": 8,
     "export": 8,
+    "generate": 8,
     "main": 8,
     "studies": 9,
 }

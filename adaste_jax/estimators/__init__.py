@@ -10,6 +10,7 @@
                          bayesbinn_sample, vispa_sample
     ternary              ternary_absmean, ternary_twn, ternary_fixed, ternary_tanh
     groups of inputs     per_group, which applies any of these to groups of inputs
+    activations          int8_per_token
 
 `adaste` is the recommended form of AdaSTE. It passes gradients straight-through, and
 was the most accurate form in our measurements. `adaste_paper` is the paper's rule, and
@@ -44,6 +45,7 @@ from adaste_jax.estimators._hardtanh_adaste import (
     hardtanh_adaste,
     hardtanh_adaste_gradient,
 )
+from adaste_jax.estimators._int8 import int8_per_token
 from adaste_jax.estimators._irnet import ede, irnet_weight
 from adaste_jax.estimators._per_group import per_group
 from adaste_jax.estimators._rbnn import rbnn
@@ -76,6 +78,7 @@ __all__ = [
     "fenbp_gradient",
     "hardtanh_adaste",
     "hardtanh_adaste_gradient",
+    "int8_per_token",
     "irnet_weight",
     "md_softmax_s",
     "md_tanh_s",

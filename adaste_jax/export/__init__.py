@@ -10,6 +10,7 @@ from adaste_jax.export._fold import (
     fold_threshold,
 )
 from adaste_jax.export._format import FormatError
+from adaste_jax.export._gguf import to_gguf
 from adaste_jax.export._graph import UnsupportedError
 from adaste_jax.export._matmul import packed_matmul
 from adaste_jax.export._onnx import to_onnx
@@ -42,6 +43,7 @@ __all__ = [
     "packed_shape",
     "save",
     "to_c",
+    "to_gguf",
     "to_onnx",
     "to_qonnx",
     "to_stablehlo",

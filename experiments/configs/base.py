@@ -45,7 +45,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.real_learning_rate = 1e-3  # Adam, cosine to 0: parameters that stay real
 
     # A workdir, or WORKDIR/checkpoints/STEP: start from its parameters and batch-norm
-    # statistics. The network must have the same shapes. Not used to resume.
+    # statistics. The network must have the same shapes. Not used to resume. Or, for the
+    # network `decoder`, a folder of Hugging Face (Qwen3, Llama).
     config.init_from = ""
 
     # A workdir, or WORKDIR/checkpoints/STEP, of a finished run: also learn from the

@@ -23,6 +23,8 @@ TITLES = {
     "program": "program",
     "onnx": "ONNX model",
     "c": "C sources",
+    "gguf": "GGUF file",
+    "hugging_face": "Hugging Face",
 }
 
 
@@ -30,7 +32,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
-        for name in ("packed", "file", "program", "onnx", "c")
+        for name in ("packed", "file", "program", "onnx", "c", "gguf", "hugging_face")
         if name in report
     ]
     consoles.table(

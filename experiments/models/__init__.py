@@ -19,7 +19,8 @@ from flax import nnx
 from adaste_jax import train
 from adaste_jax.nn import linen
 from experiments import errors, fields
-from experiments.models import nnx_network
+from experiments.models import decoder, nnx_network
+from experiments.models.decoder import Decoder
 from experiments.models.language_model import LanguageModel
 from experiments.models.layers import Network
 from experiments.models.mlp import MLP
@@ -28,6 +29,7 @@ from experiments.models.vgg import VGG16, VGGSmall
 from experiments.models.vit import ViT
 
 MODELS: dict[str, Callable[..., Network]] = {
+    "decoder": Decoder,
     "language_model": LanguageModel,
     "mlp": MLP,
     "resnet18": ResNet18,
@@ -43,7 +45,7 @@ DTYPES = ("float32", "bfloat16")
 FLAX_APIS = ("linen", "nnx")
 """The APIs of Flax that a network can be run in."""
 
-TEXT = ("language_model",)
+TEXT = ("decoder", "language_model")
 """Networks that read text; the others read images."""
 
 
@@ -69,6 +71,22 @@ _MOMENTUM: dict[str, fields.Kind] = {"norm_momentum": fields.Number(0, 1, below=
 _STAGES = fields.Several(fields.whole(0, 1024))
 
 OPTIONS: dict[str, dict[str, fields.Kind]] = {
+    "decoder": {
+        "width": _WIDTH,
+        "depth": _COUNT,
+        "heads": _COUNT,
+        "kv_heads": fields.whole(0, 1024),
+        "head_dim": fields.whole(0, 1024),
+        "hidden": fields.whole(0, 2**18),
+        "activation": fields.Choice(decoder.ACTIVATIONS, "activation"),
+        "qk_norm": fields.Flag(),
+        "sub_norm": fields.Flag(),
+        "tied": fields.Flag(),
+        "rope_theta": fields.Number(1, 1e9),
+        "norm_eps": fields.Number(0, 1, above=True),
+        "scan": fields.Choice(decoder.SCANS),
+        "dtype": _Dtype(),
+    },
     "language_model": {"width": _WIDTH, "depth": _COUNT, "heads": _COUNT, **_ALL},
     "mlp": {"features": fields.Several(_WIDTH), **_MOMENTUM, **_ALL},
     "resnet18": {
@@ -182,14 +200,31 @@ def check(name: Any, options: Mapping[str, Any], *, prefix: str = "config.") -> 
         )
     fields.check(options, kinds, prefix=f"{prefix}model_options.")
     if "heads" in kinds:
-        width, heads = (
-            options.get(one, getattr(MODELS[name], one)) for one in ("width", "heads")
+        _check_heads(MODELS[name], options, f"{prefix}model_options.")
+
+
+def _check_heads(
+    network: Callable[..., Network], options: Mapping[str, Any], prefix: str
+) -> None:
+    """Refuses heads that do not divide what they must."""
+    width, heads, kv_heads, head_dim = (
+        options.get(one, getattr(network, one, 0))
+        for one in ("width", "heads", "kv_heads", "head_dim")
+    )
+    if width % heads and not head_dim:
+        raise errors.RunError(
+            f"{prefix}width must be a multiple of heads, got {width} and {heads}."
         )
-        if width % heads:
-            raise errors.RunError(
-                f"{prefix}model_options.width must be a multiple of heads, got {width} "
-                f"and {heads}."
-            )
+    if kv_heads and heads % kv_heads:
+        raise errors.RunError(
+            f"{prefix}kv_heads must divide heads, got {kv_heads} and {heads}."
+        )
+    if network is Decoder and (head_dim or width // heads) % 2:
+        raise errors.RunError(
+            f"{prefix}head_dim must be even, for the rotary positions; got "
+            f"{head_dim or width // heads}"
+            + ("." if head_dim else f", which is width / heads = {width} / {heads}.")
+        )
 
 
 def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -206,6 +241,7 @@ __all__ = [
     "OPTIONS",
     "TEXT",
     "VGG16",
+    "Decoder",
     "LanguageModel",
     "Network",
     "ResNet18",

@@ -7,7 +7,7 @@ file or a checkpoint of one is one of the other.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -59,7 +59,10 @@ class Layers(Protocol):
     def layer_norm(self, *, name: str, dtype: Dtype | None = None) -> Layer:
         """Layer norm with scale and shift."""
 
-    def embed(self, number: int, features: int, *, name: str) -> Layer:
+    def rms_norm(self, *, name: str, eps: float) -> Layer:
+        """Division by the root mean square, and a scale; computed in float32."""
+
+    def embed(self, number: int, features: int, *, name: str) -> "Embedding":
         """A table of `number` rows, looked up by integers."""
 
     def attention(self, heads: int, *, name: str) -> Layer:
@@ -70,6 +73,40 @@ class Layers(Protocol):
 
     def block(self, kind: "type[Network]", **fields: Any) -> Layer:
         """A network inside this one; `fields` are its attributes."""
+
+    def blocks(
+        self, kind: "type[Network]", depth: int, *, scanned: bool, **fields: Any
+    ) -> "Blocks":
+        """`depth` equal networks without state, each after the one before it.
+
+        Each has parameters of its own, by the names that `block` gives. If `scanned`,
+        they are stacked in the step and one copy of the program is compiled, for all of
+        them; what is computed is the same.
+        """
+
+
+class Embedding(Protocol):
+    """A table of rows."""
+
+    def __call__(self, rows: jax.Array, /) -> jax.Array:
+        """Rows [..., features] of integers [...]."""
+
+    def attend(self, x: jax.Array, /) -> jax.Array:
+        """Products with every row, [..., number], of [..., features]."""
+
+
+class Blocks(Protocol):
+    """Several networks in a row."""
+
+    def __call__(self, x: Any, each: Any, *shared: Any) -> tuple[Any, Any]:
+        """The output of the last one, and what each of them gives besides, stacked.
+
+        Args:
+            x: Input of the first. A block maps x, its own part of `each` and `shared`
+                to the next x and to something of its own.
+            each: A tree whose leaves have an axis of blocks in front; or None.
+            *shared: What all blocks get.
+        """
 
 
 class Network(nn.Module):
@@ -146,7 +183,11 @@ class Linen:
         """See `Layers`."""
         return nn.LayerNorm(dtype=dtype or self._network.dtype, name=name)
 
-    def embed(self, number: int, features: int, *, name: str) -> Layer:
+    def rms_norm(self, *, name: str, eps: float) -> Layer:
+        """See `Layers`."""
+        return nn.RMSNorm(epsilon=eps, dtype=self._network.dtype, name=name)
+
+    def embed(self, number: int, features: int, *, name: str) -> Embedding:
         """See `Layers`."""
         return nn.Embed(number, features, dtype=self._network.dtype, name=name)
 
@@ -168,6 +209,49 @@ class Linen:
     def block(self, kind: type[Network], **fields: Any) -> Layer:
         """See `Layers`."""
         return functools.partial(kind(**fields), train=self._train)
+
+    def blocks(
+        self, kind: type[Network], depth: int, *, scanned: bool, **fields: Any
+    ) -> Blocks:
+        """See `Layers`."""
+        if not scanned or self._network.is_initializing():
+            return in_turn([self.block(kind, **fields) for _ in range(depth)])
+        params = self._network.variables["params"]
+        network = kind(**fields, parent=None)
+
+        def run(params: Any, *inputs: Any) -> Any:
+            return network.apply({"params": params}, *inputs, train=self._train)
+
+        return scan(run, [params[f"{kind.__name__}_{i}"] for i in range(depth)])
+
+
+def in_turn(made: Sequence[Layer]) -> Blocks:
+    """Blocks whose programs stand one after the other."""
+
+    def call(x: Any, each: Any, *shared: Any) -> tuple[Any, Any]:
+        found = []
+        for i, block in enumerate(made):
+            x, own = block(x, jax.tree.map(lambda leaf: leaf[i], each), *shared)  # noqa: B023
+            found.append(own)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+
+    return call
+
+
+def scan(run: Callable[..., Any], params: Sequence[Any]) -> Blocks:
+    """Blocks that are one program, run once for the parameters of each.
+
+    Args:
+        run: `run(params, x, each, *shared)` of one block.
+        params: The parameters of each, trees of one structure.
+    """
+
+    def call(x: Any, each: Any, *shared: Any) -> tuple[Any, Any]:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        step = lambda x, own: run(own[0], x, own[1], *shared)
+        return jax.lax.scan(step, x, (stacked, each))
+
+    return call
 
 
 def head(

@@ -121,10 +121,19 @@ class Nnx:
         )
         return self._layer("LayerNorm", name, make)
 
-    def embed(self, number: int, features: int, *, name: str) -> layers.Layer:
+    def rms_norm(self, *, name: str, eps: float) -> layers.Layer:
         """See `layers.Layers`."""
-        make = lambda _: nnx.Embed(number, features, dtype=self._dtype, rngs=self._rngs)
-        return self._layer("Embed", name, make)
+        make = lambda x: nnx.RMSNorm(
+            x.shape[-1], epsilon=eps, dtype=self._dtype, rngs=self._rngs
+        )
+        return self._layer("RMSNorm", name, make)
+
+    def embed(self, number: int, features: int, *, name: str) -> layers.Embedding:
+        """See `layers.Layers`."""
+        if self._rngs is not None:
+            table = nnx.Embed(number, features, dtype=self._dtype, rngs=self._rngs)
+            setattr(self._owner, name, table)
+        return getattr(self._owner, name)
 
     def attention(self, heads: int, *, name: str) -> layers.Layer:
         """See `layers.Layers`."""
@@ -150,6 +159,21 @@ class Nnx:
         """See `layers.Layers`."""
         make = lambda *inputs: NnxNetwork(kind(**fields), *inputs, rngs=self._rngs)
         return self._layer(kind.__name__, None, make)
+
+    def blocks(
+        self, kind: type[layers.Network], depth: int, *, scanned: bool, **fields: Any
+    ) -> layers.Blocks:
+        """See `layers.Layers`."""
+        if not scanned or self._rngs is not None:
+            return layers.in_turn([self.block(kind, **fields) for _ in range(depth)])
+        names = [f"{kind.__name__}_{i}" for i in range(depth)]
+        parts = [nnx.split(getattr(self._owner, name)) for name in names]
+        graphdef = parts[0][0]  # all are alike but for their parameters
+
+        def run(state: Any, *inputs: Any) -> Any:
+            return nnx.merge(graphdef, state)(*inputs)
+
+        return layers.scan(run, [state for _, state in parts])
 
 
 def build(network: layers.Network, inputs: Any, *, rngs: nnx.Rngs) -> NnxNetwork:

@@ -12,7 +12,7 @@ import numpy as np
 import adaste_jax
 from adaste_jax import train
 from experiments.data import datasets, feeds
-from experiments.training import checks, losses, restore, states, tally
+from experiments.training import checks, losses, pretrained, restore, states, tally
 from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem
 
@@ -127,6 +127,8 @@ class Run:
         """
         if not self.config.init_from:
             return None
+        if pretrained.is_named(self.config.init_from):
+            return pretrained.start(self.problem)
         state = jax.eval_shape(self.init)
         return restore.start(self.problem, state, step=self._initial_step)
 

@@ -29,11 +29,13 @@ VARIANTS = [
     for name in NAMES
     for variant in (protocols.VARIANTS if name in RELEASED else ("full", "smoke"))
 ]
+VARIANTS += [("language_model", "qwen3"), ("language_model", "qwen3_smoke")]
 # One for each network, and both variants of `protocols`.
 TRAINED = [
     ("cifar100_vgg16", "fast_smoke"),
     ("cifar10_vgg_small", "smoke"),
     ("imagenette_resnet18", "smoke"),
+    ("language_model", "qwen3_smoke"),
     ("language_model", "smoke"),
     ("quickstart", "smoke"),
     ("vit_fashion_mnist", "smoke"),

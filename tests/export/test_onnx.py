@@ -35,6 +35,11 @@ NETWORKS = {
     ),
     "vit": ("vit", (8, 8, 3), {"width": 16, "depth": 1, "heads": 2}),
     "language_model": ("language_model", (12,), {"width": 16, "depth": 1, "heads": 2}),
+    "decoder": (
+        "decoder",
+        (12,),
+        {"width": 16, "depth": 1, "heads": 4, "kv_heads": 2, "tied": False},
+    ),
 }
 
 
