@@ -23,10 +23,8 @@ METRICS, LAYERS, read_lines = lines.METRICS, lines.LAYERS, lines.read
 _CURES = {
     CONFIG: "The config that this workdir belongs to is unknown: choose another "
     "--workdir, or restore the file from a copy.",
-    ORIGIN: (
-        "What the run began with is unknown: restore the file from a copy, or delete "
-        "it to continue without a check of the data."
-    ),
+    ORIGIN: "What the run began with is unknown: restore the file from a copy, or "
+    "delete it to continue without a check of the data.",
     PROBLEM: "Restore it from a copy, or delete it; then the data are read instead.",
     RESULT: "Delete it; the same command writes it again from the checkpoint.",
 }
@@ -122,8 +120,7 @@ class Workdir:
         except OSError as error:
             raise errors.RunError(
                 f"cannot write to {self.path}: {error}. The checkpoints there are "
-                "complete: fix the cause, and the same command continues from the "
-                "latest one."
+                "complete: fix the cause; the same command continues from the latest."
             ) from error
 
     def check_place(self) -> None:
