@@ -58,24 +58,34 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
         _short(2, 2000, width=64, dense=512),
         CONVOLUTIONAL_TEST,
     ),
-    "VGG-16": ("cifar10_vgg16", _short(2, 2000, width=32), CONVOLUTIONAL_TEST),
-    "ResNet-18": ("cifar10_resnet18", _short(1, 1300), CONVOLUTIONAL_TEST),
+    "VGG-16": (
+        "cifar10_vgg16:fast",
+        _short(2, 2000, width=32),
+        CONVOLUTIONAL_TEST,
+    ),
+    "ResNet-18": (
+        "cifar10_resnet18:fast",
+        _short(1, 1300, norm_momentum=0.7),  # statistics of 20 steps
+        CONVOLUTIONAL_TEST,
+    ),
     "ViT": ("vit_fashion_mnist", _short(2, 10000), 0),
     "language model": ("language_model", _short(1), 0),
 }
-"""Config, what is changed in it, and how many test examples are used; 0 is all."""
+"""Config or CONFIG:VARIANT, changes in it, number of test examples; 0 is all."""
 
 
 def train(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
     """The one-bit file of a network, trained if it is not in the folder yet."""
-    module, fields, _ = NETWORKS[name]
-    config = importlib.import_module(f"experiments.configs.{module}").get_config()
+    place, fields, _ = NETWORKS[name]
+    module, *variant = place.split(":")
+    made = importlib.import_module(f"experiments.configs.{module}")
+    config = made.get_config(*variant)
     for key, value in fields.items():
         if key == "model_options":
             config.model_options.update(value)
         else:
             config[key] = value
-    config.validation = 0.0
+    config.validation = config.warmup_epochs = 0.0
     config.augment = "none"
     config.tensorboard = False
     config.batch_size = min(config.batch_size, 64)

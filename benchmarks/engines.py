@@ -140,7 +140,9 @@ def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
         "",
         f"CPU, {os.cpu_count()} cores, {platform.machine()}, {platform.system()};",
         f"Python {platform.python_version()},",
-        f"{versions}, onnxruntime-web {engine_list.browser.VERSION}.",
+        f"{versions}, onnxruntime-web {engine_list.browser.VERSION}. The load of the",
+        f"machine was {os.getloadavg()[0]:.1f} at the end; above the number of cores,",
+        "other programs ran too, and times are only a rough guide.",
         "",
         "## Networks",
         "",
@@ -212,19 +214,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.set_verbosity(logging.ERROR)
     first = next(iter(engines))
     names = [name for name in engines if name == first or name in arguments.engines]
+    command = shlex.join(["python", "-m", "benchmarks.engines", *argv])
     found = []
     for name in arguments.networks:
         folder = pathlib.Path(arguments.workdir).absolute()
         case = engine_networks.load(name, folder, arguments.num_test)
         found.append(measure(case, names, arguments.batches, arguments.seconds))
-    command = shlex.join(["python", "-m", "benchmarks.engines", *argv])
-    page = write_report(found, command)
-    if arguments.out:
-        path = pathlib.Path(arguments.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, "utf-8")
-    else:
-        print(page)
+        if arguments.out:  # after each network, so that nothing is lost
+            path = pathlib.Path(arguments.out)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(write_report(found, command), "utf-8")
+    if not arguments.out:
+        print(write_report(found, command))
 
 
 if __name__ == "__main__":
