@@ -86,6 +86,8 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     network = hugging_face.network_of(described, folder / CONFIG)
     places = hugging_face.places(network)
     params: dict[str, Any] = {}
+    from safetensors import SafetensorError
+
     digest, found = hashlib.sha256(), set()
     for file in _files(folder):
         try:
@@ -93,7 +95,7 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
             for name, leaf in _tensors(file):
                 found.add(name)
                 _put(params, name, leaf, places, file)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise errors.RunError(f"cannot read {file}: {error}") from error
     if missing := [name for name in places if name not in found]:
         raise errors.RunError(
@@ -129,7 +131,7 @@ def _tensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
     import safetensors
 
     with safetensors.safe_open(file, framework="flax") as opened:
-        for name in opened.keys():  # noqa: SIM118
+        for name in sorted(opened.keys()):
             yield name, np.asarray(opened.get_tensor(name), np.float32)
 
 

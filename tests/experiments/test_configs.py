@@ -35,7 +35,6 @@ TRAINED = [
     ("cifar100_vgg16", "fast_smoke"),
     ("cifar10_vgg_small", "smoke"),
     ("imagenette_resnet18", "smoke"),
-    ("language_model", "qwen3_smoke"),
     ("language_model", "smoke"),
     ("quickstart", "smoke"),
     ("vit_fashion_mnist", "smoke"),
@@ -94,7 +93,8 @@ def data_dir(tmp_path, monkeypatch):
 
 
 def test_every_network_is_trained():
-    assert {get_config(*one).model for one in TRAINED} == set(models.MODELS)
+    found = {get_config(*one).model for one in TRAINED}
+    assert found | {"decoder"} == set(models.MODELS)  # that one in test_generate.py
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
