@@ -49,12 +49,25 @@ def sign(x: jax.Array) -> jax.Array:
 def root_mean_square(x: jax.Array) -> jax.Array:
     """Root mean square of all entries, and 1 for a tensor of zeros or without entries.
 
-    Entries are divided by the largest magnitude first, so that squares of finite
-    entries neither overflow nor vanish.
+    Squares of finite entries neither overflow nor vanish: where their mean is out of
+    the range in which it is exact, entries are divided by the largest magnitude first.
+    That takes a further pass over the tensor, so it is not done for all.
     """
     one = jnp.ones((), x.dtype)
     if not x.size:
         return one
+    mean = jnp.mean(jnp.square(x))
+    # Squares below `tiny` are lost; all of them together are below the last bit here.
+    exact = (mean >= tiny(x.dtype) / epsilon(x.dtype)) & (mean <= largest(x.dtype))
+    return _cond(exact, lambda mean, x: jnp.sqrt(mean), _scaled_rms, mean, x)
+
+
+_cond: Callable[..., jax.Array] = jax.lax.cond
+
+
+def _scaled_rms(mean: jax.Array, x: jax.Array) -> jax.Array:
+    """Root mean square of entries in units of the largest."""
+    one = jnp.ones((), x.dtype)
     unit = jnp.max(jnp.abs(x))
     unit = jnp.where(unit == 0, one, unit)
     rms = unit * jnp.sqrt(jnp.mean(jnp.square(x / unit)))

@@ -230,6 +230,47 @@ def magnitude(latent: jax.Array, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
     return jnp.where(is_binary(mu, alpha), one, jnp.clip(soft, smallest, one))
 
 
+class Line(NamedTuple):
+    """|w*(t / unit)| as a line of |t|; see `on_line`.
+
+    Attributes:
+        slope: 1 / (1 + mu) / unit; 0 where weights are binary.
+        offset: mu (1 + alpha) / (1 + mu), never zero; 1 where weights are binary.
+        shrink: 1; a power of two for latents so large that `slope` would vanish.
+        top: 1, where the line ends.
+        largest: The largest finite number, which stands for an infinite latent.
+    """
+
+    slope: jax.Array
+    offset: jax.Array
+    shrink: jax.Array
+    top: jax.Array
+    largest: jax.Array
+
+
+def line(unit: jax.Array, mu: jax.Array, alpha: jax.Array) -> Line:
+    """|w*(t / unit)|, such that no latent has to be divided."""
+    one = jnp.ones((), unit.dtype)
+    smallest = _numerics.tiny(unit.dtype)
+    power = jnp.asarray(smallest**0.5, unit.dtype)  # exactly a power of two
+    shrink = jnp.where(unit > 1 / power, power, one)
+    binary = is_binary(mu, alpha)
+    offset = jnp.maximum(mu * (1 + alpha) / (1 + mu), smallest)
+    return Line(
+        slope=jnp.where(binary, jnp.zeros_like(one), 1 / (1 + mu) / (unit * shrink)),
+        offset=jnp.where(binary, one, offset),
+        shrink=shrink,
+        top=one,
+        largest=jnp.asarray(_numerics.largest(unit.dtype), unit.dtype),
+    )
+
+
+def on_line(latent: jax.Array, line: Line) -> jax.Array:
+    """|w*(t / unit)| = min(1, slope |t| + offset), never zero."""
+    size = jnp.minimum(jnp.abs(latent), line.largest) * line.shrink
+    return jnp.minimum(size * line.slope + line.offset, line.top)
+
+
 def _toward(latent: jax.Array, grad: jax.Array) -> jax.Array:
     """Whether a descent step moves a latent to zero; the product g t may underflow."""
     return (_numerics.sign(grad) == _numerics.sign(latent)) & (grad != 0)
