@@ -204,7 +204,7 @@ def _of_layer(
 ) -> jax.Array:
     """Magnitudes of weights in units of the layer, with a mean of 1."""
     one = jnp.ones((), latents.dtype)
-    unit = _numerics.root_mean_square(latents) if form.unit == "rms" else one
+    unit = _numerics.scaled_rms(latents) if form.unit == "rms" else (one, one)
     line = _adaste_rule.line(unit, mu, alpha)
     weight = _adaste_rule.on_line(latents, line)
     if not (form.rescale and latents.size):

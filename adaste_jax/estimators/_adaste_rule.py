@@ -234,32 +234,39 @@ class Line(NamedTuple):
     """|w*(t / unit)| as a line of |t|; see `on_line`.
 
     Attributes:
-        slope: 1 / (1 + mu) / unit; 0 where weights are binary.
+        scale: 1; a power of two where latents are so large or small that their unit has
+            no inverse.
+        slope: 1 / (1 + mu) / (unit scale); 0 where weights are binary.
         offset: mu (1 + alpha) / (1 + mu), never zero; 1 where weights are binary.
-        shrink: 1; a power of two for latents so large that `slope` would vanish.
         top: 1, where the line ends.
         largest: The largest finite number, which stands for an infinite latent.
     """
 
+    scale: jax.Array
     slope: jax.Array
     offset: jax.Array
-    shrink: jax.Array
     top: jax.Array
     largest: jax.Array
 
 
-def line(unit: jax.Array, mu: jax.Array, alpha: jax.Array) -> Line:
-    """|w*(t / unit)|, such that no latent has to be divided."""
+def line(
+    scaled_unit: tuple[jax.Array, jax.Array], mu: jax.Array, alpha: jax.Array
+) -> Line:
+    """|w*(t / unit)|, such that no latent has to be divided.
+
+    Args:
+        scaled_unit: A power of two, and the unit times it.
+        mu: Annealing weight.
+        alpha: Margin.
+    """
+    scale, unit = scaled_unit
     one = jnp.ones((), unit.dtype)
-    smallest = _numerics.tiny(unit.dtype)
-    power = jnp.asarray(smallest**0.5, unit.dtype)  # exactly a power of two
-    shrink = jnp.where(unit > 1 / power, power, one)
     binary = is_binary(mu, alpha)
-    offset = jnp.maximum(mu * (1 + alpha) / (1 + mu), smallest)
+    offset = jnp.maximum(mu * (1 + alpha) / (1 + mu), _numerics.tiny(unit.dtype))
     return Line(
-        slope=jnp.where(binary, jnp.zeros_like(one), 1 / (1 + mu) / (unit * shrink)),
+        scale=scale,
+        slope=jnp.where(binary, jnp.zeros_like(one), 1 / (1 + mu) / unit),
         offset=jnp.where(binary, one, offset),
-        shrink=shrink,
         top=one,
         largest=jnp.asarray(_numerics.largest(unit.dtype), unit.dtype),
     )
@@ -267,7 +274,7 @@ def line(unit: jax.Array, mu: jax.Array, alpha: jax.Array) -> Line:
 
 def on_line(latent: jax.Array, line: Line) -> jax.Array:
     """|w*(t / unit)| = min(1, slope |t| + offset), never zero."""
-    size = jnp.minimum(jnp.abs(latent), line.largest) * line.shrink
+    size = jnp.minimum(jnp.abs(latent), line.largest) * line.scale
     return jnp.minimum(size * line.slope + line.offset, line.top)
 
 
