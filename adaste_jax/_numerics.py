@@ -49,16 +49,45 @@ def sign(x: jax.Array) -> jax.Array:
 def root_mean_square(x: jax.Array) -> jax.Array:
     """Root mean square of all entries, and 1 for a tensor of zeros or without entries.
 
-    Entries are divided by the largest magnitude first, so that squares of finite
-    entries neither overflow nor vanish.
+    Squares of finite entries neither overflow nor vanish; see `scaled_rms`.
+    """
+    scale, rms = scaled_rms(x)
+    return rms / scale
+
+
+def scaled_rms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A power of two, and the root mean square of all entries times it.
+
+    The power is 1, and so nothing changes by it, for all but extreme tensors, whose
+    squares overflow or vanish: they are read again. The second number is 1 for a tensor
+    of zeros or without entries, and NaN where an entry is not finite.
     """
     one = jnp.ones((), x.dtype)
     if not x.size:
-        return one
-    unit = jnp.max(jnp.abs(x))
-    unit = jnp.where(unit == 0, one, unit)
-    rms = unit * jnp.sqrt(jnp.mean(jnp.square(x / unit)))
-    return jnp.where(rms == 0, one, rms)
+        return one, one
+    mean = jnp.mean(jnp.square(x))
+    # Squares below `tiny` are lost; all of them together are below the last bit here.
+    low, high = (jnp.asarray(n, x.dtype) for n in _squares(x.dtype))
+    exact = (mean >= low) & (mean <= largest(x.dtype))
+    scale = jnp.where(exact, one, jnp.where(mean < low, high, 1 / high))
+    mean = _cond(
+        exact,
+        lambda mean, *_: mean,
+        lambda _, scale, x: jnp.mean(jnp.square(x * scale)),
+        mean,
+        scale,
+        x,
+    )
+    rms = jnp.where(mean <= largest(x.dtype), jnp.sqrt(mean), jnp.nan)
+    return scale, jnp.where(mean == 0, scale, rms)
+
+
+_cond: Callable[..., jax.Array] = jax.lax.cond
+
+
+def _squares(dtype: Any) -> tuple[Any, float]:
+    """From where on means of squares are exact, and a power of two for smaller ones."""
+    return tiny(dtype) / epsilon(dtype), 2.0 ** (5 * _finfo(dtype).maxexp // 8)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

@@ -5,7 +5,7 @@ Binary Neural Networks", CVPR 2022, https://arxiv.org/abs/2112.02880.
 """
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -191,23 +191,46 @@ def _annealed(
     dtype = _base.compute_dtype(latent)
     mu, alpha = jnp.asarray(hyper.mu, dtype), jnp.asarray(hyper.alpha, dtype)
     latents = latent.astype(dtype)
-    size = latents
-    if form.unit == "rms":
-        size = latents / _numerics.root_mean_square(latents)
-    weight = _adaste_rule.magnitude(size, mu, alpha)
-    if form.rescale:
-        one = jnp.ones((), dtype)
-        mean = jnp.mean(weight) if weight.size else one
-        scale = jnp.where(_adaste_rule.is_binary(mu, alpha), one, mean)
-        weight = weight / scale
+    if form.unit == "rms" or form.rescale:
+        weight = _of_layer(form, latents, mu, alpha)
+    else:
+        weight = _adaste_rule.magnitude(latents, mu, alpha)
     # What is normal in float32 may vanish in float16.
     weight = jnp.maximum(weight, _numerics.tiny(latent.dtype).astype(dtype))
     return (_numerics.sign(latents) * weight).astype(latent.dtype)
 
 
+def _of_layer(
+    form: _Form, latents: jax.Array, mu: jax.Array, alpha: jax.Array
+) -> jax.Array:
+    """Magnitudes of weights in units of the layer, with a mean of 1."""
+    one = jnp.ones((), latents.dtype)
+    unit = _numerics.scaled_rms(latents) if form.unit == "rms" else (one, one)
+    line = _adaste_rule.line(unit, mu, alpha)
+    weight = _adaste_rule.on_line(latents, line)
+    if not (form.rescale and latents.size):
+        return weight
+    # Behind a barrier the mean is of magnitudes that nothing else needs, and XLA
+    # computes them while it sums: three reads of a kernel and one write. Without it the
+    # CPU writes them out, and reads them again: five and two (jax 0.10.2).
+    mean = jnp.mean(_adaste_rule.on_line(*_barrier((latents, line))))
+    return weight * jnp.where(_adaste_rule.is_binary(mu, alpha), one, 1 / mean)
+
+
+_barrier: Callable[[Any], Any] = jax.lax.optimization_barrier
+
+
+def _residuals(
+    form: _Form, latent: jax.Array, hyper: _adaste_rule.Hyperparameters
+) -> Any:
+    return None if form.rule == "identity" else (latent, hyper)
+
+
 def _backward(form: _Form, residuals: Any, grad: jax.Array) -> tuple[jax.Array, None]:
-    latent, hyper = residuals
     grad = _base.mean_over_devices(grad, form.axis_name)
+    if form.rule == "identity":
+        return grad, None
+    latent, hyper = residuals
     moved = _adaste_rule.adaste_gradient(
         latent, grad, rule=form.rule, unit=form.unit, **hyper._asdict()
     )
@@ -216,6 +239,4 @@ def _backward(form: _Form, residuals: Any, grad: jax.Array) -> tuple[jax.Array, 
 
 # Hyperparameters are ordinary arguments, so they may be traced; their cotangent is
 # None, which JAX reads as zero.
-_primitive = _base.with_backward(
-    _annealed, lambda form, *arrays: arrays, _backward, static=1
-)
+_primitive = _base.with_backward(_annealed, _residuals, _backward, static=1)
