@@ -47,16 +47,29 @@ def _check_nnx(names):
     assert min(found.values()) > 0.93
 
 
+def _check_from_pytorch(names):
+    assert names["accuracy"] > 0.93
+    same = jax.tree.map(np.array_equal, names["again"], names["found"])
+    assert jax.tree.all(same)
+
+
+# Pages whose code needs a package that is no part of the extra `test`.
+NEEDS = {"docs/from_pytorch.md": "torch"}
+
 # What is true once the blocks of a page have run.
 CHECKS = {
     "docs/scaling.md": _check_scaling,
     "docs/loop.md": _check_loop,
     "docs/nnx.md": _check_nnx,
+    "docs/from_pytorch.md": _check_from_pytorch,
 }
 
 
 @pytest.mark.parametrize("page", [page for page, found in BLOCKS.items() if found])
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page in NEEDS:
+        torch = pytest.importorskip(NEEDS[page], reason=f"needs {NEEDS[page]}")
+        torch.set_num_threads(1)  # else its threads wait for those of other tests
     monkeypatch.chdir(tmp_path)
     names = {}
     with jax.numpy_rank_promotion("allow"):  # as a user has it
@@ -72,6 +85,7 @@ def test_the_guides_have_code():
 
 GUIDES = (
     *("quickstart", "concepts", "loop", "models", "nnx", "scaling", "export", "format"),
+    "from_pytorch",
 )
 
 
