@@ -65,7 +65,14 @@ CHECKS = {
 }
 
 
-@pytest.mark.parametrize("page", [page for page, found in BLOCKS.items() if found])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page in NEEDS))
+        for page, found in BLOCKS.items()
+        if found
+    ],
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     if page in NEEDS:
         torch = pytest.importorskip(NEEDS[page], reason=f"needs {NEEDS[page]}")
@@ -248,4 +255,11 @@ def test_a_method_page_has_defaults_and_measurements(hooks):
         assert row["test accuracy, %"] in page
     for name in methods.METHODS:
         assert f"--config.method={name}" in hooks.method_page(name)
-        assert f"({name}.md)" in hooks.methods_table()
+
+
+def test_every_method_is_shown_in_its_family(hooks):
+    page = hooks.methods_by_family()
+    for name in methods.METHODS:
+        assert page.count(f"| `{name}` |") == 1
+        assert bool(hooks.picture(name)) == (name != "full_precision")
+        assert hooks.picture(name) in page
