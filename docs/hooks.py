@@ -181,7 +181,7 @@ def on_files(files: Any, config: Any) -> Any:
         text = re.sub(r"\]\(docs/results/\)", "](results/index.md)", text)
         text = text.replace("](docs/", "](").replace("](README.md", "](index.md")
         # What is no page is named only.
-        elsewhere = r"\[([^]]*)\]\((?!https?:|#)([\w./-]+)(?<!\.md)\)"
+        elsewhere = r"(?<!!)\[([^]]*)\]\((?!https?:|#)([\w./-]+)(?<!\.md)\)"
         text = re.sub(elsewhere, r"\1 (`\2`)", text)
         files.append(File.generated(config, place, content=text))
     missing = browser.fetch()
