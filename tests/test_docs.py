@@ -53,6 +53,24 @@ def _check_from_pytorch(names):
     assert jax.tree.all(same)
 
 
+def _check_coming_from(names):
+    shipped = names["shipped"]
+    for block in shipped.blocks:
+        assert set(np.unique(np.abs(block.conv.kernel[...]))) == {1.0}
+    last = shipped.classifier.kernel[...]
+    assert len(np.unique(np.abs(last))) > 10
+    # The binary layer has the signs of the checkpoint, the last layer its numbers.
+    images, loaded = jax.tree.map(np.asarray, (names["images"], names["loaded"]))
+    first, norm, head = (loaded[f"layers_{number}"] for number in (0, 1, 3))
+    hidden = images @ np.where(first["kernel"] >= 0, 1, -1) + first["bias"]
+    hidden = (hidden - hidden.mean(-1, keepdims=True)) / np.sqrt(
+        hidden.var(-1, keepdims=True) + 1e-6
+    )
+    hidden = np.maximum(hidden * norm["scale"] + norm["bias"], 0)
+    expected = hidden @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(names["logits"], expected, atol=1e-4)
+
+
 # Pages whose code needs a package that is no part of the extra `test`.
 NEEDS = {"docs/from_pytorch.md": "torch"}
 
@@ -62,6 +80,7 @@ CHECKS = {
     "docs/loop.md": _check_loop,
     "docs/nnx.md": _check_nnx,
     "docs/from_pytorch.md": _check_from_pytorch,
+    "docs/coming_from.md": _check_coming_from,
 }
 
 
@@ -92,7 +111,7 @@ def test_the_guides_have_code():
 
 GUIDES = (
     *("quickstart", "concepts", "loop", "models", "nnx", "scaling", "export", "format"),
-    "from_pytorch",
+    *("from_pytorch", "coming_from"),
 )
 
 
