@@ -76,6 +76,18 @@ rows = compare(network, data, ["ste", "adaste"], "own", num_epochs=2, seeds=2)
 assert len(rows) == 2, rows
 """
 
+# A notebook as it is opened elsewhere: alone, with the address of the package.
+NOTEBOOK = """
+import sys, nbclient, nbformat
+file, source = sys.argv[1:]
+book = nbformat.read(file, as_version=4)
+[install] = [cell for cell in book.cells if 'SOURCE = ""' in cell.source]
+install.source = install.source.replace('SOURCE = ""', f"SOURCE = {source!r}")
+[size] = [cell for cell in book.cells if "parameters" in cell.metadata.get("tags", ())]
+size.source = 'SIZE = "smoke"'
+nbclient.NotebookClient(book, timeout=900).execute()
+"""
+
 
 def build(folder: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     """The wheel, from a copy of the files that may go into it."""
@@ -114,13 +126,13 @@ def check_contents(wheel: pathlib.Path) -> None:
     assert kept <= names, f"missing in the wheel: {kept - names}"
 
 
-def install(folder: pathlib.Path, requirement: str) -> None:
+def install(folder: pathlib.Path, *requirements: str) -> None:
     """Makes an environment that has no more than this."""
     environment = folder / "venv"
     venv.create(environment, with_pip=True, clear=True)
     python = environment / "bin" / "python"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-    subprocess.run([*pip, requirement], check=True)
+    subprocess.run([*pip, *requirements], check=True)
 
 
 def run(folder: pathlib.Path, command: str, *arguments: str) -> str:
@@ -167,6 +179,15 @@ def use_programs(folder: pathlib.Path, wheel: pathlib.Path) -> None:
     run(folder, "python", "-c", OWN)
 
 
+def use_notebook(folder: pathlib.Path, wheel: pathlib.Path) -> None:
+    """Runs a notebook outside of the clone, which installs the wheel itself."""
+    install(folder, "ipykernel", "nbclient")
+    for name in ("own_loop", "binarise_and_ship"):
+        book = folder / "elsewhere" / f"{name}.ipynb"
+        shutil.copy(ROOT / "experiments" / "notebooks" / book.name, book)
+        run(folder, "python", "-c", NOTEBOOK, str(book), str(wheel))
+
+
 def main(out: str) -> None:
     """Builds, checks and uses the wheel."""
     target = pathlib.Path(out).resolve()
@@ -177,6 +198,7 @@ def main(out: str) -> None:
         check_contents(wheel)
         accuracy = use_library(folder, wheel)
         use_programs(folder, wheel)
+        use_notebook(folder, wheel)
     print(f"{wheel.name}: built, installed and used; accuracy {accuracy:.3f}")
 
 
