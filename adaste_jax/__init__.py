@@ -1,7 +1,7 @@
 """Neural networks with one-bit weights, in JAX.
 
 Latents are the real numbers that are trained, weights are what the network uses, and
-an estimator maps the first to the second with a backward rule of its own.
+an estimator maps the first to the second with its own backward rule.
 
 `import adaste_jax` needs JAX and Optax only. `adaste_jax.nn`, which needs Flax, and
 `adaste_jax.export` are imported when they are first used.

@@ -12,11 +12,11 @@ def old_names(
 
     Args:
         module: Name of the module.
-        names: From an old name to what it stands for, and what to write instead.
-        goes_in: The version without them.
+        names: For each old name, its value and the text of what to write instead.
+        goes_in: The version in which the old names are removed.
 
     Returns:
-        The function. It warns with `DeprecationWarning`.
+        The function, which gives a `DeprecationWarning` for an old name.
     """
 
     def getattr_of_module(name: str) -> Any:
@@ -24,7 +24,7 @@ def old_names(
             raise AttributeError(f"module {module!r} has no attribute {name!r}")
         value, instead = names[name]
         warnings.warn(
-            f"{module}.{name} goes in {goes_in}. Write {instead}.",
+            f"{module}.{name} is removed in {goes_in}. Write {instead}.",
             DeprecationWarning,
             stacklevel=2,
         )

@@ -1,8 +1,8 @@
-"""Counts the multiply-adds of a traced program, and whose they are.
+"""Counts the multiply-adds of a traced program, parameter by parameter.
 
 Products are found in the program (a jaxpr) and in the programs within it. Each belongs
-to the parameter from which one of its operands is computed without the inputs, by a
-cast, a sign, a scale, a transposition or a slice, say.
+to the parameter from which one of its operands is computed without the inputs, for
+example by a cast, a sign, a scale, a transposition or a slice.
 """
 
 import collections
@@ -22,7 +22,7 @@ _Tally = collections.Counter[int]
 
 
 class Leaf(NamedTuple):
-    """What decides between parameters that meet in one value."""
+    """Decides which parameter owns a value that is computed from several."""
 
     one_bit: bool
     size: int
@@ -41,8 +41,8 @@ def count(program: jax_core.Jaxpr, leaves: Sequence[Leaf]) -> Counts:
 
     Args:
         program: A function of the leaves of the parameters and further inputs.
-        leaves: One entry for each of the first inputs. Where several meet, a product
-            belongs to one of one bit before a real one, and then to the largest.
+        leaves: One entry for each of the first inputs. A product of several leaves
+            belongs to a one-bit leaf before a real one, and then to the largest.
 
     Returns:
         Multiply-adds of each leaf, of products without a leaf, and notes on what was
@@ -156,7 +156,7 @@ class _Walk:
     def _loop(
         self, body: jax_core.Jaxpr, sources: list[int], carried: slice
     ) -> tuple[list[int], _Tally]:
-        """One turn of a loop, with what the carry becomes after however many."""
+        """One turn of a loop; the sources are those after any number of turns."""
         while True:
             outputs, counts = self.program(body, sources)
             before = sources[carried]
@@ -182,8 +182,8 @@ class _Walk:
 def _carried(scan: jax_core.JaxprEqn, body: jax_core.Jaxpr) -> slice:
     """Which inputs of a scan are its carry.
 
-    Read off the shapes, since the names of the parameters that say it change between
-    versions of JAX: what is scanned over, or stacked, has one axis more outside.
+    Read from the shapes, since the parameters of `scan` that say so have other names in
+    other versions of JAX. What is scanned over, or stacked, has one axis more outside.
     """
     outside = [len(_shape(value)) for value in (*scan.outvars, *scan.invars)]
     inside = [len(_shape(value)) for value in (*body.outvars, *body.invars)]

@@ -1,7 +1,7 @@
 """The arithmetic of one bit: a sign that is never zero, and scales of a tensor.
 
-A NaN goes through everything here. XLA's largest entry of a tensor may miss it (on a
-CPU, where the loop is vectorised), so nothing may rest on `jnp.max` alone.
+All functions here pass a NaN on. XLA's largest entry of a tensor may miss a NaN (on a
+CPU, where the loop is vectorised), so no function may rely on `jnp.max` alone.
 """
 
 import functools
@@ -35,12 +35,12 @@ _jit: Callable[[Callable[[Any], jax.Array]], Callable[[Any], jax.Array]] = jax.j
 
 @_jit
 def sign(x: jax.Array) -> jax.Array:
-    """Gives +1 where x >= 0 (at 0 and -0.0 too), -1 where x < 0, and NaN where it is.
+    """Gives +1 where x >= 0 (at 0 and -0.0 too), -1 where x < 0, and NaN where x is.
 
     The only sign of the library: training, deployment and packing all call it. It is
     always compiled, because compiled code flushes subnormal numbers to zero
     (`-1e-40 >= 0` holds there and not in NumPy) and a weight must have one sign
-    everywhere. `jnp.sign` will not do: it is 0 at 0. The dtype is that of x.
+    everywhere. `jnp.sign` cannot be used: it is 0 at 0. The dtype is that of x.
     """
     one = jnp.ones((), x.dtype)
     return jnp.where(x >= 0, one, jnp.where(x < 0, -one, x))
@@ -49,24 +49,54 @@ def sign(x: jax.Array) -> jax.Array:
 def root_mean_square(x: jax.Array) -> jax.Array:
     """Root mean square of all entries, and 1 for a tensor of zeros or without entries.
 
-    Entries are divided by the largest magnitude first, so that squares of finite
-    entries neither overflow nor vanish.
+    Squares of finite entries neither overflow nor vanish; see `scaled_rms`.
+    """
+    scale, rms = scaled_rms(x)
+    return rms / scale
+
+
+def scaled_rms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A power of two, and the root mean square of all entries times it.
+
+    The power is 1, and so nothing changes by it, for all but extreme tensors, whose
+    squares overflow or vanish: they are read again. The second number is 1 for a tensor
+    of zeros or without entries, and NaN where an entry is not finite.
     """
     one = jnp.ones((), x.dtype)
     if not x.size:
-        return one
-    unit = jnp.max(jnp.abs(x))
-    unit = jnp.where(unit == 0, one, unit)
-    rms = unit * jnp.sqrt(jnp.mean(jnp.square(x / unit)))
-    return jnp.where(rms == 0, one, rms)
+        return one, one
+    mean = jnp.mean(jnp.square(x))
+    # Squares below `tiny` are lost; all of them together are below the last bit here.
+    low, high = (jnp.asarray(n, x.dtype) for n in _squares(x.dtype))
+    exact = (mean >= low) & (mean <= largest(x.dtype))
+    scale = jnp.where(exact, one, jnp.where(mean < low, high, 1 / high))
+    mean = _cond(
+        exact,
+        lambda mean, *_: mean,
+        lambda _, scale, x: jnp.mean(jnp.square(x * scale)),
+        mean,
+        scale,
+        x,
+    )
+    rms = jnp.where(mean <= largest(x.dtype), jnp.sqrt(mean), jnp.nan)
+    return scale, jnp.where(mean == 0, scale, rms)
+
+
+_cond: Callable[..., jax.Array] = jax.lax.cond
+
+
+def _squares(dtype: Any) -> tuple[Any, float]:
+    """From where on means of squares are exact, and a power of two for smaller ones."""
+    return tiny(dtype) / epsilon(dtype), 2.0 ** (5 * _finfo(dtype).maxexp // 8)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def mean_magnitude(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
-    """Mean of |x| over `axes`, which are kept with size 1: 0 where there is no entry.
+    """Mean of |x| over `axes`, which are kept with size 1: 0 if there are no entries.
 
-    It is finite where the entries are: their sum is taken in `power_unit`. That unit is
-    1 for all but extreme tensors, and else a power of two, so no bit is lost by it.
+    It is finite if the entries are: their sum is taken in units of `power_unit`. The
+    unit is 1 except for extreme tensors, and a power of two for those, so no bit is
+    lost.
     """
     unit = power_unit(x, axes)
     total = jnp.sum(jnp.abs(x) / unit, axis=axes, keepdims=True)
@@ -87,7 +117,7 @@ def _mean_magnitude_jvp(
 
 
 def from_unit(mean: jax.Array, unit: jax.Array) -> jax.Array:
-    """`mean * unit`, and the largest number there is where only rounding is beyond."""
+    """`mean * unit`; the largest finite number where only rounding exceeds it."""
     edge = jnp.asarray(largest(mean.dtype), mean.dtype) / unit
     return jnp.where(jnp.isinf(mean), mean, jnp.clip(mean, -edge, edge)) * unit
 
@@ -95,8 +125,8 @@ def from_unit(mean: jax.Array, unit: jax.Array) -> jax.Array:
 def power_unit(x: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     """A unit for sums of entries or of their squares over `axes`, kept with size 1.
 
-    The sums of x / unit neither overflow nor vanish. The unit is 1, or where the
-    largest magnitude is extreme (in float32 above 2^48 or below 2^-48) a power of two;
+    The sums of x / unit neither overflow nor vanish. The unit is 1, or a power of two
+    if the largest magnitude is extreme (in float32 above 2^48 or below 2^-48), so that
     dividing and multiplying by it is exact. It gets no gradient.
     """
     exponent = _finfo(x.dtype).maxexp

@@ -1,7 +1,7 @@
 """Choosing leaves of a parameter tree by their paths.
 
-A path is written with slashes, `"body/Dense_0/kernel"`. Everything that takes a
-`where` accepts the same four forms, and refuses a choice that selects nothing.
+A path is written with slashes, `"body/Dense_0/kernel"`. Every function with a `where`
+accepts the same four forms, and raises an error if the choice selects nothing.
 """
 
 import collections
@@ -13,12 +13,12 @@ import jax
 import numpy as np
 
 Where = Callable[[Any], Any] | Sequence[str] | str | Any
-"""Which leaves: a function from the tree to a tree of booleans (as in `optax.masked`),
-such a tree itself, or one or several regular expressions searched for in the path."""
+"""Which leaves: a function from the tree to a tree of booleans (like a mask of
+`optax.masked`), such a tree, or regular expressions searched for in the path."""
 
 
 class Method(Protocol):
-    """What is asked here of a `methods.Method`, which is on a floor above."""
+    """The part of `methods.Method` that is used here."""
 
     @property
     def where(self) -> Callable[[Any], Any]:
@@ -26,7 +26,7 @@ class Method(Protocol):
 
     @property
     def deploy(self) -> Callable[[Any], Any]:
-        """From parameters to what is shipped."""
+        """From parameters to the shipped weights."""
 
 
 def paths(tree: Any) -> list[str]:
@@ -35,14 +35,14 @@ def paths(tree: Any) -> list[str]:
 
 
 def distinct(tree: Any) -> list[str]:
-    """Paths of all leaves, no two of them alike, in the order of `jax.tree.leaves`.
+    """Paths of all leaves, all different, in the order of `jax.tree.leaves`.
 
-    They are those of `paths`, but where keys hold slashes two leaves may share one, as
-    in `{"a/b": ..., "a": {"b": ...}}`. Then those keys are escaped as in a JSON pointer
-    (RFC 6901): the leaf under "a/b" has the path "a~1b".
+    They are those of `paths`. If keys contain slashes, two leaves may have the same
+    path, as in `{"a/b": ..., "a": {"b": ...}}`. Then those keys are escaped as in a
+    JSON pointer (RFC 6901): the leaf under "a/b" has the path "a~1b".
 
-    If that does not help, as in a container of one's own whose keys are written alike,
-    every path ends with the number of its leaf.
+    If paths are still equal (a container whose keys print alike), every path ends with
+    the number of its leaf.
     """
     found = paths(tree)
     shared = collections.Counter(found)
@@ -113,14 +113,14 @@ def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
     Biases, normalisation and embeddings have other names and stay real.
 
     Args:
-        exclude: Regular expressions, searched for in the paths of kernels; those
-            kernels stay real too. `("^stem/", "^head/")` keeps a first and a last
+        exclude: Regular expressions, searched for in the paths of kernels; kernels
+            that match stay real too. `("^stem/", "^head/")` keeps a first and a last
             layer real.
 
     Returns:
-        A function from a parameter tree to a tree of booleans: a `where` of
-        `binarize`, and a mask of `optax.masked`. It raises `ValueError` for a tree
-        without kernels, and for a pattern that excludes nothing.
+        A function from a parameter tree to a tree of booleans, for `where` of
+        `binarize` and for the mask of `optax.masked`. It raises `ValueError` for a
+        tree without kernels, and for a pattern that excludes nothing.
 
     Example:
         >>> import jax.numpy as jnp
@@ -155,10 +155,10 @@ def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
 
 
 def select(tree: Any, where: Where | None, method: Method | None = None) -> Any:
-    """Resolves a `where`, or what a method says, to a tree of booleans like `tree`.
+    """Resolves a `where`, or that of a method, to a tree of booleans like `tree`.
 
     Raises:
-        TypeError: If the mask holds something else than booleans, or both are given.
+        TypeError: If the mask contains anything but booleans, or both are given.
         ValueError: If `where` selects nothing, or the mask does not fit the tree.
     """
     if method is not None:

@@ -1,6 +1,7 @@
-"""What a network costs: parameters, bytes and multiply-adds, of any function of a tree.
+"""The cost of a network, any function of a tree: parameters, bytes, multiply-adds.
 
-The function is traced, so nothing is known of layers here; see `_multiply_adds`.
+The function is traced, so this module needs no knowledge of layers; see
+`_multiply_adds`.
 """
 
 import dataclasses
@@ -23,15 +24,15 @@ class Row:
     """One leaf of the parameters.
 
     Attributes:
-        path: Where it is in the tree.
-        shape: Its shape.
-        one_bit: Whether it is deployed with one bit a weight, or ternary.
+        path: Path of the leaf in the tree.
+        shape: Shape of the leaf.
+        one_bit: Whether the leaf is deployed with one bit a weight, or ternary.
         parameters: Number of entries.
-        bytes: As deployed: one bit each, or 1.6 if ternary, in whole bytes, and scales;
-            or in the dtype of the leaf.
-        float32_bytes: The same in float32.
-        multiply_adds: Of the products with this leaf, for one example.
-        bits: Bits a weight as deployed, scales included.
+        bytes: Size as deployed. A binary weight takes one bit, a ternary one 1.6, in
+            whole bytes, plus scales; other leaves keep their dtype.
+        float32_bytes: Size in float32.
+        multiply_adds: Multiply-adds of products with this leaf, for one example.
+        bits: Bits per weight as deployed, scales included.
     """
 
     path: str
@@ -49,8 +50,8 @@ class Summary:
     """The rows of all leaves, and their totals. `str` gives a table.
 
     Attributes:
-        rows: One for each leaf, in the order of the tree.
-        activation_multiply_adds: Of products in which no parameter takes part, for one
+        rows: A row for each leaf, in the order of the tree.
+        activation_multiply_adds: Multiply-adds of products without a parameter, for one
             example.
         notes: What could not be counted in full; empty for most networks.
     """
@@ -150,12 +151,12 @@ def summary(
 ) -> Summary:
     """Counts the parameters, bytes and multiply-adds of a network.
 
-    `forward` is traced, not run. Counted are matrix products and convolutions, padding
-    and the holes of dilated inputs included. A product belongs to the parameter from
-    which an operand is computed without the inputs: by a cast, a sign, a scale, a
-    slice. Where several parameters meet, it belongs to a one-bit one before a real one,
-    and then to the largest. `scan` counts as often as it runs, `while` once, `cond` as
-    its largest branch.
+    `forward` is traced, not run. It counts matrix products and convolutions, including
+    padding and the holes of dilated inputs. A product belongs to the parameter from
+    which an operand is computed without the inputs (by a cast, a sign, a scale, a
+    slice). A product of several parameters belongs to a one-bit parameter before a real
+    one, and then to the largest. The body of `scan` counts as often as it runs, that of
+    `while` once, and `cond` as its largest branch.
 
     Args:
         forward: A function of `params` and `inputs`: Linen's `apply`, an NNX module
@@ -163,18 +164,18 @@ def summary(
         params: Any pytree of arrays or `jax.ShapeDtypeStruct`: latents, or deployed
             weights.
         *inputs: Arrays or `jax.ShapeDtypeStruct`, or trees of them, each with a leading
-            axis of the batch. Multiply-adds are divided by its size.
-        method: How the network is trained: it says which leaves have one bit, whether
-            they are ternary, and how many scales they have. Ternary weights are listed
-            among those of one bit, with 1.6 bits each.
-        where: The leaves of one bit, without a method: regular expressions on the path,
-            a tree of booleans, or a function from the tree to one; `False` for none.
-            Default: all leaves called `kernel`.
-        scale_dtype: Dtype of scales, as in `export.save`; default that of the leaf.
-            Groups of 128 take 1.25 bits a weight with float32, 1.125 with float16.
+            batch axis. Multiply-adds are divided by the size of the batch.
+        method: The training method. It says which leaves have one bit, whether they are
+            ternary, and how many scales they have. Ternary weights are listed with the
+            one-bit weights, at 1.6 bits each.
+        where: The one-bit leaves, if no method is given: regular expressions on the
+            path, a tree of booleans, or a function from the tree to one; `False` for
+            none. Default: all leaves called `kernel`.
+        scale_dtype: Dtype of the stored scales; default that of the leaf. Groups of 128
+            take 1.25 bits a weight with float32, 1.125 with float16.
 
     Returns:
-        A `Summary`. Print it, or take numbers from it by name.
+        A `Summary`. Print it, or read its attributes.
 
     Raises:
         TypeError: If `method` comes with `where`.

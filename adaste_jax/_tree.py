@@ -18,9 +18,9 @@ def binarize(
 ) -> Any:
     """Replaces the selected latents by weights: `estimator(latent)`, leaf by leaf.
 
-    Call it once inside the loss, before the model is applied. Then a layer that is
-    used twice still passes through the backward rule once, with the sum of its
-    gradients, which is what a rule that is not additive needs.
+    Call it once inside the loss, before the model is applied. Then the backward rule of
+    a layer that is used twice is applied once, to the sum of its gradients. A rule that
+    is not additive needs this.
 
     Args:
         params: Any pytree: Flax Linen parameters, the state of an NNX model, a dict.
@@ -29,14 +29,15 @@ def binarize(
         where: Which leaves. Default `kernels()`: those called `kernel`. Otherwise
             regular expressions on the path, a tree of booleans, or a function from
             `params` to one.
-        key: For a stochastic estimator, which is then called as
-            `estimator(latent, key=...)` with a key of its own for each leaf.
+        key: PRNG key for a stochastic estimator, which is then called as
+            `estimator(latent, key=...)`, with a different key for each leaf.
 
     Returns:
-        A tree of the same structure, shapes and dtypes; other leaves are untouched.
+        A tree of the same structure, shapes and dtypes; other leaves are unchanged.
 
     Raises:
-        TypeError: If a selected leaf is not floating point, or `estimator` no function.
+        TypeError: If a selected leaf is not floating point, or `estimator` is not a
+            function.
         ValueError: If nothing is selected, or a pattern matches nothing.
 
     Example:

@@ -1,1 +1,1 @@
-"""Timings; run from a clone, never as tests."""
+"""Benchmarks, which run from a clone and never as tests."""

@@ -1,14 +1,17 @@
-"""Networks in ONNX Runtime against JAX: size of the file, time to load, latency.
+"""Trained networks in every engine that runs here: answers, bytes, time.
 
     python -m benchmarks.engines --out=docs/results/engines.md
 
-The contestants of a row take turns in one process, in random order; a ratio is one of
-medians, with a 95 % interval by the bootstrap.
+The networks of `engine_networks.py` are trained once, in `--workdir`. Each of the
+engines of `engine_list.py` then runs the test examples, and its predictions are counted
+against those of JAX with the same weights. The engines of a network take turns in
+random order when they are timed; a ratio is one of medians, with a 95 % interval by the
+bootstrap.
 """
 
 import argparse
-import functools
 import importlib.metadata
+import importlib.util
 import os
 import pathlib
 import platform
@@ -16,64 +19,36 @@ import random
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
-import onnxruntime
+from absl import logging
 
-import adaste_jax
-from adaste_jax import export
-from experiments import models
+from benchmarks import engine_list, engine_networks
+from benchmarks.engine_list import Built, UnfitError
+from benchmarks.engine_networks import Case
 
-NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
-    "MLP, 3 x 4096": ("mlp", (28, 28), {"features": (4096, 4096, 4096)}),
-    "ResNet-18": ("resnet18", (32, 32, 3), {}),
-    "ViT": ("vit", (28, 28, 1), {}),
-}
-BATCHES = (1, 16)
-FORMS = {"ONNX": False, "ONNX, fast": True}
-COLUMNS = ("network", "batch", "JAX ms", "ONNX ms", "JAX / ONNX", "fast ms")
-
-
-def build(name: str) -> tuple[Any, Any, Any, tuple[int, ...]]:
-    """A network with one-bit weights, its statistics, and the shape of an input."""
-    model, shape, options = NETWORKS[name]
-    module = models.create(model, 10, **options)
-    rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(8, *shape)).astype(np.float32)
-
-    @jax.jit
-    def start(key: jax.Array) -> tuple[Any, Any]:
-        variables = dict(module.init(key, inputs, train=False))
-        weights = adaste_jax.deploy(variables.pop("params"))
-        _, state = module.apply(
-            {"params": weights, **variables},
-            inputs,
-            train=True,
-            mutable=list(variables),
-        )
-        return weights, state
-
-    weights, state = start(jax.random.key(0))
-    return module, weights, state, shape
+BATCHES = (1, 64)
+EVALUATED = 100  # examples in a batch when answers are compared
+ROUNDS = (4, 101)  # in which each engine runs once: at least, and at most
 
 
 def times(
-    contestants: Mapping[str, Callable[[], Any]], repeats: int
+    engines: Mapping[str, Built], inputs: np.ndarray, seconds: float
 ) -> dict[str, np.ndarray]:
-    """Seconds of each call of each contestant, which take turns in random order."""
-    found: dict[str, list[float]] = {name: [] for name in contestants}
-    for run in contestants.values():
-        for _ in range(3):
-            run()
+    """Seconds of each run of each engine, which take turns in random order."""
+    found: dict[str, list[float]] = {name: [] for name in engines}
+    for built in engines.values():
+        built.seconds(inputs)  # compiles
     order = random.Random(0)
-    for _ in range(repeats):
-        for name in order.sample(list(contestants), len(contestants)):
-            start = time.perf_counter()
-            contestants[name]()
-            found[name].append(time.perf_counter() - start)
+    start, rounds = time.perf_counter(), 0
+    while rounds < ROUNDS[0] or (
+        rounds < ROUNDS[1] and time.perf_counter() - start < seconds
+    ):
+        for name in order.sample(list(engines), len(engines)):
+            found[name].append(engines[name].seconds(inputs))
+        rounds += 1
     return {name: np.asarray(values) for name, values in found.items()}
 
 
@@ -86,108 +61,136 @@ def ratio(above: np.ndarray, below: np.ndarray, draws: int = 2000) -> str:
     return f"{np.median(above) / np.median(below):.2f} ({low:.2f} to {high:.2f})"
 
 
+def outputs(built: Built, inputs: np.ndarray) -> np.ndarray:
+    """Logits of all examples."""
+    cuts = range(0, len(inputs), EVALUATED)
+    return np.concatenate([built.run(inputs[i : i + EVALUATED]) for i in cuts])
+
+
 def measure(
-    name: str, batches: Sequence[int], repeats: int
-) -> tuple[list[list[str]], list[list[str]]]:
-    """The rows of a network in both tables."""
-    module, weights, state, shape = build(name)
-    sessions, sizes = {}, []
-    count = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    network = jax.jit(functools.partial(module.apply, train=False))
-    variables = {"params": weights, **state}
-    rng = np.random.default_rng(1)
-    probes = rng.normal(size=(256, *shape)).astype(np.float32)
-    exact = np.concatenate([network(variables, x) for x in np.split(probes, 8)])
-    for form, fast in FORMS.items():
-        start = time.perf_counter()
-        data = export.to_onnx(module, weights, state, input_shape=shape, fast=fast)
-        written = time.perf_counter() - start
-        loads = []
-        for _ in range(5):
-            start = time.perf_counter()
-            sessions[form] = onnxruntime.InferenceSession(
-                data, providers=["CPUExecutionProvider"]
-            )
-            loads.append(time.perf_counter() - start)
-        found = np.concatenate(
-            [sessions[form].run(None, {"input": x})[0] for x in np.split(probes, 8)]
-        )
-        error = np.sqrt(np.mean((found - exact) ** 2)) / exact.std()
-        other = int((found.argmax(-1) != exact.argmax(-1)).sum())
-        sizes.append(
+    case: Case, names: Sequence[str], batches: Sequence[int], seconds: float
+) -> dict[str, Any]:
+    """The rows of a network in each table, and why engines are missing."""
+    rows: dict[str, Any] = {"answers": [], "times": [], "missing": {}}
+    engines: dict[str, Built] = {}
+    for name in names:
+        try:
+            engines[name] = engine_list.ENGINES[name].build(case)
+        except UnfitError as error:
+            rows["missing"][f"{name}: {error}."] = case.name
+    first = next(iter(engine_list.ENGINES))
+    exact = outputs(engines[first], case.inputs)
+    right = float((exact.argmax(-1) == case.labels).mean())
+    rows["network"] = [
+        *(case.name, case.trained, f"{case.count:,}", f"{100 * right:.1f} %"),
+        f"{exact.std():.3g}",
+    ]
+    for name, built in engines.items():
+        most = engine_list.ENGINES[name].most or len(exact)
+        found = exact if name == first else outputs(built, case.inputs[:most])
+        wanted = exact[: len(found)]
+        equal = found.argmax(-1) == wanted.argmax(-1)
+        size = [f"{built.size:,}", f"{8 * built.size / case.count:.3f}"]
+        rows["answers"].append(
             [
-                *(name, form, f"{count:,}", f"{len(data):,}"),
-                *(f"{8 * len(data) / count:.3f}", f"{written:.1f}"),
-                *(f"{np.median(loads):.2f}", f"{error:.1g}"),
-                f"{other} of {len(probes)}",
+                *(case.name, name, f"{equal.sum():,} of {equal.size:,}"),
+                f"{np.abs(found - wanted).max():.1g}",
+                *(size if built.size else ["", ""]),
             ]
         )
-    rows = []
+        print(*rows["answers"][-1], file=sys.stderr)
+    timed = {name: b for name, b in engines.items() if engine_list.ENGINES[name].timed}
     for batch in batches:
-        x = rng.normal(size=(batch, *shape)).astype(np.float32)
-        on_device = jax.device_put(x)
-        contestants: dict[str, Callable[[], Any]] = {
-            "JAX": lambda x=on_device: np.asarray(network(variables, x)),
-            **{
-                form: functools.partial(session.run, None, {"input": x})
-                for form, session in sessions.items()
-            },
-        }
-        taken = times(contestants, repeats)
-        cells = [f"{1e3 * np.median(taken['JAX']):.3g}"]
-        for form in FORMS:
-            cells.append(f"{1e3 * np.median(taken[form]):.3g}")
-            cells.append(ratio(taken["JAX"], taken[form]))
-        rows.append([name, str(batch), *cells])
-    return sizes, rows
+        taken = times(
+            timed, np.resize(case.inputs, (batch, *case.inputs.shape[1:])), seconds
+        )
+        for name, values in taken.items():
+            beside = engine_list.ENGINES[name].beside
+            rows["times"].append(
+                [
+                    *(case.name, str(batch), name, f"{1e3 * np.median(values):.3g}"),
+                    ratio(taken[first], values) if name != first else "",
+                    ratio(taken[beside], values) if beside in taken else "",
+                ]
+            )
+            print(*rows["times"][-1], file=sys.stderr)
+    return rows
 
 
-def write_report(
-    sizes: Sequence[Sequence[str]], rows: Sequence[Sequence[str]], command: str
-) -> str:
+def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
     """The page, in Markdown."""
+    packages = ("adaste_jax", "jax", "numpy", "onnx", "onnxruntime", "qonnx", "hls4ml")
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
-        for name in ("adaste_jax", "jax", "jaxlib", "numpy", "onnx", "onnxruntime")
+        for name in packages
+        if importlib.util.find_spec(name)
     )
+    missing: dict[str, list[str]] = {}
+    for rows in found:
+        for reason, name in rows["missing"].items():
+            missing.setdefault(reason, []).append(name)
     lines = [
-        "# Networks in ONNX Runtime",
+        "# One-bit networks in other engines",
         "",
-        "One-bit networks of `experiments/models` with random weights, written by",
-        "`export.to_onnx`, against `jax.jit` of the same network with its weights in",
-        "float32. [What the files hold](../engines.md).",
+        "The networks of `experiments/models`, trained shortly on real data, in every",
+        "engine that runs here. [How they come there](../export.md), and",
+        "[what the files hold](../engines.md).",
         "",
         f"    {command}",
         "",
         f"CPU, {os.cpu_count()} cores, {platform.machine()}, {platform.system()};",
-        f"Python {platform.python_version()}, {versions}. The machine was shared with",
-        "other programs, so single figures may be off; the contestants of a row took",
-        "turns, in random order.",
+        f"Python {platform.python_version()},",
+        f"{versions}, onnxruntime-web {engine_list.browser.VERSION}. The load of the",
+        f"machine was {os.getloadavg()[0]:.1f} at the end; above the number of cores,",
+        "other programs ran too, and times are only a rough guide.",
         "",
-        "## Latency",
+        "## Networks",
         "",
-        "Medians in milliseconds, and ratios of medians with a 95 % interval by the",
-        "bootstrap; above 1 where ONNX Runtime is faster. `fast` rounds the inputs of",
-        "large dense layers to int8.",
-        "",
-        *_table((*COLUMNS, "JAX / fast"), rows),
-        "",
-        "## Files",
-        "",
-        "Seconds to write the model and to load it, which unpacks its weights; the",
-        "error is the root mean square over logits, in standard deviations of the",
-        "logits, on 256 random inputs; `changed` counts other predictions there. The",
-        "weights are random, so the logits of the classes lie close together.",
+        "Parameters with the statistics of norms; test accuracy of JAX with the",
+        "weights that are shipped; the standard deviation of the logits. The",
+        "trainings are short: they are there so that the logits are not those of",
+        "random weights.",
         "",
         *_table(
-            (
-                *("network", "form", "parameters", "bytes", "bits each"),
-                *("write s", "load s", "error", "changed"),
-            ),
-            sizes,
+            ("network", "trained on", "numbers", "accuracy", "spread"),
+            [rows["network"] for rows in found],
+        ),
+        "",
+        "## Answers and bytes",
+        "",
+        "Predictions equal to those of JAX with float32 weights, on test examples; the",
+        "largest difference of a logit; bytes of the file, and bits for each parameter",
+        "and statistic. What is stored in float32 has 32. `fast` rounds the inputs of",
+        "large dense layers to int8; hls4ml computes in fixed point.",
+        "",
+        *_table(
+            ("network", "engine", "equal", "difference", "bytes", "bits each"),
+            _all(found, "answers"),
+        ),
+        "",
+        "## Time",
+        "",
+        "Medians in milliseconds, and ratios of medians with a 95 % interval by the",
+        "bootstrap: above 1 the engine is faster than JAX with float32 weights, or",
+        "than itself with float32 weights. The engines of a network took turns, in",
+        "random order. onnxruntime-web runs in node, with one thread; the threads of",
+        "ONNX Runtime do not spin.",
+        "",
+        *_table(
+            ("network", "batch", "engine", "ms", "JAX / this", "float32 / this"),
+            _all(found, "times"),
         ),
     ]
+    if missing:
+        lines += ["", "## What was not run", ""]
+        lines += [
+            f"- {why} Networks: {'; '.join(names)}." for why, names in missing.items()
+        ]
     return "\n".join(lines) + "\n"
+
+
+def _all(found: Sequence[Mapping[str, Any]], key: str) -> list[list[str]]:
+    return [row for rows in found for row in rows[key]]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -197,26 +200,32 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures, and prints or writes the page."""
-    parser = argparse.ArgumentParser(description="ONNX Runtime against JAX.")
+    networks, engines = engine_networks.NETWORKS, engine_list.ENGINES
+    parser = argparse.ArgumentParser(description="Trained networks in every engine.")
     parser.add_argument("--out", help="file to write; default: the screen")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
+    parser.add_argument("--workdir", default="runs/engines", help="of the trainings")
+    parser.add_argument("--networks", nargs="+", choices=networks, default=networks)
+    parser.add_argument("--engines", nargs="+", choices=engines, default=engines)
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
-    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--num_test", type=int, help="test examples; 0 is all")
+    parser.add_argument("--seconds", type=float, default=8, help="for a batch size")
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
-    sizes, rows = [], []
-    for name in arguments.networks:
-        found = measure(name, arguments.batches, arguments.repeats)
-        sizes += found[0]
-        rows += found[1]
+    logging.set_verbosity(logging.ERROR)
+    first = next(iter(engines))
+    names = [name for name in engines if name == first or name in arguments.engines]
     command = shlex.join(["python", "-m", "benchmarks.engines", *argv])
-    page = write_report(sizes, rows, command)
-    if arguments.out:
-        path = pathlib.Path(arguments.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, "utf-8")
-    else:
-        print(page)
+    found = []
+    for name in arguments.networks:
+        folder = pathlib.Path(arguments.workdir).absolute()
+        case = engine_networks.load(name, folder, arguments.num_test)
+        found.append(measure(case, names, arguments.batches, arguments.seconds))
+        if arguments.out:  # after each network, so that nothing is lost
+            path = pathlib.Path(arguments.out)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(write_report(found, command), "utf-8")
+    if not arguments.out:
+        print(write_report(found, command))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Products with packed matrices against dense ones, on the device that is there.
+"""Times products with packed and with dense matrices on the default device.
 
     python -m benchmarks.packed_matmul --out=docs/results/packed_matmul.md
 
-All contestants of a row take turns in one process; a row holds medians and their
-ratios. The bandwidth of the memory is measured in the same run.
+All forms of a row take turns in one process; a row has medians and their ratios. The
+memory bandwidth is measured in the same run.
 """
 
 import argparse
@@ -36,10 +36,10 @@ LOOKUP_ROWS = 16  # beyond, a table lookup is not worth the wait
 def medians(
     contestants: Mapping[str, Callable[[], jax.Array]], repeats: int
 ) -> dict[str, float]:
-    """Median seconds of each contestant, after one warm-up each.
+    """Median seconds of each form, after one warm-up each.
 
-    They take turns, in a new order each time: what ran before leaves its traces in the
-    caches and in the free memory.
+    They take turns, in a new order each time, since the previous program affects the
+    caches and the free memory.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for run in contestants.values():
@@ -54,7 +54,7 @@ def medians(
 
 
 def bandwidth(repeats: int, megabytes: int = 512) -> float:
-    """Bytes a second, of reading an array and writing it in place."""
+    """Bytes per second when an array is read and written in place."""
     add = jax.jit(lambda x: x + 1, donate_argnums=0)
     array = jnp.zeros(megabytes * 2**20 // 4, jnp.float32)
     size = array.nbytes
@@ -94,7 +94,7 @@ def measure(size: int, batch: int, repeats: int) -> dict[str, float]:
 
 
 def bytes_moved(size: int, batch: int) -> dict[str, int]:
-    """The least that has to move: the matrix, inputs and outputs, each once."""
+    """The smallest possible traffic: the matrix, inputs and outputs, each once."""
     ends = 2 * batch * size
     return {
         "float32": 4 * size * size + 4 * ends,

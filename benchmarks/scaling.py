@@ -3,9 +3,9 @@
     python -m benchmarks.scaling [--rounds=15] [--out=docs/results/scaling.md]
 
 The devices are simulated by the CPU and share its cores, so a step of n devices does n
-times the work in the same place. The ratio to n steps of one device says what splitting
-costs besides that. All programs are timed in turn, round by round, so that whatever
-else the machine does falls on all of them.
+times the work on the same cores. The ratio to n steps of one device is the overhead of
+splitting. All programs are timed in turn, round by round, so that other load on the
+machine affects all of them.
 """
 
 import os
@@ -117,9 +117,9 @@ def size(shape, dtype):
 
 
 def asked_for(lowered):
-    """Bytes of weights gathered and of gradients scattered, as the program says.
+    """Bytes of gathered weights and scattered gradients in the lowered program.
 
-    Not the compiled one: the CPU computes bfloat16 in float32 and sends it so.
+    The compiled program differs: the CPU computes and sends bfloat16 as float32.
     """
     text = lowered.as_text()
     gathers = re.findall(r"all_gather.*-> tensor<([\dx]+)x(\w+)>", text)
@@ -130,7 +130,7 @@ def asked_for(lowered):
 
 
 def compiled_to(lowered):
-    """The same of the program that the compiler made; its sums are all-reduces.
+    """The same bytes in the compiled program, whose sums are all-reduces.
 
     An all-reduce moves twice what a reduce-scatter moves.
     """

@@ -1,10 +1,10 @@
-"""Kills a run at random moments, again and again, and compares how it ends.
+"""Kills a run repeatedly at random moments, and compares its end with a whole run.
 
     python -m benchmarks.soak [--scenes=quickstart,stream,folder,teacher,language_model]
         [--kills=10] [--seed=0] [--out=docs/results/soak.md]
 
-For each scene one run is left alone; another is killed and started again, with the same
-command, until the kills are used up, and then finishes. Both must end with the same
+For each scene one run is not interrupted. Another is killed and started again with the
+same command, as often as `--kills` says, and then finishes. Both must end with the same
 bits: latents, optimiser state, batch-norm statistics, every line of `metrics.jsonl`
 that is not about time, and every line of `layers.jsonl`.
 """
@@ -33,17 +33,17 @@ from experiments.runs import checkpoints
 from experiments.training import restore
 from experiments.training.run import Run
 
-_SCENES = flags.DEFINE_list("scenes", None, "Default: all of them.")
-_KILLS = flags.DEFINE_integer("kills", 10, "How often the run of each is killed.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the moments and of the signals.")
-_EPOCHS = flags.DEFINE_integer("epochs", 0, "Length of the runs; 0 is the scene's.")
+_SCENES = flags.DEFINE_list("scenes", None, "Runs to test; default: all.")
+_KILLS = flags.DEFINE_integer("kills", 10, "Number of kills of each run.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the moments and of the signals.")
+_EPOCHS = flags.DEFINE_integer("epochs", 0, "Epochs; 0 is the default of each scene.")
 _SAVE_EVERY = flags.DEFINE_integer("save_every", 7, "Steps between checkpoints.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Default: a temporary folder.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder; default: a temporary one.")
 _OUT = flags.DEFINE_string("out", None, "Also write the report to this file.")
 
 TERM_SHARE = 0.2
 START_SHARE = 0.3
-"""Of kills that fall before a life has trained; the others come up to 2 s later."""
+"""Share of kills before a life has trained; the others come up to 2 s later."""
 
 SECONDS = 2.0
 DEADLINE = 600.0
@@ -107,7 +107,7 @@ SCENES = {
 
 
 def start(path, cache, config, epochs, fields):
-    """A life of the run: the same command every time."""
+    """Starts a life of the run, with the same command every time."""
     command = [
         *(sys.executable, "-m", "experiments.main", f"--workdir={path}"),
         f"--config=experiments/configs/{config}",
@@ -128,7 +128,7 @@ def start(path, cache, config, epochs, fields):
 
 
 def marks(path):
-    """What changes when the run has trained."""
+    """File properties that change when the run has trained."""
     folder = path / "checkpoints"
     return {file.name for file in folder.iterdir()} if folder.exists() else set()
 
@@ -139,17 +139,17 @@ def saving(path):
 
 
 def wait_for_training(process, path, before):
-    """Until a life writes its first checkpoint, or ends; the seconds it took."""
+    """Waits until a life writes its first checkpoint, or ends; returns seconds."""
     begin = time.monotonic()
     while process.poll() is None and not marks(path) - before:
         time.sleep(0.005)
         if time.monotonic() - begin > DEADLINE:
-            raise RuntimeError("a life has not begun to train")
+            raise RuntimeError("a life has not started to train")
     return time.monotonic() - begin
 
 
 def kill_again_and_again(path, rng, begin):
-    """Uses up the kills; what they hit, by phase and signal."""
+    """Does all kills; returns their number by phase and signal."""
     hits = collections.Counter()
     start_up = 5.0
     while sum(hits.values()) < _KILLS.value:
@@ -208,7 +208,7 @@ def metrics_lines(path):
 
 
 def compared(whole, broken):
-    """Arrays and lines, how many of both are equal, and whether all are."""
+    """Text on how many arrays and lines are equal, and whether all are."""
     pairs = list(zip(final_arrays(whole), final_arrays(broken), strict=True))
     equal = sum(a.dtype == b.dtype and a.tobytes() == b.tobytes() for a, b in pairs)
     first, second = metrics_lines(whole), metrics_lines(broken)
@@ -218,7 +218,7 @@ def compared(whole, broken):
 
 
 def soak(name, folder):
-    """One scene; its row of the table, and whether all is the same."""
+    """Runs one scene; its row of the table, and whether everything is equal."""
     folder.mkdir(parents=True, exist_ok=True)
     config, epochs, fields = SCENES[name](folder)
     epochs = _EPOCHS.value or epochs
@@ -246,7 +246,7 @@ def soak(name, folder):
 
 
 def main(argv):
-    """Prints the report; status 1 where anything differs."""
+    """Prints the report; exits with status 1 if anything differs."""
     del argv
     logging.set_verbosity(logging.ERROR)
     folder = pathlib.Path(_WORKDIR.value or tempfile.mkdtemp(prefix="soak-"))

@@ -4,10 +4,9 @@
     python -m benchmarks.speed [--rounds=15] [--networks=mlp,vgg_small,resnet18] \
         [--out=TABLE.md]
 
-Each framework has a process of its own, which takes a step when it is told to and waits
-otherwise, so that their threads do not disturb each other. Within a round all rows take
-a step, in random order; the ratio is that of the medians over rounds, with a 95 %
-bootstrap interval.
+Each framework has its own process, which waits until it is told to take a step, so that
+their threads do not disturb each other. In a round all rows take a step, in random
+order. The ratio is that of the medians over rounds, with a 95 % bootstrap interval.
 """
 
 import multiprocessing
@@ -31,7 +30,7 @@ DTYPES = ("float32", "bfloat16")
 
 
 def maker(framework):
-    """What makes the steps of a framework."""
+    """The module that makes the steps of a framework."""
     if framework == "PyTorch":
         from benchmarks import torch_networks  # here, since PyTorch may be missing
 
@@ -50,7 +49,7 @@ def versions(framework):
 
 
 def serve(connection, framework):
-    """Takes steps when told to: the program of a process."""
+    """The program of a process: takes steps when told to."""
     connection.send(versions(framework))
     make = maker(framework)
     taken = {}

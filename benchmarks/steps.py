@@ -17,7 +17,7 @@ TWO_PASSES = "AdaSTE, released (two passes)"
 
 
 class Network(NamedTuple):
-    """A network of the benchmarks; `shape` is that of a batch of images."""
+    """A network of the benchmarks; `shape` is the shape of a batch of images."""
 
     title: str
     options: Mapping[str, Any]
@@ -38,7 +38,7 @@ NETWORKS = {
 
 
 def recommended():
-    """AdaSTE as the experiments train it."""
+    """The recommended form of AdaSTE, as in the experiments."""
     mu = optax.exponential_decay(0.01, 1000, 1e4, end_value=100.0)
     return optax.adam(1e-3), estimators.adaste, {"mu": mu}
 
@@ -84,7 +84,7 @@ def make(
     Args:
         network: A key of `NETWORKS`.
         method: A key of `METHODS`.
-        dtype: Of the activations.
+        dtype: Dtype of the activations.
         shares: Whether the step reports flips, saturation and zero gradients.
     """
     module = models.create(
@@ -121,9 +121,9 @@ def ratio(seconds: np.ndarray, column: int, base: int) -> tuple[float, float, fl
     """Ratio of the medians of two columns, and its 95 % bootstrap interval.
 
     Args:
-        seconds: [rounds, columns]; a round is drawn as a whole.
-        column: Of the numerator.
-        base: Of the denominator.
+        seconds: Times [rounds, columns]; a round is drawn as a whole.
+        column: Column of the numerator.
+        base: Column of the denominator.
     """
     rng = np.random.default_rng(0)
     rows = rng.integers(len(seconds), size=(2000, len(seconds)))

@@ -1,4 +1,4 @@
-"""The same networks and updates in PyTorch, written plainly, to be timed against."""
+"""The same networks and updates in plain PyTorch, for comparison of times."""
 
 import functools
 
@@ -20,7 +20,7 @@ def norm(space):
 
 
 class MLP(nn.Module):
-    """As `experiments.models.MLP`."""
+    """The same network as `experiments.models.MLP`."""
 
     def __init__(self, features):
         super().__init__()
@@ -35,7 +35,7 @@ class MLP(nn.Module):
 
 
 class VGGSmall(nn.Module):
-    """As `experiments.models.VGGSmall`."""
+    """The same network as `experiments.models.VGGSmall`."""
 
     def __init__(self, width, dense):
         super().__init__()
@@ -56,7 +56,7 @@ class VGGSmall(nn.Module):
 
 
 class Block(nn.Module):
-    """As `experiments.models.resnet.Block`."""
+    """The same block as `experiments.models.resnet.Block`."""
 
     def __init__(self, inputs, channels, stride):
         super().__init__()
@@ -80,7 +80,7 @@ class Block(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """As `experiments.models.ResNet18`."""
+    """The same network as `experiments.models.ResNet18`."""
 
     def __init__(self):
         super().__init__()
@@ -112,7 +112,7 @@ def sign(latent):
 
 
 def annealed(latent, *, unit=False):
-    """AdaSTE's weights; with `unit` measured in the RMS of the layer, and rescaled."""
+    """AdaSTE's weights; with `unit` in units of the layer's RMS, and rescaled."""
     size = latent.abs()
     if unit:
         size = size / latent.square().mean().sqrt()
@@ -123,7 +123,7 @@ def annealed(latent, *, unit=False):
 
 
 def straight_through(function, latent):
-    """The function, with the identity for a gradient."""
+    """The function with the identity as its gradient."""
     return latent + (function(latent) - latent).detach()
 
 
@@ -138,7 +138,7 @@ ESTIMATORS = {
 class ReleasedUpdate:
     """Momentum and decay of the released update.
 
-    With the constant slope 1 / (1 + mu), which more than 99.9 % of the weights take.
+    It has the constant slope 1 / (1 + mu), which more than 99.9 % of the weights have.
     """
 
     def __init__(self, params, scale=1e11, rate=1e-9):

@@ -11,6 +11,7 @@ import re
 import zlib
 from typing import Any
 
+from docs import browser
 from experiments import methods
 
 DOCS = pathlib.Path(__file__).parent
@@ -151,7 +152,20 @@ def on_files(files: Any, config: Any) -> Any:
         elsewhere = r"\[([^]]*)\]\((?!https?:|#)([\w./-]+)(?<!\.md)\)"
         text = re.sub(elsewhere, r"\1 (`\2`)", text)
         files.append(File.generated(config, place, content=text))
+    missing = browser.fetch()
+    if missing:
+        print(f"The demo is built without its engine, and says so: {missing}.")
+    for place, data in browser.files().items():
+        files.append(File.generated(config, f"demo/{place}", content=data))
     return files
+
+
+def on_nav(nav: Any, **_: Any) -> Any:
+    """Adds the demo, which is a page of its own and none in Markdown."""
+    from mkdocs.structure.nav import Link
+
+    nav.items.append(Link("Demo", "demo/index.html"))
+    return nav
 
 
 def _linked(cell: re.Match[str]) -> str:

@@ -1,12 +1,15 @@
-"""Programs that train, compare and export binary networks; run from a clone."""
+"""Programs that train, compare and export binary networks: the command `adaste`."""
 
 import importlib.util
+import pathlib
+import sys
 
 from experiments import _moved
 
 if importlib.util.find_spec("ml_collections") is None:
-    raise ImportError(
-        'the programs need more packages: pip install -e ".[experiments]"'
-    )
+    _MISSING = 'the programs need more packages: pip install "adaste_jax[train]"'
+    if pathlib.Path(sys.argv[0]).name == "adaste":
+        sys.exit(f"error: {_MISSING}")
+    raise ImportError(_MISSING)
 
 _moved.install()

@@ -1,4 +1,4 @@
-"""Modules of 0.1 under their old names: they warn, and go in 0.3."""
+"""Modules of 0.1 under their old names: they give a warning; removed in 0.3."""
 
 import importlib
 import importlib.abc
@@ -53,7 +53,7 @@ MOVED = {
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Gives the module itself under its old name, not a second copy of it."""
+    """Imports the same module under its old name, not a second copy."""
 
     def find_spec(self, name, path=None, target=None):
         package, _, old = name.rpartition(".")
@@ -61,7 +61,7 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
             return None
         new = f"{package}.{MOVED[old]}"
         warnings.warn(
-            f"{name} is now {new}; the old name goes in 0.3.",
+            f"{name} is now {new}; the old name is removed in 0.3.",
             DeprecationWarning,
             stacklevel=2,
         )

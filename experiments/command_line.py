@@ -1,10 +1,15 @@
-"""Starts a program; what is wrong with its flags is said without a traceback."""
+"""Starts a program; errors in its flags are printed without a traceback."""
 
 import argparse
 import contextlib
+import difflib
+import inspect
+import pathlib
+import re
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
 
 import rich.console
 from absl import app, flags
@@ -12,17 +17,74 @@ from absl import app, flags
 from experiments import console as consoles
 from experiments import errors, fields
 
-HELP = "Pass --helpshort or --helpfull to see help on flags."
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+HELP = "Pass --help to see the flags."
+_NO_CONFIGS = ("__init__", "base", "protocols")
+_HELP_FLAGS = ("--help", "-help", "-h", "--helpshort")
 
 
-def run(main: Callable[[list[str]], Any]) -> None:
+def run(main: Callable[[list[str]], Any], about: str | None) -> None:
     """Runs a program with the flag `--config`; see `absl.app.run`.
 
     Args:
         main: Function of the arguments that are not flags.
+        about: What `--help` says of the program, before its flags.
     """
     consoles.program()
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=lambda argv: _parse(argv, about or ""))
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a program without `--config`; it guesses what was mistyped."""
+
+    def __init__(self, module: str, description: str) -> None:
+        """A parser without flags.
+
+        Args:
+            module: Module of the program.
+            description: What it does.
+        """
+        started = sys.argv[0]  # `adaste export` where the command was typed like that
+        name = started if started.startswith("adaste ") else f"python -m {module}"
+        super().__init__(prog=name, description=description)
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong with the arguments, and exits with status 2."""
+        if message.startswith("unrecognized arguments: "):
+            given = message.split()[2].partition("=")[0]
+            near = difflib.get_close_matches(given, self._option_string_actions, n=1)
+            message += f" (did you mean {near[0]}?)" if near else ""
+        super().error(message)
+
+
+def config_names() -> list[str]:
+    """Names of the configs that come with the programs."""
+    names = {file.stem for file in CONFIGS.glob("*.py")}
+    return sorted(names.difference(_NO_CONFIGS))
+
+
+def config_file(value: str) -> str:
+    """The file of a config, which is named by its path or by its name.
+
+    Args:
+        value: `FILE`, `FILE:VARIANT`, `NAME` or `NAME:VARIANT`. A path below
+            experiments/configs that is not found here is one of the installed configs.
+
+    Returns:
+        The same with the path of a file.
+
+    Raises:
+        ValueError: If there is no config of this name; it lists them.
+    """
+    path, colon, variant = value.partition(":")
+    name = path.removeprefix("experiments/configs/").removesuffix(".py")
+    if not path or pathlib.Path(path).is_file():
+        return value
+    if name in config_names():
+        return f"{CONFIGS / name}.py{colon}{variant}"
+    if path != name:
+        return value  # a path that is wrong: the error names it
+    raise ValueError(fields.unknown("config", path, config_names()))
 
 
 @contextlib.contextmanager
@@ -36,7 +98,7 @@ def refusals(console: rich.console.Console) -> Iterator[None]:
 
 
 def whole(least: int = 0) -> Callable[[str], int]:
-    """The type of an `argparse` flag that takes whole numbers from `least` on.
+    """The type of an `argparse` flag for whole numbers of at least `least`.
 
     Flags of absl have `lower_bound` for this.
 
@@ -61,18 +123,23 @@ def whole(least: int = 0) -> Callable[[str], int]:
     return parse
 
 
-def _parse(argv: list[str]) -> list[str]:
+def _parse(argv: list[str], about: str) -> list[str]:
+    if any(flag in argv for flag in _HELP_FLAGS):
+        consoles.say(consoles.create(), _help(about))
+        sys.exit()
     try:
-        rest = flags.FLAGS(argv)
+        rest = flags.FLAGS(list(_with_files(argv)))
         _ = flags.FLAGS.config.seed  # a file that is missing is found out here
         return rest
     except (AttributeError, KeyError) as error:
         message = (
             f"--config has no field {_reason(error)}\n"
-            "The fields and their meaning: experiments/configs/base.py."
+            "All fields are described in experiments/configs/base.py."
         )
     except OSError as error:
         message = str(error).partition("failure to load: ")[2] or str(error)
+    except ValueError as error:
+        message = f"--config: {error}"
     except flags.Error as error:
         # What a `get_config` refuses comes with its traceback, as text.
         _, refused, reason = str(error).rpartition("\nValueError: ")
@@ -82,6 +149,48 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _reason(error: BaseException) -> str:
-    """The words within errors within errors."""
+    """The text of the innermost error."""
     first = error.args[0] if error.args else ""
     return _reason(first) if isinstance(first, BaseException) else str(first)
+
+
+def _with_files(argv: Sequence[str]) -> Iterator[str]:
+    """The arguments, with files in the place of names of configs."""
+    before = ""
+    for argument in argv:
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config") and equals:
+            yield f"{flag}={config_file(value)}"
+        else:
+            yield (
+                config_file(argument) if before in ("--config", "-config") else argument
+            )
+        before = argument
+
+
+def _help(about: str) -> str:
+    """What the program does, and its flags with their defaults."""
+    modules = flags.FLAGS.flags_by_module_dict()
+    if sys.argv[0].startswith("adaste "):
+        about = re.sub(r"python -m experiments\.\w+", sys.argv[0], about)
+    lines = [inspect.cleandoc(about), "", "flags:"]
+    for module, group in modules.items():
+        if module != sys.argv[0] and not module.startswith("experiments"):
+            continue
+        for flag in sorted(group, key=lambda flag: flag.name):
+            if flag.name.startswith("config."):
+                continue
+            default = (flag.default_as_str or "").strip("'")
+            default = "" if default in ("", "None") else f" (default: {default})"
+            text = " ".join((flag.help or "").split()) + default
+            lines += [f"  --{flag.name}", *textwrap.wrap(text, 72, **_INDENT)]
+    base = (CONFIGS / "base.py").read_text("utf-8").splitlines()
+    fields_there = [
+        line[2:] for line in base if line.startswith(("    config.", "    #"))
+    ]
+    names = textwrap.wrap(", ".join(config_names()), 72, **_INDENT)
+    lines += ["", "configs:", *names]
+    return "\n".join([*lines, "", "fields, each with its default:", *fields_there])
+
+
+_INDENT: dict[str, Any] = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}

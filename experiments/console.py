@@ -1,8 +1,8 @@
-r"""The one way to a terminal: text is shown as it is, on every terminal.
+r"""Prints text unchanged, on every terminal. All output goes through this module.
 
-Rich takes `[...]` in a string for a style, and a terminal that knows ASCII only ends a
-program with an error at the first other letter. Paths, names of layers and messages of
-other packages hold both. So consoles are made here alone: they read no markup, and a
+Rich reads `[...]` in a string as a style, and printing a letter beyond ASCII to an
+ASCII terminal ends a program with an error. Paths, names of layers and messages of
+other packages contain both. So all consoles are made here: they read no markup, and a
 letter that cannot be shown is written as an escape, `\xe9`.
 """
 
@@ -29,7 +29,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes the text, or what can be shown of it."""
+        """Writes the text, with escapes for letters that cannot be shown."""
         return self._stream.write(shown(text, getattr(self._stream, "encoding", None)))
 
 
@@ -38,7 +38,7 @@ class _Console(rich.console.Console):
 
     @property
     def file(self) -> IO[str]:
-        """Where it writes, at this moment."""
+        """The stream that the console writes to."""
         file: Any = _Stream(super().file)
         return file
 
@@ -48,9 +48,9 @@ class _Console(rich.console.Console):
 
 
 def create(**options: Any) -> rich.console.Console:
-    """A console that reads no markup and colours no words by itself.
+    """Makes a console that reads no markup and colours no words by itself.
 
-    In a notebook, where a bar would need ipywidgets, it prints plain lines.
+    In a notebook it prints plain lines, since a bar would need ipywidgets.
 
     Args:
         **options: Options of `rich.console.Console`: `stderr`, `quiet`, `file`, ...
@@ -61,9 +61,9 @@ def create(**options: Any) -> rich.console.Console:
 
 
 def program() -> rich.console.Console:
-    """Standard output, for a program that begins.
+    """Makes the console for standard output, at the start of a program.
 
-    What it prints without this console, tracebacks too, ends in no error either.
+    Output without this console, such as tracebacks, then causes no error either.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -72,7 +72,7 @@ def program() -> rich.console.Console:
 
 
 def say(console: rich.console.Console, text: str) -> None:
-    """Prints a message as it is, on any console, a long line in one piece."""
+    """Prints a message unchanged; long lines are not broken."""
     _print(console, rich.text.Text(shown(text, console.encoding)))
 
 
@@ -88,10 +88,10 @@ def say_error(console: rich.console.Console, error: BaseException | str) -> None
 
 
 def shown(text: str, encoding: str | None) -> str:
-    """The text, with escapes for what an encoding has no letter for.
+    """The text, with escapes for letters that an encoding does not have.
 
     Args:
-        text: Any text; it may hold bytes of a file name that are no letters.
+        text: Any text; it may contain undecodable bytes of a file name.
         encoding: Encoding of the terminal. Default: UTF-8.
     """
     encoding = encoding or "utf-8"
@@ -99,11 +99,11 @@ def shown(text: str, encoding: str | None) -> str:
 
 
 def bar(console: rich.console.Console, unit: str = "") -> rich.progress.Progress:
-    """A progress bar: description, bar, how much of how much, and the time left.
+    """Makes a progress bar: description, bar, count of total, and the time left.
 
     Args:
-        console: Where it is shown.
-        unit: What is counted.
+        console: Console that shows the bar.
+        unit: Name of what is counted.
     """
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.description}", markup=False),
@@ -118,7 +118,7 @@ def bar(console: rich.console.Console, unit: str = "") -> rich.progress.Progress
 def table(
     console: rich.console.Console, head: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
-    """Prints a table: names in the first column, which is never cut, then numbers."""
+    """Prints a table of names, in a first column that is never cut, and numbers."""
     grid = rich.table.Table(box=None, pad_edge=False)
     for number, name in enumerate(head):
         left: Any = {"justify": "right"} if number else {"no_wrap": True}

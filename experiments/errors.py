@@ -1,4 +1,4 @@
-"""What can end a run besides success, and the exit status of each."""
+"""The errors that can end a run, and the exit status of each."""
 
 FAILED = 1
 STOPPED = 75
@@ -6,15 +6,15 @@ STOPPED = 75
 
 
 class RunError(Exception):
-    """A run cannot start or go on; the message names the cause and the way out.
+    """A run cannot start or continue; the message names the cause and what to do.
 
-    `main` prints it without a traceback and exits with status 1. Nothing that stands
-    in the workdir is lost.
+    `main` prints it without a traceback and exits with status 1. Nothing in the workdir
+    is lost.
     """
 
 
 class StoppedError(Exception):
-    """A run was asked to stop, by SIGTERM or SIGINT, and has saved where it stands.
+    """A run was asked to stop, by SIGTERM or SIGINT, and has saved its state.
 
-    `main` exits with status 75; the same command goes on from there.
+    `main` exits with status 75; the same command continues from there.
     """

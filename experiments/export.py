@@ -5,27 +5,34 @@
 prints what each layer takes, and the accuracy before and after where the data are at
 hand (`--no-data` does not look for them). With `--program=FILE`
 the network is also written as a program that JAX alone can run, with `--onnx=FILE` as
-an ONNX model for ONNX Runtime and other engines. A `decoder` is written for llama.cpp
-with `--gguf=FILE`, and its latents for `transformers` with `--hugging_face=FOLDER`.
+an ONNX model for ONNX Runtime and other engines, with `--c=FOLDER` as C sources, which
+are compiled and run on the test examples where there is a C compiler. A `decoder` is
+written for llama.cpp with `--gguf=FILE`, and its latents for `transformers` with
+`--hugging_face=FOLDER`.
 """
 
 import argparse
-import contextlib
 import functools
 import os
 import pathlib
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 
 from adaste_jax import export, methods, train
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.deployment import comparison, decoders, deployed, description
+from experiments.deployment import (
+    comparison,
+    decoders,
+    deployed,
+    description,
+    engines,
+)
 from experiments.deployment.comparison import show as show
 from experiments.runs import identity, kept
 from experiments.training import restore, states
@@ -37,13 +44,10 @@ def export_run(
     workdir: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
-    program: str | os.PathLike[str] | None = None,
-    onnx: str | os.PathLike[str] | None = None,
-    gguf: str | os.PathLike[str] | None = None,
-    hugging_face: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
+    **others: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
     """Writes the file, reads it back, and compares the two networks on test examples.
 
@@ -54,14 +58,13 @@ def export_run(
     Args:
         workdir: Folder of a run with a checkpoint, or one of its checkpoints.
         out: File to write.
-        program: Where to write the network as a program too; None for nowhere.
-        onnx: Where to write the network as an ONNX model too; None for nowhere.
-        gguf: Where to write a `decoder` for llama.cpp too; None for nowhere.
-        hugging_face: In which folder to write the latents of a `decoder`, for
-            `transformers`; None for nowhere.
         fold: Whether batch normalisation is folded into a scale and a shift.
         num_test: How many test images are compared; 0 for all.
         data: Whether the data are read for the comparison.
+        **others: What else to write, and where; None for nowhere. `program=` a program
+            for JAX alone, `onnx=` an ONNX model, `c=` a folder with C sources; of a
+            `decoder` also `gguf=` a file for llama.cpp, and `hugging_face=` a folder
+            with its latents for `transformers`.
 
     Returns:
         The report; see `comparison.show`.
@@ -80,13 +83,10 @@ def export_run(
         method,
         state,
         out,
-        program=program,
-        onnx=onnx,
-        gguf=gguf,
-        hugging_face=hugging_face,
         fold=fold,
         num_test=num_test,
         data=data,
+        **others,
     )
 
 
@@ -96,13 +96,10 @@ def export_state(
     state: train.TrainState,
     out: str | os.PathLike[str],
     *,
-    program: str | os.PathLike[str] | None = None,
-    onnx: str | os.PathLike[str] | None = None,
-    gguf: str | os.PathLike[str] | None = None,
-    hugging_face: str | os.PathLike[str] | None = None,
     fold: bool = False,
     num_test: int = 0,
     data: bool = True,
+    **others: str | os.PathLike[str] | None,
 ) -> dict[str, Any]:
     """Does what `export_run` does, from a state in memory."""
     config = problem.config
@@ -112,11 +109,12 @@ def export_state(
             f"the method {config.method!r} has no binary weights to pack."
         )
     _refuse_nonfinite(state)
-    if gguf or hugging_face:
-        decoders.check(config.model, gguf=gguf, hugging_face=hugging_face)
-    for path in (out, program, onnx, gguf, hugging_face):
-        if path is not None:
-            _make_folder(pathlib.Path(path))
+    files = {name: file for name, file in others.items() if file is not None}
+    if unknown := files.keys() - engines.WRITERS.keys():
+        raise TypeError(f"nothing is written as {', '.join(sorted(unknown))}.")
+    decoders.check(config.model, [n for n in engines.LANGUAGE_MODELS if n in files])
+    for path in (out, *files.values()):
+        _make_folder(pathlib.Path(path))
     model_state = Evaluation(problem, method).statistics(state)
     weights = method.deploy(state.params)
     plain = problem.described
@@ -137,50 +135,29 @@ def export_state(
         stored = deployed.fold(plain, *stored)
     metadata = {
         **described,
-        "config": identity.published(config),
+        "config": identity.changed(config),
         "step": int(state.step),
         "commit": _commit(),
     }
-    packing: dict[str, Any] = {
-        "where": method.where,
-        "deploy": lambda weights: weights,  # shipped already; their scale is found
-        "metadata": metadata,
-    }
-    with _writing(out):
-        export.save(out, stored[0], model_state=stored[1], **packing)
+    network = engines.Network(
+        described, *stored, state.params, metadata, where=method.where
+    )
+    with engines.writing(out):
+        export.save(
+            out,
+            network.params,
+            where=method.where,
+            deploy=lambda weights: weights,  # shipped already; their scale is found
+            model_state=network.model_state,
+            metadata=metadata,
+            compact=True,
+        )
         loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
     functions["file"] = functools.partial(read, loaded.params, loaded.model_state)
-    if program:
-        with _writing(program):
-            written = export.to_stablehlo(
-                deployed.network(described),
-                *stored,
-                input_shape=described["input"]["shape"],
-                input_dtype=np.uint8,
-                path=program,
-                **packing,
-            )
-        read_back = jax.export.deserialize(bytearray(written))
-        functions["program"] = jax.jit(read_back.call)
-    if onnx:
-        with _writing(onnx):
-            model = export.to_onnx(
-                deployed.network(described),
-                *stored,
-                input_shape=described["input"]["shape"],
-                input_dtype=np.uint8,
-                path=onnx,
-                metadata=metadata,
-            )
-            functions["onnx"] = deployed.onnx_network(model)
-    if gguf:
-        with _writing(gguf):
-            decoders.write_gguf(gguf, described, weights)
-    if hugging_face:
-        decoders.write_hugging_face(hugging_face, described, state.params)
-    others = {"program": program, "onnx": onnx, "gguf": gguf}
-    report = comparison.sizes(out, others, loaded, weights, model_state)
+    sizes, runs = engines.write(files, network)
+    functions.update(runs)
+    report = comparison.sizes(out, sizes, loaded, weights, model_state)
     if not data:
         return report
     try:
@@ -205,16 +182,6 @@ def _make_folder(file: pathlib.Path) -> None:
         raise errors.RunError(f"cannot write {file}: {error}") from error
 
 
-@contextlib.contextmanager
-def _writing(file: str | os.PathLike[str]) -> Iterator[None]:
-    """Says of an error in the library which file could not be written."""
-    try:
-        yield
-    except (OSError, ImportError, TypeError, ValueError) as error:
-        reason = ", ".join([str(error), *getattr(error, "__notes__", ())])
-        raise errors.RunError(f"cannot write {os.fspath(file)}: {reason}") from error
-
-
 def _refuse_nonfinite(state: Any) -> None:
     """Refuses a network that is dead, before anything is written.
 
@@ -232,11 +199,14 @@ def _refuse_nonfinite(state: Any) -> None:
 
 def _commit() -> str | None:
     """The commit of this program, marked where files have changed since; or None."""
+    clone = pathlib.Path(__file__).parents[1]
+    if not (clone / ".git").exists():  # installed, perhaps within another repository
+        return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
             command,
-            cwd=pathlib.Path(__file__).parent,
+            cwd=clone,
             capture_output=True,
             text=True,
             check=True,
@@ -248,14 +218,15 @@ def _commit() -> str | None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the file and prints the report."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.export",
-        description="Writes the network of a workdir as a file with one bit a weight.",
+    parser = command_line.Parser(
+        "experiments.export",
+        "Writes the network of a workdir as a file with one bit a weight.",
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
-    parser.add_argument("--out", required=True, help="one-bit file to write")
+    parser.add_argument("--out", help="one-bit file to write")
     parser.add_argument("--program", help="program to write: NAME.stablehlo")
     parser.add_argument("--onnx", help="ONNX model to write: NAME.onnx")
+    parser.add_argument("--c", help="folder for C sources")
     parser.add_argument("--gguf", help="file for llama.cpp to write: NAME.gguf")
     parser.add_argument(
         "--hugging_face", help="folder to write the latents to, for transformers"
@@ -276,7 +247,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     console = consoles.program()
     arguments = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)
-    with command_line.refusals(console):
+    flags = ("out", *engines.WRITERS)
+    if not any(getattr(arguments, flag) for flag in flags):
+        parser.error(f"name a file to write: {', '.join(f'--{f}' for f in flags)}")
+    with command_line.refusals(console), tempfile.TemporaryDirectory() as folder:
+        arguments.out = arguments.out or os.path.join(folder, "network.safetensors")
         report = export_run(**vars(arguments))
     show(report, console)
     if not restore.saved(arguments.workdir).fixed:

@@ -28,17 +28,17 @@ class Kind(Protocol):
     """What a field may hold."""
 
     def refusal(self, value: Any) -> str | None:
-        """What is wrong with a value, to come after the field's name; None if right."""
+        """What is wrong with a value, as text after the field's name; None if right."""
 
 
 class Number(NamedTuple):
-    """A finite number in an interval; numbers of NumPy too, but no booleans.
+    """A finite number in an interval, of Python or NumPy; booleans are not numbers.
 
     Attributes:
         least: The smallest value.
         most: The largest value. Default: the largest of float32, or of int32.
-        above: Whether `least` itself is left out.
-        below: Whether `most` itself is left out.
+        above: Whether `least` itself is excluded.
+        below: Whether `most` itself is excluded.
         whole: Whether it must be an integer.
     """
 
@@ -77,7 +77,7 @@ class Number(NamedTuple):
 
 
 class Flag:
-    """True or False; no numbers."""
+    """True or False; numbers are not accepted."""
 
     def refusal(self, value: Any) -> str | None:
         """See `Kind`."""
@@ -89,8 +89,8 @@ class Text(NamedTuple):
     """A string.
 
     Attributes:
-        optional: Whether it may be None, which means the same as an empty one.
-        letters: How many letters it may have. Default: any number, also none.
+        optional: Whether it may be None, which means the same as an empty string.
+        letters: Smallest and largest number of letters. Default: any number.
     """
 
     optional: bool = False
@@ -111,9 +111,9 @@ class Choice(NamedTuple):
     """One of several names.
 
     Attributes:
-        known: The names that are right.
-        what: What the names stand for. If it is empty, the message says that the field
-            must be one of them.
+        known: The allowed names.
+        what: What the names stand for, for the message. If it is empty, the message
+            says that the field must be one of them.
         optional: Whether it may be None.
     """
 
@@ -185,16 +185,16 @@ def positive() -> Number:
 def check(
     values: Mapping[str, Any], kinds: Mapping[str, Kind], *, prefix: str = "config."
 ) -> None:
-    """Refuses the first value that is not of its kind.
+    """Checks that every value is of its kind.
 
     Args:
-        values: Values by the name of the field. Names without a row are not looked at.
+        values: Values by name of the field. Names that `kinds` lacks are not checked.
         kinds: The kinds, by the same names.
-        prefix: Goes before the name in the message.
+        prefix: Text before the name in the message.
 
     Raises:
-        RunError: If a value is refused; the message names the field, what it must be,
-            and the value.
+        RunError: If a value is not; the message names the field, what it must be, and
+            the value.
     """
     for name, value in values.items():
         if name in kinds and (refusal := kinds[name].refusal(value)):
@@ -202,10 +202,10 @@ def check(
 
 
 def mapping(value: Any, path: str) -> dict[str, Any]:
-    """A dict of the options that a field holds.
+    """The options that a field holds, as a dict.
 
     Raises:
-        RunError: If it holds none.
+        RunError: If the field is not a mapping.
     """
     if not isinstance(value, Mapping | ml_collections.ConfigDict):
         raise errors.RunError(f"{path} must hold options, got {shown(value)}.")
@@ -213,12 +213,12 @@ def mapping(value: Any, path: str) -> dict[str, Any]:
 
 
 def unknown(what: str, name: Any, known: Collection[str]) -> str:
-    """The message about a name that means nothing; it guesses what was meant.
+    """The message about an unknown name, with a guess of what was meant.
 
     Args:
         what: What the name should stand for.
-        name: The name that was given.
-        known: The names that are known.
+        name: The given name.
+        known: The known names.
 
     Returns:
         For example `there is no method 'stee' (did you mean 'ste'?); there are ...`
@@ -232,7 +232,7 @@ def unknown(what: str, name: Any, known: Collection[str]) -> str:
 
 
 def guess(name: Any, known: Collection[str]) -> str:
-    """` (did you mean ...?)`, or nothing where no known name is near."""
+    """` (did you mean ...?)`, or nothing if no known name is similar."""
     if not isinstance(name, str):
         return ""
     # Names differ from what was typed in case, dashes and a few letters.
@@ -242,7 +242,7 @@ def guess(name: Any, known: Collection[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value on one line: numbers of NumPy as numbers, long ones cut."""
+    """A value on one line: NumPy numbers as numbers, long values cut."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, ml_collections.ConfigDict):

@@ -6,7 +6,6 @@ The weights are those that are shipped. It takes a network with a cache, `decode
 `experiments/configs/language_model.py:qwen3` has it.
 """
 
-import argparse
 import codecs
 import os
 from collections.abc import Iterator, Sequence
@@ -97,9 +96,8 @@ def _visible(letters: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Prints the prompt and the text, as it comes."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.generate",
-        description="Writes text with the language model of a workdir.",
+    parser = command_line.Parser(
+        "experiments.generate", "Writes text with the language model of a workdir."
     )
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--prompt", required=True, help="what the text begins with")

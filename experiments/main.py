@@ -1,12 +1,12 @@
-"""Trains a binary network, or resumes what stands in the workdir.
+r"""Trains a binary network, or resumes the run in the workdir.
 
     python -m experiments.main --config=experiments/configs/quickstart.py \
         --workdir=runs/quickstart [--config.field=value ...]
 
-The same command goes on after a crash, a kill or a preemption, and runs on several
+The same command continues after a crash, a kill or a preemption, and runs on several
 processes: see docs/runs.md.
 
-Short on purpose: what it does is in `training/loop.py`, which a notebook can import.
+The work is done in `training/loop.py`, which a notebook can import.
 """
 
 import contextlib
@@ -27,37 +27,36 @@ from experiments.training import loop
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
-    "experiments/configs/quickstart.py",
-    "What to train: a file of experiments/configs; FILE:smoke runs in seconds.",
+    command_line.config_file("quickstart"),
+    "What to train: the name of a config or a file; NAME:smoke runs in seconds.",
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
 _COORDINATOR = flags.DEFINE_string(
     "coordinator",
     None,
-    "host:port of process 0. This and the next two: several processes, where JAX does "
-    "not find them by itself (TPU pods, SLURM, Open MPI, Kubernetes).",
+    "host:port of process 0. Give it, --num_processes and --process_id if JAX cannot "
+    "find the processes by itself (it can on TPU pods, SLURM, Open MPI, Kubernetes).",
 )
 _NUM_PROCESSES = flags.DEFINE_integer(
     "num_processes",
     None,
-    "How many processes train; 1 looks for no others.",
+    "Number of processes that train; 1 does not look for others.",
     lower_bound=1,
 )
 _PROCESS_ID = flags.DEFINE_integer(
-    "process_id", None, "Number of this one, from 0.", lower_bound=0
+    "process_id", None, "Number of this process, from 0.", lower_bound=0
 )
 _HEARTBEAT_TIMEOUT = flags.DEFINE_integer(
     "heartbeat_timeout",
     processes.HEARTBEAT_TIMEOUT,
-    "Seconds without a sign of life after which a process counts as dead, and the "
-    "others end.",
+    "Seconds without a signal after which a process counts as dead and the others end.",
     lower_bound=1,
 )
 _JOIN_TIMEOUT = flags.DEFINE_integer(
     "join_timeout",
     processes.JOIN_TIMEOUT,
-    "Seconds to wait at the start for processes that have not come yet.",
+    "Seconds to wait at the start for the other processes.",
     lower_bound=1,
 )
 
@@ -96,9 +95,9 @@ def main(argv: list[str]) -> None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             consoles.say_error(
                 console,
-                f"process {jax.process_index()} has lost the "
-                "others: one has probably died; see its log. The same command, in all "
-                "processes, goes on from the latest checkpoint.",
+                f"process {jax.process_index()} has lost the others: one has probably "
+                "died; see its log. The same command, in all processes, continues "
+                "from the latest checkpoint.",
             )
             os._exit(errors.FAILED)  # JAX would wait for the others, and abort
         _leave(errors.FAILED)
@@ -114,7 +113,7 @@ def main(argv: list[str]) -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exits, in a bounded time also where others wait for this process."""
+    """Exits, in bounded time even if other processes wait for this one."""
     if not jax.distributed.is_initialized():
         sys.exit(status)
     sys.stdout.flush()
@@ -128,4 +127,4 @@ def _leave(status: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    command_line.run(main, __doc__)

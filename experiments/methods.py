@@ -1,8 +1,8 @@
 """The methods that a config can name: those of `adaste_jax.methods`, by their options.
 
-The options of a method are the keywords of its function, and their defaults are its
-defaults. What a run itself decides (its length, which leaves are latents, the learning
-rate of the real parameters) is not an option.
+The options of a method are the keywords of its function, with the same defaults. What
+the run decides (its length, which leaves are latents, the learning rate of the real
+parameters) is not an option.
 """
 
 import inspect
@@ -21,11 +21,11 @@ METHODS: dict[str, Callable[..., methods.Method]] = dict(methods.METHODS)
 of its own before the config is read."""
 
 OLD_NAMES = {"adaste_literal": "adaste_paper"}
-"""Names of version 0.1, which go in 0.3, and what they are called now."""
+"""Names of version 0.1, which are removed in 0.3, and their names now."""
 
 
 def defaults() -> ml_collections.ConfigDict:
-    """The options of every method; a config changes what differs."""
+    """The default options of every method; a config changes some of them."""
     return ml_collections.ConfigDict(
         {name: defaults_of(name) for name in (*METHODS, *OLD_NAMES)}
     )
@@ -42,12 +42,12 @@ def defaults_of(name: str) -> dict[str, Any]:
 
 
 def options_of(name: str, options: ml_collections.ConfigDict) -> dict[str, Any]:
-    """All options of one method; those of other methods are not looked at.
+    """All options of one method; options of other methods are not checked.
 
     Args:
         name: Name of the method.
-        options: Options by method, as `defaults` gives them. What is absent has its
-            default.
+        options: Options by method, in the form of `defaults`. Absent options have their
+            defaults.
 
     Returns:
         A value for each option of the method.
@@ -82,8 +82,8 @@ def create(
 
     Args:
         name: Name of the method.
-        options: Options by method, as `defaults` gives them.
-        learning_rate: Learning rate in the place of that of the options. It may be
+        options: Options by method, in the form of `defaults`.
+        learning_rate: Learning rate that replaces the one in the options; may be
             traced.
         **run: `steps`, and the keywords that all methods of `adaste_jax.methods` take.
 
@@ -110,7 +110,7 @@ def create(
 
 
 def _kind(default: Any) -> fields.Kind:
-    """What may stand in the place of a default; the method itself knows the range."""
+    """The kind of values of an option, by its default; the method checks the range."""
     if isinstance(default, bool):
         return fields.Flag()
     if isinstance(default, str):

@@ -1,46 +1,45 @@
-"""Loads a network that `experiments.export` wrote, and evaluates it on test images.
+"""Loads a network that `experiments.export` wrote, and evaluates it.
 
     python -m experiments.predict --model=quickstart.safetensors
+    python -m experiments.predict --model=cifar10.safetensors --images a.png b.jpg
 
-The model is a one-bit file, or a program with its `.json` beside it. Nothing else of
-the run is needed. A one-bit file may come from anywhere: what it says of itself is
-checked first, and no data set is downloaded because a file names it. A program is code.
+The first takes the test images of a data set, the second images of one's own, and
+prints the likeliest classes of each. The model is a one-bit file, or a program with its
+`.json` beside it. Nothing else of the run is needed. A one-bit file may come from
+anywhere: what it says of itself is checked first, and no data set is downloaded because
+a file names it. A program is code.
 """
 
-import argparse
-import functools
-import hashlib
 import os
-import pathlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import rich.console
 
-from adaste_jax import export
 from experiments import command_line, errors
 from experiments import console as consoles
 from experiments.data import image_folder, sources, tfds
-from experiments.deployment import deployed, description, fits
-from experiments.runs import small_files
-
-_JSON_LIMIT = 2**22
+from experiments.deployment import deployed, description, networks, single_images
 
 
-class Model(NamedTuple):
-    """A network that was read.
+class Answer(NamedTuple):
+    """What a network says of an image.
 
     Attributes:
-        call: Compiled function from uint8 images or text to logits.
-        metadata: Metadata of the file; `description.check` has passed them.
-        batch_size: Largest number of inputs that go through the network at once.
+        image: Its path.
+        classes: Names of classes and their scores, which are softmax probabilities;
+            the likeliest first. Empty where there is an error.
+        form: Whether weights were "packed" while the network ran, or "unpacked".
+        error: Why the image has no answer.
     """
 
-    call: Callable[[Any], jax.Array]
-    metadata: dict[str, Any]
-    batch_size: int
+    image: str
+    classes: list[tuple[str, float]]
+    form: str
+    error: str | None = None
 
 
 def load(
@@ -57,67 +56,7 @@ def load(
     Raises:
         RunError: If the file cannot be read, or does not hold such a network.
     """
-    return _load(path)[:2]
-
-
-def _load(path: str | os.PathLike[str]) -> Model:
-    path = pathlib.Path(path)
-    if path.exists() and not path.is_file():
-        raise errors.RunError(f"cannot read {path}: it is no regular file.")
-    if path.suffix == ".stablehlo":
-        return _load_program(path)
-    try:
-        params, model_state, metadata, _ = export.load(path)
-    except (OSError, ValueError) as error:
-        raise errors.RunError(
-            f"cannot read {path} as a one-bit file: {error}"
-        ) from error
-    fits.check(metadata, params, model_state)
-    outputs = jax.jit(deployed.network(metadata))
-    call = functools.partial(outputs, params, model_state)
-    return Model(call, metadata, fits.batch_size(metadata, params, model_state))
-
-
-def _load_program(path: pathlib.Path) -> Model:
-    beside = path.with_name(path.name + ".json")
-    try:
-        data = path.read_bytes()
-        if beside.stat().st_size > _JSON_LIMIT:
-            raise OSError(f"{beside} has more than {_JSON_LIMIT} bytes")
-    except OSError as error:
-        raise errors.RunError(f"cannot read {path} as a program: {error}") from error
-    described = small_files.read(
-        beside, cure="Export the network again.", sha256=str, jax=str, metadata=dict
-    )
-    if hashlib.sha256(data).hexdigest() != described["sha256"]:
-        raise errors.RunError(
-            f"cannot read {path} as a program: it does not have the checksum in the "
-            ".json beside it."
-        )
-    try:
-        program = jax.export.deserialize(bytearray(data))
-    except Exception as error:  # another version of JAX fails in many ways
-        raise errors.RunError(
-            f"cannot read {path}: it was written by jax {described['jax']}, this is "
-            f"jax {jax.__version__} ({error}). Export the network again with this "
-            "version, or use that one."
-        ) from error
-    metadata = described["metadata"]
-    description.check(metadata)
-    shape = metadata["input"]["shape"]
-    classes = metadata["architecture"]["num_classes"]
-    if (
-        len(program.in_avals) != 1
-        or list(program.in_avals[0].shape[1:]) != list(shape)
-        or len(program.out_avals) != 1
-        or program.out_avals[0].shape[-1:] != (classes,)
-    ):
-        raise errors.RunError(
-            f"the program {path} takes {program.in_avals} and gives "
-            f"{program.out_avals}, and the .json beside it says an input of {shape} "
-            f"and {classes} classes."
-        )
-    return Model(jax.jit(program.call), metadata, sys.maxsize)
+    return networks.load(path)[:2]
 
 
 def evaluate(
@@ -128,7 +67,7 @@ def evaluate(
     data_dir: str = "",
     batch_size: int = 500,
     num_test: int = 0,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Loss and accuracy of a file on the test images.
 
     Args:
@@ -141,15 +80,16 @@ def evaluate(
         num_test: Number of images; 0 evaluates all.
 
     Returns:
-        `loss` and `accuracy`; `count`, the number of images they are taken over; and
-        `left_out`, the number of images without a class.
+        `loss` and `accuracy`; `count`, the number of images they are taken over;
+        `left_out`, the number of images without a class; and `form`, whether weights
+        were "packed" or "unpacked" while the network ran.
 
     Raises:
         RunError: If the file or the data cannot be read, or do not fit each other.
     """
     deployed.check_count("num_test", num_test, least=0)
     deployed.check_count("batch_size", batch_size, least=1)
-    model = _load(path)
+    model = networks.load(path)
     name = dataset or _dataset_here(model.metadata, data_dir)
     description.check_dataset(name)
     _check_classes(model.metadata["architecture"], name, data_dir)
@@ -174,7 +114,58 @@ def evaluate(
     known = deployed.labelled(labels, logits["file"].shape[-1])
     count = int(known.reshape(len(labels), -1).any(axis=1).sum())
     found = deployed.score(logits["file"], labels)
-    return {**found, "count": count, "left_out": len(labels) - count}
+    left_out = len(labels) - count
+    return {**found, "count": count, "left_out": left_out, "form": model.form}
+
+
+def classify(
+    path: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    *,
+    top: int = 5,
+) -> Iterator[Answer]:
+    """The likeliest classes of single images.
+
+    Each image is read as those of folders are: turned as its EXIF data say, in grey for
+    networks of one channel, cropped and resized as in training.
+
+    Args:
+        path: A one-bit file, whose weights stay packed; or a program.
+        images: Image files, and folders with images.
+        top: How many classes, at most.
+
+    Yields:
+        An answer for each image: classes and scores, or why there are none.
+
+    Raises:
+        RunError: If the network cannot be read, or does not take images.
+    """
+    deployed.check_count("top", top, least=1)
+    model = networks.load(path, packed=True)
+    single_images.check(model.metadata["input"])
+    names = model.metadata["architecture"].get("class_names")
+    for file in images:
+        try:
+            found = single_images.paths(file)
+        except errors.RunError as error:
+            yield Answer(os.fspath(file), [], model.form, str(error))
+            continue
+        for image in found:
+            try:
+                pixels = single_images.read(image, model.metadata["input"])
+                scores = deployed.probabilities(model.call(pixels[None]))[0]
+            except errors.RunError as error:
+                yield Answer(image, [], model.form, str(error))
+                continue
+            best = np.argsort(-scores, kind="stable")[:top]
+            classes = [(_name(names, k), float(scores[k])) for k in best]
+            yield Answer(image, classes, model.form)
+
+
+def _name(names: Sequence[str] | None, number: int) -> str:
+    """The name of a class; what could steer a terminal is shown as escapes."""
+    name = f"class {number}" if names is None else names[number]
+    return name if name.isprintable() else ascii(name)
 
 
 def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
@@ -234,12 +225,17 @@ def _check_shape(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Prints the accuracy."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.predict",
-        description="Evaluates a network that experiments.export wrote.",
+    """Prints the accuracy, or the classes of single images."""
+    parser = command_line.Parser(
+        "experiments.predict", "Evaluates a network that experiments.export wrote."
     )
     parser.add_argument("--model", required=True, help="one-bit file or program")
+    parser.add_argument(
+        "--images", nargs="+", help="image files, or folders of them, to classify"
+    )
+    parser.add_argument(
+        "--top", type=command_line.whole(1), default=5, help="classes for each image"
+    )
     parser.add_argument(
         "--dataset",
         default="",
@@ -262,16 +258,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     console = consoles.program()
     arguments = vars(parser.parse_args(argv))
+    model, images, top = (arguments.pop(name) for name in ("model", "images", "top"))
     with command_line.refusals(console):
-        found = evaluate(arguments.pop("model"), **arguments)
+        if images:
+            _show(classify(model, images, top=top), console)
+            return
+        found = evaluate(model, **arguments)
     consoles.say(
         console,
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "
-        f"({found['count']:,} examples)",
+        f"({found['count']:,} examples, weights {found['form']})",
     )
     if found["left_out"]:
         text = f"left out: {found['left_out']:,} examples without a class"
         consoles.say(console, text)
+
+
+def _show(answers: Iterator[Answer], console: rich.console.Console) -> None:
+    """Prints an image a line, as they come; ends with status 1 where one failed."""
+    failed, form = False, ""
+    for answer in answers:
+        if answer.error is not None:
+            failed = True
+            consoles.say_error(console, answer.error)
+            continue
+        form = answer.form
+        scores = [f"{name} {100 * score:.1f} %" for name, score in answer.classes]
+        consoles.say(console, f"{answer.image}: {', '.join(scores)}")
+    if form:
+        consoles.say(console, f"(weights {form})")
+    if failed:
+        sys.exit(errors.FAILED)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ FLOORS = {
 
 # Floor of each room and each top module of `experiments`.
 EXPERIMENTS = {
+    "__main__": 9,
     "_moved": 0,
     "console": 0,
     "errors": 0,
@@ -159,7 +160,7 @@ def test_importing_the_package_imports_neither_flax_nor_tensorflow():
 
 @pytest.mark.parametrize(
     ("package", "needs", "extra"),
-    [("adaste_jax.nn", "flax", "flax"), ("experiments", "ml_collections", "exp")],
+    [("adaste_jax.nn", "flax", "flax"), ("experiments", "ml_collections", "train")],
 )
 def test_a_missing_extra_is_named(package, needs, extra, monkeypatch):
     module = importlib.import_module(package)

@@ -178,7 +178,7 @@ def test_every_old_name_is_tried():
 @pytest.mark.parametrize("name", OLD)
 def test_an_old_name_warns_and_is_the_new_form(name):
     use, message, new = OLD[name]
-    with pytest.warns(DeprecationWarning, match=rf"optim\.{name} goes in 0\.3.*"):
+    with pytest.warns(DeprecationWarning, match=rf"optim\.{name} is removed in 0\.3.*"):
         old = getattr(optim, name)
     with pytest.warns(DeprecationWarning, match=message):
         getattr(optim, name)
@@ -186,7 +186,7 @@ def test_an_old_name_warns_and_is_the_new_form(name):
 
 
 def test_the_cosine_that_the_message_names_is_the_old_one_up_to_rounding():
-    with pytest.warns(DeprecationWarning, match=r"goes in 0\.3"):
+    with pytest.warns(DeprecationWarning, match=r"is removed in 0\.3"):
         old = optim.cosine_per_epoch(3e-4, 12, 5)
     cosine = optax.cosine_decay_schedule(3e-4, 12)
     new = optim.per_epoch(lambda epoch: cosine(epoch + 1), 5)
@@ -194,7 +194,7 @@ def test_the_cosine_that_the_message_names_is_the_old_one_up_to_rounding():
 
 
 def test_old_schedules_still_refuse_what_they_cannot_follow():
-    with pytest.warns(DeprecationWarning, match=r"goes in 0\.3"):
+    with pytest.warns(DeprecationWarning, match=r"is removed in 0\.3"):
         anneal, reste = optim.anneal, optim.reste_exponent
     with pytest.raises(ValueError, match="anneal needs rate >= 1"):
         anneal(0.01, 0.9, 100.0, 1)
@@ -219,7 +219,7 @@ def test_the_published_recipes_of_mirror_descent_are_in_the_documentation():
         for row in table[1:]
         for method, cell in zip(methods, row[1:], strict=True)
     }
-    with pytest.warns(DeprecationWarning, match=r"goes in 0\.3"):
+    with pytest.warns(DeprecationWarning, match=r"is removed in 0\.3"):
         assert found == optim.MIRROR_DESCENT_RECIPES
 
 

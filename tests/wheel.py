@@ -4,9 +4,11 @@
 needs pip and nothing else, and imports nothing of the project.
 """
 
+import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,9 @@ NEEDED = {
     "adaste_jax/__init__.py",
     "adaste_jax/py.typed",
     "adaste_jax/datasets/digits.npz",
+    "experiments/__main__.py",
+    "experiments/configs/quickstart.py",
+    "experiments/report/report.css",
 }
 # The library alone, without any extra: training, and what to install for layers.
 PLAIN = """
@@ -48,6 +53,29 @@ else:
     raise AssertionError("adaste_jax.nn does without Flax")
 """
 
+# The programs, and a comparison on a network and data of one's own.
+COMMANDS = """
+adaste --help
+adaste train --help
+adaste train quickstart:smoke --workdir=run
+adaste train quickstart:smoke --workdir=run
+adaste compare quickstart:smoke --methods=ste,adaste --seeds=2 --workdir=compared
+adaste export --workdir=run --out=run.safetensors
+adaste predict --model=run.safetensors
+adaste report --workdir run --out=page.html
+"""
+OWN = """
+from adaste_jax import datasets
+from experiments.compare import compare
+from flax import linen as nn
+
+network = nn.Sequential([nn.Dense(32), nn.LayerNorm(), nn.relu, nn.Dense(10)])
+digits = datasets.digits()
+data = {split: (x.reshape(-1, 64) / 16, y) for split, (x, y) in digits.items()}
+rows = compare(network, data, ["ste", "adaste"], "own", num_epochs=2, seeds=2)
+assert len(rows) == 2, rows
+"""
+
 
 def build(folder: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     """The wheel, from a copy of the files that may go into it."""
@@ -56,7 +84,11 @@ def build(folder: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     for name in ("pyproject.toml", "setup.cfg", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     ignored = shutil.ignore_patterns("__pycache__")
-    for package in ("adaste_jax", "experiments", "tests"):  # the last two must stay out
+    for package in (
+        "adaste_jax",
+        "experiments",
+        "tests",
+    ):  # of the last, and of notebooks, nothing goes in
         shutil.copytree(ROOT / package, source / package, ignore=ignored)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     build = [*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", out, source]
@@ -70,25 +102,34 @@ def check_contents(wheel: pathlib.Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert names >= NEEDED, f"missing in the wheel: {NEEDED - names}"
     assert any(re.search(r"\.dist-info/.*LICENSE$", name) for name in names), names
-    ours = r"adaste_jax/(.*)(\.py|\.npz|\.md|py\.typed)|adaste_jax-[^/]*\.dist-info/.*"
+    ours = (
+        r"adaste_jax/(.*)(\.py|\.npz|\.md|py\.typed)|experiments/(?!notebooks).*\.(py|css)|"
+        r"adaste_jax-[^/]*\.dist-info/.*"
+    )
     other = {name for name in names if not re.fullmatch(ours, name)}
     assert not other, f"not of the package: {other}"
-    kept = {str(f.relative_to(ROOT)) for f in (ROOT / "adaste_jax").rglob("*.py")}
+    packages = ("adaste_jax", "experiments")
+    files = [file for name in packages for file in (ROOT / name).rglob("*.py")]
+    kept = {str(file.relative_to(ROOT)) for file in files}
     assert kept <= names, f"missing in the wheel: {kept - names}"
 
 
-def use(folder: pathlib.Path, requirement: str, program: str) -> str:
-    """What a program prints in an environment that has no more than this."""
+def install(folder: pathlib.Path, requirement: str) -> None:
+    """Makes an environment that has no more than this."""
     environment = folder / "venv"
     venv.create(environment, with_pip=True, clear=True)
     python = environment / "bin" / "python"
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, requirement], check=True)
+
+
+def run(folder: pathlib.Path, command: str, *arguments: str) -> str:
+    """What a command of the environment prints, in a folder outside of the clone."""
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir(exist_ok=True)
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
-        [python, "-W", "error::DeprecationWarning:__main__", "-c", program],
+        [folder / "venv" / "bin" / command, *arguments],
         cwd=elsewhere,
         env={**clean, "JAX_PLATFORMS": "cpu"},
         check=True,
@@ -96,6 +137,34 @@ def use(folder: pathlib.Path, requirement: str, program: str) -> str:
         stdout=subprocess.PIPE,
     )
     return done.stdout
+
+
+def use_library(folder: pathlib.Path, wheel: pathlib.Path) -> float:
+    """Uses the library alone, then the README's program; returns its accuracy."""
+    python = ("python", "-W", "error::DeprecationWarning:__main__", "-c")
+    install(folder, str(wheel))
+    run(folder, *python, PLAIN)
+    readme = (ROOT / "README.md").read_text("utf-8")
+    first = re.search(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    install(folder, f"{wheel}[flax,export]")
+    printed = run(folder, *python, first[1])
+    accuracy = float(re.search(r"'accuracy': ([\d.]+)", printed)[1])
+    assert accuracy > 0.9, printed
+    assert (folder / "elsewhere" / "digits.safetensors").stat().st_size < 10_000
+    return accuracy
+
+
+def use_programs(folder: pathlib.Path, wheel: pathlib.Path) -> None:
+    """Trains, compares, exports, predicts and reports, without the clone."""
+    install(folder, f"{wheel}[train]")
+    for command in COMMANDS.strip().splitlines():
+        printed = run(folder, *shlex.split(command))
+    found = folder / "elsewhere"
+    assert "wrote page.html" in printed, printed
+    result = json.loads((found / "run" / "result.json").read_text("utf-8"))
+    assert result["test_accuracy"] > 0.8, result
+    assert "ste" in (found / "compared" / "table.md").read_text("utf-8")
+    run(folder, "python", "-c", OWN)
 
 
 def main(out: str) -> None:
@@ -106,13 +175,8 @@ def main(out: str) -> None:
         folder = pathlib.Path(name)
         wheel = build(folder, target)
         check_contents(wheel)
-        use(folder, str(wheel), PLAIN)
-        readme = (ROOT / "README.md").read_text("utf-8")
-        first = re.search(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
-        printed = use(folder, f"{wheel}[flax,export]", first[1])
-        accuracy = float(re.search(r"'accuracy': ([\d.]+)", printed)[1])
-        assert accuracy > 0.9, printed
-        assert (folder / "elsewhere" / "digits.safetensors").stat().st_size < 10_000
+        accuracy = use_library(folder, wheel)
+        use_programs(folder, wheel)
     print(f"{wheel.name}: built, installed and used; accuracy {accuracy:.3f}")
 
 

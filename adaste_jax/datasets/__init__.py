@@ -45,20 +45,21 @@ def batches(
 ) -> Iterator[tuple[Any, Any]]:
     """Shuffled batches of arrays in memory, for a run of so many steps.
 
-    Every epoch is shuffled anew; what does not fill a batch at its end is left out.
+    Every epoch is shuffled anew; examples that do not fill a last batch are left out.
 
     Args:
         images: Inputs, an array [examples, ...].
         labels: Their labels, an array [examples, ...].
-        batch_size: Examples in a batch.
-        steps: How many batches to give.
-        seed: Seed of the order.
+        batch_size: Number of examples in a batch.
+        steps: Number of batches.
+        seed: Seed of the order of the examples.
 
     Returns:
         An iterator of `steps` pairs of inputs and labels.
 
     Raises:
-        ValueError: If inputs and labels are not equally many, or fewer than a batch.
+        ValueError: If the numbers of inputs and labels differ, or there are fewer
+            examples than a batch needs.
 
     Example:
         >>> from adaste_jax import datasets
@@ -70,7 +71,10 @@ def batches(
     """
     number = len(images)
     if number != len(labels):
-        raise ValueError(f"there are {number} inputs and {len(labels)} labels.")
+        raise ValueError(
+            f"there are {number} inputs and {len(labels)} labels; give one label for "
+            "each input."
+        )
     if not 1 <= batch_size <= number:
         raise ValueError(
             f"`batch_size` must be between 1 and the number of examples, {number}; "

@@ -9,17 +9,17 @@
     random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
                          bayesbinn_sample, vispa_sample
     ternary              ternary_absmean, ternary_twn, ternary_fixed, ternary_tanh
-    groups of inputs     per_group, which makes any of these one that has groups
+    groups of inputs     per_group, which applies any of these to groups of inputs
     activations          int8_per_token
 
-Of AdaSTE, `adaste` is the recommended form, which passes gradients straight-through:
-measured, it does best. `adaste_paper` is the paper's rule, and with `rule="released"`
-that of the authors' code.
+`adaste` is the recommended form of AdaSTE. It passes gradients straight-through, and
+was the most accurate form in our measurements. `adaste_paper` is the paper's rule, and
+with `rule="released"` the rule of the authors' code.
 
-The backward rules of the contrastive ones are not additive: they need the gradient of
-the whole batch. All others commute with averaging and with accumulation. The random
-ones take a key, and `md_softmax_s`, `pmf` and `vispa_sample` have several latents for
-each weight.
+The backward rules of the contrastive estimators are not additive: they need the
+gradient of the whole batch. All others commute with averaging and with accumulation.
+The random estimators take a key, and `md_softmax_s`, `pmf` and `vispa_sample` have
+several latents for each weight.
 """
 
 from typing import TYPE_CHECKING

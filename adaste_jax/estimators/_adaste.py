@@ -5,7 +5,7 @@ Binary Neural Networks", CVPR 2022, https://arxiv.org/abs/2112.02880.
 """
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -25,25 +25,25 @@ def adaste(
         a = |t| / rms(t),   s = min(1, (a + mu (1 + alpha)) / (1 + mu))
         w = sign(t) s / mean(s),   h = g
 
-    The forward map s is the paper's. The unit, which is the root mean square of the
-    tensor, the division by the mean and the straight-through backward rule are this
-    library's: measured, this form works best (docs/results/adaptive_rule.md). The
-    paper's own rule is `adaste_paper`, and the rule of the authors' code is
+    The forward map s is the paper's. This library adds the unit, which is the root mean
+    square of the tensor, the division by the mean and the straight-through backward
+    rule: in our measurements this form works best (docs/results/adaptive_rule.md). The
+    paper's own rule is `adaste_paper`. The rule of the authors' code is
     `adaste_paper(rule="released")`, for `optim.adaste_released`.
 
-    Raise mu from 0.01 to 1 / alpha, geometrically, in the first 80 % of training, as
+    Raise mu geometrically from 0.01 to 1 / alpha in the first 80 % of training, as
     `methods.adaste` does. Additive in g.
 
     Args:
         latent: Latents t, floating point, any shape. Computed in at least float32.
         mu: Annealing weight, at least 0, scalar. Traced values do not recompile.
         alpha: Margin, in (0, 1), scalar. From mu = 1 / alpha on weights are signs.
-        **old: Keywords of 0.1, when this was the paper's rule. They warn, and go in
-            0.3.
+        **old: Keywords of 0.1, when this was the paper's rule. They give a warning and
+            are removed in 0.3.
 
     Returns:
-        Weights of the shape and dtype of `latent`, never zero: of the sign of the
-        latent, with a mean magnitude of 1, and exactly +1 and -1 where
+        Weights of the shape and dtype of `latent`. They have the sign of the latent,
+        are never zero, and have a mean magnitude of 1. They are exactly +1 and -1 where
         mu alpha >= 1 - 1e-6 (100 times 0.01 need not be 1 in float32).
 
     Raises:
@@ -78,12 +78,12 @@ def adaste_paper(
 
         w*(t) = sign(t) min(1, (|t| + mu (1 + alpha)) / (1 + mu))
 
-    The slope c is that of `adaste_slope`: `adaptive` and `supremum` are the paper's,
-    `released` is the authors' code. On gradients of minibatches it does worse than
-    the recommended form, which is `adaste` (docs/results/adaptive_rule.md).
+    `adaste_slope` computes the slope c: `adaptive` and `supremum` are the paper's,
+    `released` is the authors' code. On gradients of minibatches this rule is less
+    accurate than the recommended form, `adaste` (docs/results/adaptive_rule.md).
 
-    Not additive in g, but for `rule="identity"`: right only where the gradient that
-    arrives is that of the whole batch: one device, or `jit` over sharded arrays; no
+    Not additive in g, except with `rule="identity"`. It is right only where it receives
+    the gradient of the whole batch: one device, or `jit` over sharded arrays; no
     accumulation; each weight used once. Elsewhere use `rule="identity"` here and
     `optim.scale_by_adaste` on the averaged gradient.
 
@@ -99,8 +99,9 @@ def adaste_paper(
             over which the gradient is averaged before the rule.
 
     Returns:
-        Weights of the shape and dtype of `latent`, in [-1, 1] and never zero: of the
-        sign of the latent, and exactly +1 and -1 where mu alpha >= 1 - 1e-6.
+        Weights of the shape and dtype of `latent`, in [-1, 1]. They have the sign of
+        the latent, are never zero, and are exactly +1 and -1 where
+        mu alpha >= 1 - 1e-6.
 
     Raises:
         TypeError: If `latent` is not floating point.
@@ -132,7 +133,7 @@ def _old_adaste(
     unit: Unit | None = None,
     rescale: bool = False,
 ) -> jax.Array:
-    """`adaste` of 0.1, with one of its keywords at least; goes in 0.3."""
+    """`adaste` of 0.1, with at least one of its keywords; is removed in 0.3."""
     if unit is None and not rescale:
         new = f"adaste_paper(latent, mu=mu, rule={rule!r})"
     elif rule == "identity" and unit and rescale:
@@ -145,7 +146,7 @@ def _old_adaste(
         )
     warnings.warn(
         "`estimators.adaste` with `rule`, `cap`, `threshold`, `axis_name`, `unit` or "
-        f"`rescale` goes in 0.3. Write estimators.{new}.",
+        f"`rescale` is removed in 0.3. Write estimators.{new}.",
         DeprecationWarning,
         stacklevel=3,
     )
@@ -170,7 +171,7 @@ def _weights(
     cap: ArrayLike = 0.5,
     threshold: ArrayLike | None = None,
 ) -> jax.Array:
-    """Checks what is passed, and calls the primitive."""
+    """Checks the arguments and calls the primitive."""
     if form.axis_name is not None and not isinstance(form.axis_name, Hashable):
         raise TypeError(f"`axis_name` must be hashable, got {form.axis_name!r}.")
     hyper = _adaste_rule.check_hyperparameters(
@@ -190,23 +191,46 @@ def _annealed(
     dtype = _base.compute_dtype(latent)
     mu, alpha = jnp.asarray(hyper.mu, dtype), jnp.asarray(hyper.alpha, dtype)
     latents = latent.astype(dtype)
-    size = latents
-    if form.unit == "rms":
-        size = latents / _numerics.root_mean_square(latents)
-    weight = _adaste_rule.magnitude(size, mu, alpha)
-    if form.rescale:
-        one = jnp.ones((), dtype)
-        mean = jnp.mean(weight) if weight.size else one
-        scale = jnp.where(_adaste_rule.is_binary(mu, alpha), one, mean)
-        weight = weight / scale
+    if form.unit == "rms" or form.rescale:
+        weight = _of_layer(form, latents, mu, alpha)
+    else:
+        weight = _adaste_rule.magnitude(latents, mu, alpha)
     # What is normal in float32 may vanish in float16.
     weight = jnp.maximum(weight, _numerics.tiny(latent.dtype).astype(dtype))
     return (_numerics.sign(latents) * weight).astype(latent.dtype)
 
 
+def _of_layer(
+    form: _Form, latents: jax.Array, mu: jax.Array, alpha: jax.Array
+) -> jax.Array:
+    """Magnitudes of weights in units of the layer, with a mean of 1."""
+    one = jnp.ones((), latents.dtype)
+    unit = _numerics.scaled_rms(latents) if form.unit == "rms" else (one, one)
+    line = _adaste_rule.line(unit, mu, alpha)
+    weight = _adaste_rule.on_line(latents, line)
+    if not (form.rescale and latents.size):
+        return weight
+    # Behind a barrier the mean is of magnitudes that nothing else needs, and XLA
+    # computes them while it sums: three reads of a kernel and one write. Without it the
+    # CPU writes them out, and reads them again: five and two (jax 0.10.2).
+    mean = jnp.mean(_adaste_rule.on_line(*_barrier((latents, line))))
+    return weight * jnp.where(_adaste_rule.is_binary(mu, alpha), one, 1 / mean)
+
+
+_barrier: Callable[[Any], Any] = jax.lax.optimization_barrier
+
+
+def _residuals(
+    form: _Form, latent: jax.Array, hyper: _adaste_rule.Hyperparameters
+) -> Any:
+    return None if form.rule == "identity" else (latent, hyper)
+
+
 def _backward(form: _Form, residuals: Any, grad: jax.Array) -> tuple[jax.Array, None]:
-    latent, hyper = residuals
     grad = _base.mean_over_devices(grad, form.axis_name)
+    if form.rule == "identity":
+        return grad, None
+    latent, hyper = residuals
     moved = _adaste_rule.adaste_gradient(
         latent, grad, rule=form.rule, unit=form.unit, **hyper._asdict()
     )
@@ -215,6 +239,4 @@ def _backward(form: _Form, residuals: Any, grad: jax.Array) -> tuple[jax.Array, 
 
 # Hyperparameters are ordinary arguments, so they may be traced; their cotangent is
 # None, which JAX reads as zero.
-_primitive = _base.with_backward(
-    _annealed, lambda form, *arrays: arrays, _backward, static=1
-)
+_primitive = _base.with_backward(_annealed, _residuals, _backward, static=1)

@@ -36,7 +36,7 @@ RELEASED_THRESHOLD = 1e-3
 
 
 class Hyperparameters(NamedTuple):
-    """What a rule depends on besides latent and gradient; all may be traced."""
+    """The hyperparameters of a rule; all may be traced."""
 
     mu: ArrayLike
     alpha: ArrayLike
@@ -76,9 +76,9 @@ def adaste_slope(
 ) -> jax.Array:
     """The slope c of the backward rule h = c g, elementwise.
 
-    Write a = |t|; *toward* if a descent step moves the latent to zero, that is if g and
-    t have one sign; k = min(1, mu (1 + alpha) / (1 + mu)); z = 1 - mu alpha, the
-    magnitude from which w* is saturated. The rules are
+    Let a = |t|; k = min(1, mu (1 + alpha) / (1 + mu)); and z = 1 - mu alpha, the
+    magnitude from which w* is saturated. *Toward* means that a descent step moves the
+    latent toward zero, that is that g and t have the same sign. The rules are
 
         adaptive   t = 0         cap
                    toward        min(cap, (|w*(t)| + k) / a)
@@ -86,29 +86,29 @@ def adaste_slope(
                    away, a >= z  0
         supremum   as adaptive, but toward, z > 0 and a > 1 + 2 mu + mu alpha:
                                  min(cap, 2 / (a + z))
-        released   what the authors' code computes, its asymmetry in t included
+        released   what the authors' code computes, including its asymmetry in t
         identity   1
 
-    `adaptive` takes the step beta that just carries the latent across zero; `supremum`
-    the one with the largest slope. Both are odd, and positively homogeneous in g.
+    `adaptive` takes the step beta that just moves the latent across zero; `supremum`
+    takes the step with the largest slope. Both are odd, and positively homogeneous in
+    g.
 
     Args:
         latent: Latents t (float32 or float64).
         grad: Gradients g at the weights, of the same shape and dtype.
         mu: Annealing weight, at least 0, scalar; may be traced.
         alpha: Margin, in (0, 1), scalar; may be traced.
-        rule: One of the above.
-        cap: Bound of the slope toward zero, which is unbounded at t = 0; `inf` for
-            none.
+        rule: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
+        cap: Largest slope toward zero, which has no bound at t = 0; `inf` for no cap.
         threshold: Where |g| <= `threshold` the rule is skipped and the slope is
             1 / (1 + mu), or 1 once the weights are binary. Default: 0.001 for
             `released`, none otherwise.
-        away: Slope away from zero, at least 0, in the place of the rule's, which is 0
-            for saturated latents, so that they can only shrink. Default: the rule's.
+        away: Slope away from zero, at least 0. Default: that of the rule, which is 0
+            for saturated latents, so that they can only shrink.
 
     Returns:
-        Slopes, at least 0, of the shape and dtype of `latent`. Where g = 0 they mean
-        nothing.
+        Slopes, at least 0, of the shape and dtype of `latent`. Where g = 0 they have no
+        meaning.
 
     Raises:
         ValueError: If a hyperparameter is out of range, or `rule` is unknown.
@@ -228,6 +228,54 @@ def magnitude(latent: jax.Array, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
     smallest = jnp.asarray(_numerics.tiny(latent.dtype), latent.dtype)
     soft = (jnp.abs(latent) + mu * (1 + alpha)) / (1 + mu)
     return jnp.where(is_binary(mu, alpha), one, jnp.clip(soft, smallest, one))
+
+
+class Line(NamedTuple):
+    """|w*(t / unit)| as a line of |t|; see `on_line`.
+
+    Attributes:
+        scale: 1; a power of two where latents are so large or small that their unit has
+            no inverse.
+        slope: 1 / (1 + mu) / (unit scale); 0 where weights are binary.
+        offset: mu (1 + alpha) / (1 + mu), never zero; 1 where weights are binary.
+        top: 1, where the line ends.
+        largest: The largest finite number, which stands for an infinite latent.
+    """
+
+    scale: jax.Array
+    slope: jax.Array
+    offset: jax.Array
+    top: jax.Array
+    largest: jax.Array
+
+
+def line(
+    scaled_unit: tuple[jax.Array, jax.Array], mu: jax.Array, alpha: jax.Array
+) -> Line:
+    """|w*(t / unit)|, such that no latent has to be divided.
+
+    Args:
+        scaled_unit: A power of two, and the unit times it.
+        mu: Annealing weight.
+        alpha: Margin.
+    """
+    scale, unit = scaled_unit
+    one = jnp.ones((), unit.dtype)
+    binary = is_binary(mu, alpha)
+    offset = jnp.maximum(mu * (1 + alpha) / (1 + mu), _numerics.tiny(unit.dtype))
+    return Line(
+        scale=scale,
+        slope=jnp.where(binary, jnp.zeros_like(one), 1 / (1 + mu) / unit),
+        offset=jnp.where(binary, one, offset),
+        top=one,
+        largest=jnp.asarray(_numerics.largest(unit.dtype), unit.dtype),
+    )
+
+
+def on_line(latent: jax.Array, line: Line) -> jax.Array:
+    """|w*(t / unit)| = min(1, slope |t| + offset), never zero."""
+    size = jnp.minimum(jnp.abs(latent), line.largest) * line.scale
+    return jnp.minimum(size * line.slope + line.offset, line.top)
 
 
 def _toward(latent: jax.Array, grad: jax.Array) -> jax.Array:

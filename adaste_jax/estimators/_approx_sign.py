@@ -15,7 +15,7 @@ from adaste_jax.estimators import _linear
 def approx_sign(latent: ArrayLike) -> jax.Array:
     """Maps latents t to sign(t); differentiates with the slope max(0, 2 (1 - |t|)).
 
-    Additive in g. Mostly used for binary activations; gives 0 at |t| = 1.
+    Additive in g. Mostly used for binary activations. The slope is 0 at |t| = 1.
 
     Args:
         latent: Floating point, any shape.

@@ -1,4 +1,4 @@
-"""What estimators share: their protocol, and the checks of what is passed to them."""
+"""What estimators share: their protocol, and the checks of their arguments."""
 
 import math
 from collections.abc import Callable, Hashable
@@ -11,14 +11,14 @@ from jax.typing import ArrayLike
 
 Estimator = Callable[[jax.Array], jax.Array]
 """A map from latents to weights of the same shape and dtype, with its own backward
-rule. Hyperparameters are bound before, by `functools.partial` or a lambda."""
+rule. Bind its hyperparameters first, by `functools.partial` or a lambda."""
 
 
 def check_latent(latent: ArrayLike) -> jax.Array:
     """Returns `latent` as an array.
 
     Raises:
-        TypeError: If it is not of a real floating point dtype.
+        TypeError: If its dtype is not a real floating point dtype.
     """
     array = jnp.asarray(latent)
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -37,7 +37,7 @@ def check_scalar(
     high: float = math.inf,
     open_interval: bool = False,
 ) -> None:
-    """Refuses a hyperparameter out of range. A traced one cannot be looked at.
+    """Checks the range of a hyperparameter. A traced value cannot be checked.
 
     Raises:
         ValueError: If a concrete `value` has an entry outside the interval, or NaN.
@@ -59,10 +59,11 @@ def check_scalar(
 
 
 def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
-    """Refuses a value that is none of those there are.
+    """Checks that a value is one of the known choices.
 
     Raises:
-        ValueError: Naming the argument, the choices, and what came.
+        ValueError: If it is not. The message names the argument, the choices and the
+            value.
     """
     if value not in choices:
         raise ValueError(f"`{name}` must be one of {choices}, got {value!r}.")
@@ -75,14 +76,14 @@ def with_backward(
     *,
     static: int = 0,
 ) -> Callable[..., jax.Array]:
-    """`function` with a backward rule of its own: `jax.custom_vjp`.
+    """`function` with its own backward rule: `jax.custom_vjp`.
 
     Args:
         function: From `static` fixed values and arrays to an array.
-        residuals: From the same arguments to what the backward rule looks at.
-        backward: From the fixed values, the residuals and a cotangent to those of the
-            arrays; None is a cotangent of zero.
-        static: How many of the first arguments are fixed when it is compiled.
+        residuals: From the same arguments to the values that the backward rule needs.
+        backward: From the fixed values, the residuals and a cotangent to the
+            cotangents of the arrays; None is a cotangent of zero.
+        static: Number of leading arguments that are fixed when it is compiled.
 
     Returns:
         The function.
@@ -108,8 +109,8 @@ def group_axes(latent: jax.Array, axis: int | None) -> tuple[int, ...]:
         return tuple(range(latent.ndim))
     if not -latent.ndim <= axis < latent.ndim:
         raise ValueError(
-            f"`axis={axis}` is no axis of a latent of shape {latent.shape}. Pass that "
-            "of the output channels, or None for one group."
+            f"`axis={axis}` is not an axis of a latent of shape {latent.shape}. Pass "
+            "the axis of the output channels, or None for one group."
         )
     return tuple(i for i in range(latent.ndim) if i != axis % latent.ndim)
 
@@ -142,6 +143,6 @@ _pmean: Callable[..., jax.Array] = jax.lax.pmean
 
 
 def _varying_axes(value: jax.Array) -> frozenset[Hashable]:
-    """Mapped axes along which JAX knows a value to vary; none if it does not check."""
+    """Mapped axes along which JAX says a value varies; none without its check."""
     varying: frozenset[Hashable] = jax.typeof(value).manual_axis_type.varying
     return varying

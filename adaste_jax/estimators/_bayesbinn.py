@@ -18,13 +18,14 @@ def bayesbinn_sample(
 
     u is uniform, T = `temperature`, and the latent t is half the log-odds of w = +1.
     Differentiates straight-through, h = g: take gradients at the weights and pass both
-    to `optim.bayesbinn`, which has the factor of the paper. At test, weights are the
-    sign of t, or predictions are averaged over w ~ Bernoulli(sigmoid(2 t)).
+    to `optim.bayesbinn`, which applies the factor of the paper. The deployed weights
+    are sign(t), or predictions are averaged over w ~ Bernoulli(sigmoid(2 t)).
 
     Args:
         latent: Floating point, any shape. Published with +10 and -10 at random.
-        key: For the sample. One key gives one sample for each shape: use a key of its
-            own for each leaf (`adaste_jax.binarize(..., key=key)` does).
+        key: PRNG key of the sample. The same key gives the same sample for every leaf
+            of a shape, so each leaf needs its own (`adaste_jax.binarize(..., key=key)`
+            gives it one).
         temperature: T, scalar, above 0. Published: 1e-10 (MNIST, CIFAR-10), 1e-8
             (CIFAR-100). Traced values do not recompile.
 

@@ -7,13 +7,13 @@ as Projected Wasserstein Gradient Flow", 2019, https://arxiv.org/abs/1910.02176
 (`bernoulli_pwgf`); Bengio, Léonard and Courville, 2013, https://arxiv.org/abs/1308.3432
 (`bernoulli_identity`).
 
-A sample is w = +1 with probability p(t), else -1. All rules are additive in g, so with
-several samples average the losses, and the gradients are averaged with them:
+A sample is w = +1 with probability p(t), else -1. All rules are additive in g. With
+several samples, average their losses; that also averages the gradients:
 
     losses = jax.vmap(lambda key: loss(binarize(params, bernoulli_pwgf, key=key)))(
         jax.random.split(key, num_samples))
 
-At test weights are sign(t), or predictions are averaged over samples.
+The deployed weights are sign(t), or predictions are averaged over samples.
 """
 
 from typing import Literal, get_args
@@ -38,8 +38,9 @@ def bernoulli_pwgf(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 
     Args:
         latent: Floating point, any shape.
-        key: For the sample. One key gives one sample for each shape: use a key of its
-            own for each leaf (`adaste_jax.binarize(..., key=key)` does).
+        key: PRNG key of the sample. The same key gives the same sample for every leaf
+            of a shape, so each leaf needs its own (`adaste_jax.binarize(..., key=key)`
+            gives it one).
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.
@@ -60,12 +61,12 @@ def bernoulli_pwgf(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 def bernoulli_hard(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
     """Random signs with p = clip((t + 1) / 2, 0, 1); differentiates as `ste_clipped`.
 
-    BinaryConnect in its stochastic form: h = g 1[|t| <= 1], edge included. Published
-    with latents clipped to [-1, 1], and tested with the latents themselves as weights.
+    BinaryConnect in its stochastic form: h = g 1[|t| <= 1], including the edge. The
+    paper clips latents to [-1, 1] and evaluates with the latents themselves as weights.
 
     Args:
         latent: Floating point, any shape.
-        key: A random key, another one for every tensor and step.
+        key: PRNG key; use a new one for every tensor and step.
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.
@@ -90,7 +91,7 @@ def bernoulli_identity(
 
     Args:
         latent: Floating point, any shape.
-        key: A random key, another one for every tensor and step.
+        key: PRNG key; use a new one for every tensor and step.
         probability: p, `"sigmoid"` of t or `"hard"`, which is clip((t + 1) / 2, 0, 1).
 
     Returns:
@@ -124,7 +125,7 @@ def _hard_sigmoid(latent: jax.Array) -> jax.Array:
 
 
 def _sample(probability: _linear.Elementwise) -> _linear.Elementwise:
-    """The forward map, with the uniform numbers as a second argument."""
+    """The forward map, with uniform random numbers as a second argument."""
 
     def weight(latent: jax.Array, uniform: jax.Array) -> jax.Array:
         one, chance = jnp.ones((), latent.dtype), probability(latent)

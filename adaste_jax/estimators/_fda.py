@@ -1,8 +1,8 @@
 """FDA, the derivative of a Fourier series of the sign.
 
 Xu, Han, Xu, Tang, Xu and Wang, "Learning Frequency Domain Approximation for Binary
-Neural Networks", NeurIPS 2021, https://arxiv.org/abs/2103.00841. The series only; the
-paper's noise adaptation module is a layer of its own.
+Neural Networks", NeurIPS 2021, https://arxiv.org/abs/2103.00841. Only the series is
+implemented; the paper's noise adaptation module is a separate layer.
 """
 
 import functools

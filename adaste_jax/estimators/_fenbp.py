@@ -19,7 +19,7 @@ Squash = Callable[[jax.Array], jax.Array]
 """An elementwise, differentiable function, for example `jnp.tanh`."""
 
 SQUASHES: Mapping[str, Squash] = {"hard_tanh": jax.nn.hard_tanh, "tanh": jnp.tanh}
-"""Those that may be given by name."""
+"""Functions that may be given by name."""
 
 
 def fenbp(
@@ -32,14 +32,14 @@ def fenbp(
 ) -> jax.Array:
     """Maps latents t to s(t), s = `squash`; differentiates by `fenbp_gradient`.
 
-    At test the weights are sign(t). Not additive in g: right only where the gradient
-    that arrives is that of the whole batch, as for `adaste_paper`. Elsewhere pass
-    `straight_through=True` and use `optim.scale_by_fenbp`.
+    The deployed weights are sign(t). Not additive in g: right only where it receives
+    the gradient of the whole batch. Elsewhere pass `straight_through=True` and use
+    `optim.scale_by_fenbp` on the averaged gradient.
 
     Args:
         latent: Floating point, any shape.
         beta: Step of the difference quotient, at least 0, scalar. May be traced.
-        squash: s. Two calls compile once if they get the same function.
+        squash: The function s. Calls with the same function share one compilation.
         straight_through: Differentiates as h = g, for use with the transformation.
         axis_name: Mapped axes (`jax.pmap`, or `jax.shard_map` with `check_vma=False`)
             over which the gradient is averaged before the rule.

@@ -24,9 +24,9 @@ def hardtanh_adaste(
 ) -> jax.Array:
     """Maps latents t to clip(t, -1, 1); differentiates by `hardtanh_adaste_gradient`.
 
-    At test the weights are sign(t). Not additive in g: right only where the gradient
-    that arrives is that of the whole batch, as for `adaste_paper`. Elsewhere pass
-    `straight_through=True` and use `optim.scale_by_hardtanh_adaste`.
+    The deployed weights are sign(t). Not additive in g: right only where it receives
+    the gradient of the whole batch. Elsewhere pass `straight_through=True` and use
+    `optim.scale_by_hardtanh_adaste` on the averaged gradient.
 
     Args:
         latent: Floating point, any shape.

@@ -50,8 +50,8 @@ def irnet_weight(
         z = (t - mean) / std    with n - 1 in the standard deviation
         w = s sign(z)           with s = 2^round(log2(mean |z|)), no gradient through s,
 
-    and backward `ede` at z, then the exact derivative of z. So the gradients of a group
-    sum to 0, and w does not change when t is scaled or shifted. Additive in g.
+    The backward rule is `ede` at z, then the exact derivative of z. So the gradients of
+    a group sum to 0, and w does not change when t is scaled or shifted. Additive in g.
 
     Args:
         latent: Floating point, at least one axis unless `axis` is None.

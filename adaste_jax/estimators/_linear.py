@@ -19,10 +19,10 @@ def linear(weight: Elementwise, slope: Elementwise) -> Callable[..., jax.Array]:
 
     Args:
         weight: `weight(latent, *hyper)`, the forward map.
-        slope: `slope(latent, *hyper)`, what multiplies g in the backward rule.
+        slope: `slope(latent, *hyper)`, the factor of g in the backward rule.
 
     Returns:
-        A function of a latent, which it checks, and of real hyperparameters, which may
+        A function of a latent, which it checks, and of real hyperparameters. These may
         be traced and get no gradient. Both maps are computed in at least float32.
     """
 

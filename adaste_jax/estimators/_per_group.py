@@ -1,6 +1,6 @@
-"""Any estimator, applied to groups of inputs: each has its own map and its own scale.
+"""Applies any estimator to groups of inputs, so that each group has its own scale.
 
-The engines that take one-bit weights store a scale for each group of inputs: llama.cpp
+Inference engines for one-bit weights store a scale for each group of inputs: llama.cpp
 for 128 (Q1_0), ONNX's MatMulNBits for 16, 32, 64, 128 and so on.
 """
 
@@ -13,7 +13,7 @@ import jax
 from adaste_jax.estimators import _base
 
 Axes = int | Sequence[int]
-"""The axis of the inputs, or neighbouring axes, which count in C order."""
+"""The axis of the inputs, or neighbouring axes, flattened in C order."""
 
 
 def per_group(
@@ -25,28 +25,29 @@ def per_group(
 
     A kernel [in, out] has in / size groups in each column. The estimator gets the
     latents of one group of one output as a column [size, 1], so that its `axis`, -1 or
-    None, makes one scale of them. Forward and backward are those of the estimator for
-    that column: gradients of scales stay within a group, and what is additive in g
-    stays so.
+    None, gives one scale per group. Forward and backward are those of the estimator for
+    that column: gradients of scales stay within a group, and a rule that is additive in
+    g stays additive.
 
     Args:
-        estimator: Map from latents to weights of the same shape, as in this module.
-        size: Inputs in a group, at least 1. 128 and 64 are what engines take. It must
+        estimator: Map from latents to weights of the same shape, from `estimators`.
+        size: Number of inputs in a group, at least 1; engines take 128 or 64. It must
             divide the number of inputs.
         axis: Axis of the inputs. The default is that of a dense kernel [in, out] and of
-            a convolution [height, width, in, out], whose groups lie within one place of
-            the window. Take -1 for an embedding [rows, width], whose rows have groups;
-            0 for a product [in, heads, width]; and (0, 1) for one [heads, width, out],
-            whose groups are whole heads or lie within one.
+            a convolution [height, width, in, out], whose groups lie within one position
+            of the window. Use -1 for an embedding [rows, width], whose rows have
+            groups; 0 for a product [in, heads, width]; and (0, 1) for a product
+            [heads, width, out], whose groups are whole heads or parts of one head.
 
     Returns:
         A map of latents. Keywords are passed on to the estimator, and may be traced. A
-        `key` is split: each group gets one of its own.
+        `key` is split, so that each group has its own.
 
     Raises:
-        TypeError: If `size` is no integer; later, if latents are not floating point.
-        ValueError: If `size` is less than 1; later, if a latent has no such axis or
-            `size` does not divide it, or if weights have another shape than latents.
+        TypeError: If `size` is not an integer, or, when called, if latents are not
+            floating point.
+        ValueError: If `size` is less than 1, or, when called, if a latent has no such
+            axis, `size` does not divide it, or weights have another shape than latents.
 
     Example:
         >>> import jax.numpy as jnp
@@ -66,8 +67,8 @@ def per_group(
         if weights.shape != column.shape:
             raise ValueError(
                 "`per_group` needs an estimator whose weights have the shape of the "
-                f"latents; of latents {column.shape} it made {weights.shape}. Those "
-                "with several latents for each weight have no groups."
+                f"latents; of latents {column.shape} it made {weights.shape}. "
+                "Estimators with several latents for each weight cannot be grouped."
             )
         return weights.reshape(latent.shape)
 
@@ -101,28 +102,28 @@ def block_of(shape: Sequence[int], size: int, axis: Axes = -2) -> tuple[int, ...
     """The shape of a group in a tensor: `size` entries along axes, and 1 elsewhere.
 
     Raises:
-        ValueError: If there are no such axes, or the groups do not fill them, or lie
-            across the rows of the last of them.
+        ValueError: If there are no such axes, if groups do not fill them, or if a group
+            would be part of several rows of the last axis.
     """
     rank = len(shape)
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     places = [a + rank if -rank <= a < 0 else a for a in axes]
     if not places or places != [p for p in range(rank) if p in places]:
         raise ValueError(
-            f"`axis={axis}` is no axis of a latent of shape {tuple(shape)}, and no "
-            "neighbouring axes of it in rising order. Pass that of the inputs: -2 for "
-            "[in, out], -1 for an embedding [rows, width]."
+            f"`axis={axis}` is not an axis of a latent of shape {tuple(shape)}, and "
+            "not several neighbouring axes in rising order. Pass the axis of the "
+            "inputs: -2 for [in, out], -1 for an embedding [rows, width]."
         )
     if places[-1] - places[0] >= len(places):
-        raise ValueError(f"`axis={axis}` must be neighbouring axes.")
+        raise ValueError(f"`axis={axis}` must name neighbouring axes.")
     count = math.prod(shape[place] for place in places)
     if count % size:
         below, above = count // size * size, -(-count // size) * size
         do = f"{below} or {above}" if below else f"{above}"
         raise ValueError(
             f"groups of {size} inputs do not fill {count}, the inputs of a latent of "
-            f"shape {tuple(shape)} along `axis={axis}`: the last would be short. {do} "
-            "inputs would do, or a size that divides them, or leave the leaf out by "
+            f"shape {tuple(shape)} along `axis={axis}`: the last would be short. Use "
+            f"{do} inputs, or a size that divides {count}, or leave the leaf out by "
             "`where`."
         )
     block, left = [1] * rank, size
@@ -132,9 +133,9 @@ def block_of(shape: Sequence[int], size: int, axis: Axes = -2) -> tuple[int, ...
         whole = length % block[place] == 0 and left % block[place] == 0
         if not whole or (block[place] < length and left > block[place]):
             raise ValueError(
-                f"groups of {size} do not lie evenly in the axes `axis={axis}` of a "
-                f"latent of shape {tuple(shape)}: a group is part of one row of "
-                "the last axis, or whole rows."
+                f"groups of {size} do not fit the axes `axis={axis}` of a latent of "
+                f"shape {tuple(shape)}: a group must be part of one row of the last "
+                "axis, or whole rows."
             )
         left //= block[place]
     return tuple(block)

@@ -1,7 +1,8 @@
 """RBNN's slope, a triangle that narrows and grows.
 
 Lin, Ji, Xu, Zhang, Wang, Wu, Huang and Lin, "Rotated Binary Neural Network", NeurIPS
-2020, https://arxiv.org/abs/2009.13055. The slope only; the rotation is not here.
+2020, https://arxiv.org/abs/2009.13055. Only the slope is implemented, not the
+rotation.
 """
 
 import jax
@@ -15,7 +16,7 @@ def rbnn(latent: ArrayLike, *, sharpness: ArrayLike) -> jax.Array:
     """Maps latents t to sign(t); differentiates with a triangle of slopes.
 
     With s = `sharpness`, the slope is max(1/s, 1) max(0, sqrt(2) s - s^2 |t|). Additive
-    in g. s grows geometrically, once per epoch.
+    in g. In the published recipe s grows geometrically, once per epoch.
 
     Args:
         latent: Floating point, any shape.

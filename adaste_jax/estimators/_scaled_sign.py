@@ -1,8 +1,8 @@
 """Signs scaled by the mean magnitude of their group.
 
 Rastegari, Ordonez, Redmon and Farhadi, "XNOR-Net: ImageNet Classification Using Binary
-Convolutional Neural Networks", ECCV 2016, https://arxiv.org/abs/1603.05279, and the
-forms in later use: the magnitude-aware sign of Liu et al., "Bi-Real Net", ECCV 2018,
+Convolutional Neural Networks", ECCV 2016, https://arxiv.org/abs/1603.05279, and a later
+form: the magnitude-aware sign of Liu et al., "Bi-Real Net", ECCV 2018,
 https://arxiv.org/abs/1808.00278.
 """
 
@@ -26,8 +26,8 @@ def scaled_sign(
 ) -> jax.Array:
     """Maps latents t to a sign(t), with a = mean |t| over each group.
 
-    Four backward rules go by nearly the same name. With c the slope of `estimator`
-    (1[|t| <= 1] by default), n the size of a group and sums over it,
+    Four backward rules have nearly the same name. With c the slope of `estimator`
+    (1[|t| <= 1] by default), n the size of a group and sums over the group,
 
         constant   h = a c g                                 magnitude-aware sign
         detached   h = c g                                   released Bi-Real net
@@ -43,8 +43,9 @@ def scaled_sign(
         latent: Floating point, at least one axis unless `axis` is None.
         axis: Axis of the output channels, each of which is a group (the last axis of a
             Flax kernel); None for one group.
-        scale_grad: Which of the rules above.
-        estimator: Elementwise, from `estimators`, with weights +1 and -1.
+        scale_grad: The backward rule, one of the four above.
+        estimator: Elementwise map from `estimators` with weights +1 and -1; its slope
+            is c.
 
     Returns:
         Weights a and -a, with the shape and dtype of `latent`. Zero only in a group of

@@ -9,7 +9,7 @@ The last axis of a latent has the two entries (a, b), and
 
     (p, q) = softmax(beta (a, b)),   w = q - p = tanh(beta (b - a) / 2).
 
-At test the weight is +1 if b >= a, else -1: `softmax_deploy`.
+The deployed weight is +1 if b >= a, else -1: `softmax_deploy`.
 """
 
 from typing import Literal, get_args
@@ -41,7 +41,7 @@ def md_softmax_s(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If its last axis has not two entries, or `beta` is negative.
+        ValueError: If its last axis does not have two entries, or `beta` is negative.
 
     Example:
         >>> import jax.numpy as jnp
@@ -67,14 +67,14 @@ def pmf(
     Args:
         latent: Logits of the levels -1 and +1, of shape `[..., 2]`.
         beta: Sharpness, at least 0; may be traced.
-        jacobian: Which of the two.
+        jacobian: `"exact"` or `"published"`.
 
     Returns:
         Weights in [-1, 1], of shape `[...]` and the dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If the last axis of `latent` has not two entries, `beta` is
+        ValueError: If the last axis of `latent` does not have two entries, `beta` is
             negative, or `jacobian` is unknown.
 
     Example:
@@ -91,14 +91,14 @@ def softmax_deploy(latent: ArrayLike) -> jax.Array:
     """The weights that are shipped: +1 where b >= a, else -1, of shape `[...]`.
 
     Args:
-        latent: Pairs (a, b), as in `md_softmax_s`.
+        latent: Pairs (a, b) of latents, floating point, shape `[..., 2]`.
 
     Returns:
         Weights +1 and -1, in the dtype of `latent`.
 
     Raises:
         TypeError: If `latent` is not floating point.
-        ValueError: If its last axis has not two entries.
+        ValueError: If its last axis does not have two entries.
 
     Example:
         >>> import jax.numpy as jnp
@@ -126,7 +126,7 @@ def _checked(beta: ArrayLike) -> ArrayLike:
 
 
 def _half_gap(latent: jax.Array, beta: ArrayLike) -> tuple[jax.Array, jax.Array]:
-    """What w is the tanh of, without overflow."""
+    """The argument of the tanh, without overflow."""
     latents = latent.astype(_base.compute_dtype(latent))
     beta = jnp.minimum(jnp.asarray(beta, latents.dtype), BETA_MAX)
     half_gap = latents[..., 1] / 2 - latents[..., 0] / 2

@@ -18,7 +18,7 @@ from adaste_jax.estimators import _base
 def ste(latent: ArrayLike) -> jax.Array:
     """The straight-through estimator: maps t to sign(t), backward h = g.
 
-    Here and in every estimator g is the gradient at the weight and h the one handed to
+    Here and in every estimator g is the gradient at the weight and h the gradient at
     the latent. Additive in g.
 
     Args:
@@ -47,12 +47,12 @@ def ste(latent: ArrayLike) -> jax.Array:
 def ste_clipped(latent: ArrayLike, *, threshold: ArrayLike = 1.0) -> jax.Array:
     """Maps latents t to sign(t); differentiates as hard tanh:  h = g 1[|t| <= c].
 
-    The edge |t| = c passes the gradient. Additive in g. Also the usual
-    estimator of binary activations.
+    The gradient passes at the edge |t| = c too. Additive in g. It is also the usual
+    estimator for binary activations.
 
     Args:
         latent: Floating point, any shape.
-        threshold: The c above, at least 0, in the unit of the latents; may be traced.
+        threshold: c, at least 0, in the unit of the latents; may be traced.
 
     Returns:
         Weights +1 and -1, with the shape and dtype of `latent`.

@@ -18,7 +18,7 @@ def swish_sign(latent: ArrayLike, *, beta: ArrayLike = 5.0) -> jax.Array:
 
         b (2 - b t tanh(b t / 2)) / (1 + cosh(b t)):
 
-    b at 0, and negative for large |t|, which belongs to the method. Additive in g.
+    The slope is b at 0 and, by design, negative for large |t|. Additive in g.
 
     Args:
         latent: Floating point, any shape.

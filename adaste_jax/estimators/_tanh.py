@@ -19,7 +19,7 @@ def tanh(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
 
         w = tanh(beta t),   h = beta (1 - w^2) g
 
-    At test the weights are sign(t), which w approaches as beta grows. Additive in g.
+    The deployed weights are sign(t), which w approaches as beta grows. Additive in g.
 
     Args:
         latent: Floating point, any shape.
@@ -47,8 +47,8 @@ def md_tanh_s(latent: ArrayLike, *, beta: ArrayLike) -> jax.Array:
     """Maps latents t to weights tanh(beta t); differentiates straight-through:  h = g.
 
     Mirror descent in its stable form: the latent is the dual variable, and a gradient
-    step on it with h is the mirror step. Published with Adam and Glorot latents. The
-    direct form is `optim.md_tanh`. Additive in g.
+    step on it with h is the mirror step. Published with Adam and latents from a Glorot
+    initialiser. The direct form is `optim.md_tanh`. Additive in g.
 
     Args:
         latent: Floating point, any shape.

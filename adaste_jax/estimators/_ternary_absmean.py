@@ -23,12 +23,12 @@ def ternary_absmean(
 
     s = max(mean |t|, `epsilon`) over each group; a half is rounded to even, so
     |t| = s / 2 gives 0. Differentiates straight-through, h = g, past both s and the
-    rounding. The same weights at test. Additive in g.
+    rounding. The deployed weights are the same. Additive in g.
 
     Args:
         latent: Floating point, at least one axis unless `axis` is None.
         epsilon: Smallest scale, above 0. May be traced.
-        axis: Axis whose entries are groups; None for one group, as published.
+        axis: Each entry along this axis is a group; None for one group, as published.
 
     Returns:
         Weights -s, 0 and s, with the shape and dtype of `latent`.

@@ -16,14 +16,14 @@ def ternary_tanh(
 ) -> jax.Array:
     """Maps latents t to w = (tanh(beta (t + 1/2)) + tanh(beta (t - 1/2))) / 2.
 
-    As beta grows, w tends to -1, 0 or 1, with steps at -1/2 and 1/2; at test it is
-    rounded to the nearest of the three. Additive in g.
+    As beta grows, w tends to -1, 0 or 1, with steps at -1/2 and 1/2; the deployed
+    weight is the nearest of the three. Additive in g.
 
     Args:
         latent: Floating point, any shape.
         beta: Sharpness of the steps, at least 0; may be traced.
-        straight_through: h = g, the stable form of mirror descent; otherwise h is g
-            times the derivative of w.
+        straight_through: If true, h = g, the stable form of mirror descent; otherwise
+            h is g times the derivative of w.
 
     Returns:
         Weights in [-1, 1], with the shape and dtype of `latent`.

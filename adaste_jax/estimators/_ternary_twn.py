@@ -23,15 +23,16 @@ def ternary_twn(
 ) -> jax.Array:
     """Maps latents t to 0 where |t| <= D, else to a sign(t); D = `ratio` mean |t|.
 
-    a is the mean |t| of those kept, as published, or 1. Means are over each group.
-    Differentiates as h = g 1[|t| <= 1], whatever a is. The same weights at test.
-    Additive in g.
+    a is the mean |t| of the latents not mapped to 0, as published, or 1. Means are over
+    each group.
+    Differentiates as h = g 1[|t| <= 1], whatever a is. The deployed weights are the
+    same. Additive in g.
 
     Args:
         latent: Floating point, at least one axis unless `axis` is None.
         ratio: Threshold in units of the mean magnitude, at least 0. May be traced.
         scale: Whether the weights of a group are multiplied by a.
-        axis: Axis whose entries are groups; None for one group, as published.
+        axis: Each entry along this axis is a group; None for one group, as published.
 
     Returns:
         Weights -a, 0 and a, with the shape and dtype of `latent`.
@@ -54,7 +55,7 @@ def ternary_fixed(latent: ArrayLike, *, threshold: ArrayLike = 0.05) -> jax.Arra
     """Maps latents t to 0 where |t| < `threshold`, else to sign(t).
 
     The edge |t| = `threshold` gives +1 or -1. Differentiates as h = g 1[|t| <= 1]. The
-    same weights at test. Additive in g.
+    deployed weights are the same. Additive in g.
 
     Args:
         latent: Floating point, any shape.

@@ -21,14 +21,15 @@ def vispa_sample(latent: ArrayLike, *, key: jax.Array) -> jax.Array:
 
     Differentiates straight-through: h = g for m and h = g r for z. So weights of one
     tensor are correlated through r, and each is +1 with probability
-    `vispa_probability`. At test outputs are averaged over draws (40 published), or
-    weights are sign(m). Additive in g.
+    `vispa_probability`. In evaluation outputs are averaged over draws (40 published),
+    or weights are sign(m). Additive in g.
 
     Args:
         latent: Floating point, shape `[..., 1 + K]`. Published: K = 8, m a Glorot
             normal draw, and z another one divided by 10.
-        key: For r. One draw for each call: use a key of its own for each leaf and each
-            forward pass (`adaste_jax.binarize(..., key=key)` does).
+        key: PRNG key of r, which is drawn once per call: use a new key for each leaf
+            and each forward pass (`adaste_jax.binarize(..., key=key)` gives each leaf
+            its own).
 
     Returns:
         Weights +1 and -1, of shape `[...]` and the dtype of `latent`.

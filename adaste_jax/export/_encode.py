@@ -1,35 +1,20 @@
 """What is stored of a tensor of latents: packed signs or trits, and their scale."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from adaste_jax import _paths, _tree, methods, metrics
 from adaste_jax.estimators import _base
-from adaste_jax.export import _pack, _scales
+from adaste_jax.export import _pack, _packed, _scales
 
 Deploy = Callable[[jax.Array], jax.Array]
 """From latents to the weights that are shipped."""
-
-PER_BYTE = {"bits": _pack.WEIGHTS_PER_BYTE, "trits": _pack.TRITS_PER_BYTE}
-
-
-class Encoded(NamedTuple):
-    """Weights that are a scale times +1 and -1, or times -1, 0 and +1."""
-
-    encoding: str  # a key of PER_BYTE
-    packed: np.ndarray  # uint8
-    scale: np.ndarray | None  # of shape [], [size of the last axis] or, with a group,
-    # the number of groups along each axis; None is 1
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]  # along which is packed
-    dtype: np.dtype
-    group: tuple[int, ...] | None = None  # how long it is along each axis
 
 
 def require_finite(**trees: Any) -> None:
@@ -100,7 +85,7 @@ def leaves(
 
 def encode(
     latent: jax.Array, deploy: Deploy | None, *, name: str = "the tensor"
-) -> Encoded:
+) -> _packed.Packed:
     """Packs the weights of a tensor of latents.
 
     Args:
@@ -125,7 +110,7 @@ def encode(
         raise
 
 
-def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
+def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> _packed.Packed:
     if deploy is None:
         found = _scales.levels(np.asarray(latent))
         if found is not None and (
@@ -154,9 +139,9 @@ def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
             f"{weights.shape}."
         )
     encoding, scale, group = found
-    axes = row_axes(weights.shape, PER_BYTE[encoding])
+    axes = row_axes(weights.shape, _packed.PER_BYTE[encoding])
     pack = _pack.pack if encoding == "bits" else _pack.pack_ternary
-    return Encoded(
+    return _packed.Packed(
         encoding=encoding,
         packed=np.asarray(pack(weights, axis=axes or None)),
         scale=None if not weights.size or (scale == 1).all() else scale,
@@ -167,24 +152,13 @@ def _encode(latent: jax.Array, deploy: Deploy | None, name: str) -> Encoded:
     )
 
 
-def decode(encoded: Encoded) -> jax.Array:
-    """The weights; its arrays may be traced."""
-    unpack = _pack.unpack if encoded.encoding == "bits" else _pack.unpack_ternary
-    weights = unpack(
-        encoded.packed, encoded.shape, axis=encoded.axes or None, dtype=encoded.dtype
-    )
-    if encoded.scale is None:
-        return weights
-    return _scales.scaled(weights, jnp.asarray(encoded.scale), encoded.group)
-
-
-def is_new(encoded: Encoded) -> bool:
+def is_new(encoded: _packed.Packed) -> bool:
     """Whether version 1 of the format cannot hold it."""
     half = encoded.scale is not None and encoded.scale.dtype != encoded.dtype
     return half or encoded.group is not None
 
 
-def half_precision(encoded: Encoded, name: str) -> Encoded:
+def half_precision(encoded: _packed.Packed, name: str) -> _packed.Packed:
     """The weights of the nearest scales of float16, halves to even.
 
     Raises:
@@ -207,28 +181,7 @@ def half_precision(encoded: Encoded, name: str) -> Encoded:
             f"float16, as {encoded.scale[lost].flat[0]:g}: it goes from 6e-8 to 65504. "
             "Leave out `scale_dtype`."
         )
-    return encoded._replace(scale=scale)
-
-
-def decode_on_host(
-    encoding: str,
-    packed: np.ndarray,
-    shape: tuple[int, ...],
-    axes: tuple[int, ...],
-    dtype: np.dtype,
-) -> np.ndarray:
-    """The weights without their scale, by NumPy."""
-    first, merged = _pack.merge(shape, axes or None)
-    if encoding == "bits":
-        bits = np.unpackbits(packed, axis=first, count=merged[first], bitorder="little")
-        return np.array([-1, 1], dtype)[bits].reshape(shape)
-    per_byte = PER_BYTE[encoding]
-    powers = np.array([3**j for j in range(per_byte)], np.uint8)
-    trits = np.moveaxis(packed, first, -1)[..., None] // powers % np.uint8(3)
-    trits = trits.reshape(*trits.shape[:-2], trits.shape[-2] * per_byte)
-    trits = np.moveaxis(trits[..., : merged[first]], -1, first)
-    weights: np.ndarray = np.array([-1, 0, 1], dtype)[trits].reshape(shape)
-    return weights
+    return dataclasses.replace(encoded, scale=scale)
 
 
 def row_axes(shape: tuple[int, ...], per_byte: int) -> tuple[int, ...]:

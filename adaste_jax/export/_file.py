@@ -6,9 +6,6 @@ import importlib.metadata
 import itertools
 import json
 import os
-import pathlib
-import secrets
-import stat
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +15,8 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from adaste_jax import _paths, methods
-from adaste_jax.export import _encode, _format, _read
+from adaste_jax.export import _encode, _format, _packed, _read
+from adaste_jax.export._write_file import write_file as write_file
 
 
 class Loaded(NamedTuple):
@@ -40,6 +38,7 @@ def save(
     model_state: Any = None,
     metadata: Mapping[str, Any] | None = None,
     scale_dtype: DTypeLike | None = None,
+    compact: bool = False,
 ) -> None:
     """Writes a network as one safetensors file, with one bit for each binary weight.
 
@@ -77,6 +76,9 @@ def save(
             what llama.cpp stores: 1.125 bits a weight in groups of 128, and not 1.25.
             The weights in the file are exactly those of the rounded scales. Default:
             the dtype of the weights, which changes nothing.
+        compact: Whether to write version 3 of the format, whose header takes half the
+            bytes: it says of packed tensors alone what they are, and has one checksum
+            for all data. Releases before 0.2 do not read it.
 
     Raises:
         ImportError: If safetensors is not installed.
@@ -122,10 +124,11 @@ def save(
         half_scales=scale_dtype is not None,
     )
     version = _version(params, model_state, leaves=leaves)
+    version = _format.COMPACT if compact else version
     entries: dict[str, tuple[np.ndarray, dict[str, Any]]] = {}
     names = _names("params", params, version)
     for name, leaf in zip(names, leaves, strict=True):
-        if not isinstance(leaf, _encode.Encoded):
+        if not _packed.is_packed(leaf):
             entries[name] = _real(name, leaf)
             continue
         entries[name] = leaf.packed, _description(leaf.packed, leaf)
@@ -135,22 +138,24 @@ def save(
     names = _names("model_state", model_state, version)
     for name, leaf in zip(names, jax.tree.leaves(model_state), strict=True):
         entries[name] = _real(name, leaf)
-    header = {
+    header: dict[str, Any] = {
         "format": version,
         "adaste_jax": importlib.metadata.version("adaste_jax"),
         "jax": jax.__version__,
         "metadata": dict(metadata or {}),
         "tensors": {name: description for name, (_, description) in entries.items()},
     }
+    arrays = {name: stored for name, (stored, _) in entries.items()}
+    separators = None
+    if compact:
+        header |= _short(header["tensors"], safetensors.numpy.save(arrays))
+        separators = (",", ":")
     try:
-        text = json.dumps(header, allow_nan=False)
+        text = json.dumps(header, allow_nan=False, separators=separators)
     except (TypeError, ValueError) as error:
         error.add_note("`metadata` must be JSON, without NaN and infinity")
         raise
-    data = safetensors.numpy.save(
-        {name: stored for name, (stored, _) in entries.items()},
-        metadata={_format.KEY: _format.seal(text)},
-    )
+    data = safetensors.numpy.save(arrays, metadata={_format.KEY: _format.seal(text)})
     length = int.from_bytes(data[:8], "little")
     if length > _format.HEADER_LIMIT:
         raise ValueError(
@@ -165,6 +170,7 @@ def load(
     *,
     params_like: Any = None,
     model_state_like: Any = None,
+    packed: bool = False,
 ) -> Loaded:
     """Reads a file that `save` wrote. Checks all of it; runs nothing that is in it.
 
@@ -174,6 +180,9 @@ def load(
             arrays or `jax.ShapeDtypeStruct`. Default: nested dictionaries, which is
             what Flax Linen has.
         model_state_like: Such a tree for the model state.
+        packed: Whether binary and ternary leaves stay packed: each is a `Packed`, with
+            its bytes and scale, for `apply_packed` and `packed_matmul`. Large kernels
+            come packed along all axes but the last, however the file has them.
 
     Returns:
         Parameters, of which binary leaves are the weights that were shipped, model
@@ -185,7 +194,7 @@ def load(
         OSError: If the file cannot be read.
         ValueError: If the file does not fit `params_like` or `model_state_like`.
     """
-    tensors, header = _read.read(path)
+    tensors, header = _read.read(path, packed=packed)
     version = header["format"]
     tree = _format.nest(tensors, version)
     params, model_state = tree.get("params", {}), tree.get("model_state", {})
@@ -196,48 +205,10 @@ def load(
     return Loaded(params, model_state, header["metadata"], header)
 
 
-def write_file(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file that is either there and complete, or as it was before.
-
-    The data go to another name in the same folder, reach the disk, and are renamed. A
-    new file has the mode that the umask gives; an existing one keeps its mode. Where
-    `path` is a link, the link stays and the file it leads to is replaced.
-
-    Args:
-        path: The file.
-        data: What it is to hold.
-
-    Raises:
-        OSError: If the file cannot be written. Nothing half-written stays.
-    """
-    target = pathlib.Path(os.path.realpath(path))
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else None
-    token = secrets.token_hex(4)
-    # A name may have 255 bytes, so a long one cannot get anything added.
-    name = target.name if len(os.fsencode(target.name)) <= 200 else "long-name"
-    partial = target.with_name(f".{name}.{token}.partial")
-    try:
-        with open(partial, "xb") as file:
-            if mode is not None:
-                os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # else the new name may be lost with the power
-    finally:
-        os.close(folder)
-
-
 def _version(*trees: Any, leaves: Sequence[Any]) -> int:
     """The version that can name and hold every leaf: 1 wherever that will do."""
     keys = itertools.chain.from_iterable(_paths.keys(trees))
-    packed = [leaf for leaf in leaves if isinstance(leaf, _encode.Encoded)]
+    packed = [leaf for leaf in leaves if _packed.is_packed(leaf)]
     return 1 + (any("/" in key for key in keys) or any(map(_encode.is_new, packed)))
 
 
@@ -262,7 +233,7 @@ def _real(name: str, leaf: Any) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def _description(
-    stored: np.ndarray, encoded: _encode.Encoded | None = None
+    stored: np.ndarray, encoded: _packed.Packed | None = None
 ) -> dict[str, Any]:
     """What the header says of a tensor: a real one, or what is packed in `stored`."""
     tensor = stored if encoded is None else encoded
@@ -281,7 +252,18 @@ def _description(
     }
 
 
-def _restore(root: str, like: Any, tensors: dict[str, np.ndarray], version: int) -> Any:
+def _short(tensors: dict[str, dict[str, Any]], whole: bytes) -> dict[str, Any]:
+    """The fields of a short header: packed tensors, and the checksum of all data."""
+    start = 8 + int.from_bytes(whole[:8], "little")
+    packed = {
+        name: {key: value for key, value in tensor.items() if key != "sha256"}
+        for name, tensor in tensors.items()
+        if tensor["encoding"] != "real"
+    }
+    return {"sha256": _format.sha256(whole[start:]), "tensors": packed}
+
+
+def _restore(root: str, like: Any, tensors: dict[str, Any], version: int) -> Any:
     """The tensors under a root in the structure of another tree."""
     names = _names(root, like, version)
     found = {name for name in tensors if name.split("/")[0] == root}

@@ -4,6 +4,8 @@ It is described in `docs/format.md`. `_read` has the checks of a file that is re
 """
 
 import hashlib
+import json
+import math
 import reprlib
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -13,9 +15,12 @@ import numpy as np
 
 from adaste_jax import _paths
 
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 """2 escapes slashes in keys, and has scales of groups and of float16. It is written
-where there is one of these, and 1 elsewhere."""
+where there is one of these, and 1 elsewhere. 3 is 2 with a short header."""
+
+COMPACT = 3
+"""The version whose header leaves out what the container says, and has one checksum."""
 
 HEADER_LIMIT = 4 * 2**20
 """Largest header, in bytes: room for about ten thousand tensors."""
@@ -42,8 +47,13 @@ DTYPES = {
 }
 """Name in the header, name in safetensors, and NumPy dtype."""
 
+KINDS = {kind: name for name, (kind, _) in DTYPES.items()}
+"""Name in the header by the name in safetensors."""
+
 _NAME_LIMIT = 1024
 _DEPTH_LIMIT = 64
+_RANK_LIMIT = 32
+_SIZE_LIMIT = 2**62
 
 
 class FormatError(ValueError):
@@ -97,7 +107,7 @@ def seal(text: str) -> str:
     return f"{sha256(utf8(text))} {text}"
 
 
-def nest(flat: dict[str, np.ndarray], version: int) -> dict[str, Any]:
+def nest(flat: dict[str, Any], version: int) -> dict[str, Any]:
     """Nested dictionaries from names with slashes, none of which lies below another."""
     tree: dict[str, Any] = {}
     for name, value in flat.items():
@@ -118,6 +128,50 @@ def utf8(text: str) -> bytes:
 def sha256(data: bytes) -> str:
     """A checksum, as it stands in a header."""
     return hashlib.sha256(data).hexdigest()
+
+
+def numbers(name: str, value: Any) -> tuple[int, ...]:
+    """A list of whole numbers, or a refusal that says which tensor it belongs to."""
+    if (
+        not isinstance(value, list)
+        or len(value) > _RANK_LIMIT
+        or not all(type(n) is int and 0 <= n < _SIZE_LIMIT for n in value)
+    ):
+        fail(f"{name!r} has the shape, axes or offsets {reprlib.repr(value)}")
+    return tuple(value)
+
+
+def shape(name: str, value: Any) -> tuple[int, ...]:
+    """Such a list that is the shape of a tensor."""
+    found = numbers(name, value)
+    if math.prod(max(n, 1) for n in found) >= _SIZE_LIMIT:
+        fail(f"{name!r} has the shape {reprlib.repr(value)}")
+    return found
+
+
+def json_object(data: bytes) -> dict[str, Any]:
+    """One JSON object, without repeated keys, NaN or infinity."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) != len(keys):
+            fail("a name stands twice in the header")
+        return dict(pairs)
+
+    def constant(name: str) -> NoReturn:
+        fail(f"{name} stands in the header")
+
+    try:
+        parsed = json.loads(
+            data.decode(), object_pairs_hook=unique, parse_constant=constant
+        )
+    except FormatError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"the header is no JSON in UTF-8: {error}.") from error
+    if not isinstance(parsed, dict):
+        fail("the header is no JSON object")
+    return parsed
 
 
 def fail(message: str) -> NoReturn:

@@ -24,6 +24,7 @@ int32 or bool; narrower floats of the network become float32, and so do float64.
 | take | x, indices; both whole, in range | axis |
 | reduce_sum reduce_max reduce_min | x; the axes go | axes |
 | argmax argmin | x; the axis goes | axis |
+| gelu gelu_tanh | x; exact, and with tanh in the place of erf | |
 | softmax | x; over the last axis | |
 | layer_norm | x, scale; over the last axis, without a shift | epsilon |
 | matmul | x [..., m, k] or [..., k], y [..., k, n] | |
@@ -37,6 +38,7 @@ operand is no vector.
 """
 
 import inspect
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -96,7 +98,7 @@ def trace(
     if method is not None:
         params = method.deploy(params)
     (batch,) = jax.export.symbolic_shape(BATCH)
-    shape = (batch, *input_shape)
+    shape = (batch, *map(operator.index, input_shape))
     inputs = jax.ShapeDtypeStruct(shape, input_dtype)  # type: ignore[no-untyped-call]
     program = jax.make_jaxpr(forward)(params, model_state, inputs)
     leaves = jax.tree.leaves((params, model_state))
@@ -192,11 +194,9 @@ class Walk(Builder):
         self, equation: core.JaxprEqn, inputs: list[Value]
     ) -> Value | Sequence[Value]:
         name, params = equation.primitive.name, equation.params
-        if name in _CALLS:
+        if name in CALLS:
             inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
-            if isinstance(inner, core.Jaxpr):
-                return self.run(inner, (), inputs, self.where)
-            return self.run(inner.jaxpr, inner.consts, inputs, self.where)
+            return self.run(*_opened(inner), inputs, self.where)
         if name == "scan":
             return self._scan(params, inputs)
         if name not in _graph_rules.RULES:
@@ -206,20 +206,30 @@ class Walk(Builder):
     def _scan(self, params: dict[str, Any], inputs: list[Value]) -> list[Value]:
         """A loop of known length, step after step."""
         inner, length = params["jaxpr"], params["length"]
-        first = params["num_consts"]
-        last = first + params["num_carry"]
+        if "ft_in" in params:  # JAX 0.12
+            first, carried, _ = map(len, params["ft_in"].unpack())
+        else:
+            first, carried = params["num_consts"], params["num_carry"]
+        last = first + carried
         consts, carry, rows = inputs[:first], inputs[first:last], inputs[last:]
         steps: list[Any] = [None] * length
         where = self.where
         for step in reversed(range(length)) if params["reverse"] else range(length):
             here = [self.row(value, step) for value in rows]
-            found = self.run(inner.jaxpr, inner.consts, [*consts, *carry, *here], where)
+            found = self.run(*_opened(inner), [*consts, *carry, *here], where)
             carry, steps[step] = found[: len(carry)], found[len(carry) :]
         stacked = [self.stack(parts) for parts in zip(*steps, strict=True)]
         return [*carry, *stacked]
 
 
-_CALLS = {
+def _opened(inner: Any) -> tuple[core.Jaxpr, Sequence[Any]]:
+    """A program within another, and its constants."""
+    if isinstance(inner, core.Jaxpr):
+        return inner, ()
+    return inner.jaxpr, inner.consts
+
+
+CALLS = {
     "checkpoint",
     "closed_call",
     "core_call",

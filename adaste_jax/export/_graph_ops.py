@@ -77,6 +77,24 @@ def resolve(shape: Sequence[Dim], batch: int) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else (factor(d) or 0) * batch for d in shape)
 
 
+def fixed(graph: Graph, batch: int) -> Graph:
+    """The graph for one size of the batch."""
+    specs = {
+        name: spec._replace(shape=resolve(spec.shape, batch))
+        for name, spec in graph.specs.items()
+    }
+    nodes = [
+        node._replace(
+            attributes=node.attributes
+            | {"shape": resolve(node.attributes["shape"], batch)}
+        )
+        if "shape" in node.attributes
+        else node
+        for node in graph.nodes
+    ]
+    return graph._replace(nodes=nodes, specs=specs)
+
+
 def widened(dtype: Any) -> np.dtype:
     """The dtype that a graph has for one of JAX: float32, int32 or bool."""
     for kind, wide in ((jnp.floating, np.float32), (jnp.integer, np.int32)):
@@ -126,6 +144,15 @@ def _layer_norm(x: Any, scale: Any, *, epsilon: Any) -> Any:
     return centred / np.sqrt(spread + np.float32(epsilon)) * scale
 
 
+def _gelu(x: Any) -> Any:
+    return np.float32(0.5) * x * (1 + jax.scipy.special.erf(x / np.float32(np.sqrt(2))))
+
+
+def _gelu_tanh(x: Any) -> Any:
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x**3)
+    return np.float32(0.5) * x * (1 + np.tanh(inner))
+
+
 def _divide(x: Any, y: Any) -> Any:
     if x.dtype.kind == "f":
         return x / y
@@ -157,13 +184,15 @@ def _pool(start: float, combine: Callable[..., Any]) -> Callable[..., Any]:
     return pool
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "ceil": np.ceil,
     "cos": np.cos,
     "erf": jax.scipy.special.erf,
     "exp": np.exp,
     "floor": np.floor,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
     "log": np.log,
     "logistic": lambda x: 1 / (1 + np.exp(-x)),
     "neg": np.negative,
@@ -191,6 +220,11 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sub": np.subtract,
     "where": np.where,
     "cast": lambda x, *, dtype: x.astype(dtype),
+}
+"""Operations of each number; shapes broadcast."""
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **ELEMENTWISE,
     "reshape": lambda x, *, shape: x.reshape(shape),
     "expand": lambda x, *, shape: np.broadcast_to(x, shape),
     "transpose": lambda x, *, permutation: x.transpose(permutation),

@@ -10,7 +10,7 @@ from adaste_jax.export._graph_ops import Graph, Node, Spec
 
 def clean(graph: Graph) -> Graph:
     """Larger operations from small ones, norms as a scale and a shift, no leftovers."""
-    for rewrite in (_pools, _graph_patterns.raise_patterns, _affine, _used):
+    for rewrite in (_pools, _graph_patterns.raise_patterns, fold_affine, _used):
         graph = rewrite(graph)
     return graph
 
@@ -101,7 +101,7 @@ def _step(node: Node, graph: Graph) -> tuple[str, np.ndarray, np.ndarray] | None
     return (x, 1 / c, zero) if known[1] and c.all() else None
 
 
-def _affine(graph: Graph) -> Graph:
+def fold_affine(graph: Graph) -> Graph:
     """Neighbouring scales and shifts become one `mul` and one `add`."""
     used = _users(graph)
     found: dict[str, tuple[str, np.ndarray, np.ndarray, int]] = {}

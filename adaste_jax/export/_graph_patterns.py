@@ -1,4 +1,4 @@
-"""Softmax and layer norm, which JAX writes in small operations, as one operation each.
+"""Softmax, layer norm and GELU, which JAX writes in small operations, as one each.
 
 A pattern is the name of a hole, which is the same value everywhere, or an operation
 followed by the patterns of its inputs. The inputs of `add`, `mul`, `max` may stand in
@@ -25,6 +25,10 @@ def _inverse(spread: Any) -> Any:
     return ("div", 1.0, ("sqrt", ("add", ("reshape", spread), "#epsilon")))
 
 
+_CUBE = ("mul", 0.044715, ("mul", ("mul", "x", "x"), "x"))
+_TANH = ("tanh", ("mul", float(np.sqrt(2 / np.pi)), ("add", "x", _CUBE)))
+_ERFC = ("sub", 1.0, ("erf", ("mul", ("neg", "x"), float(np.sqrt(0.5)))))
+
 PATTERNS: dict[str, list[Any]] = {
     "softmax": [("div", _EXP, ("reshape", ("reduce_sum", _EXP)))],
     "layer_norm": [
@@ -32,8 +36,12 @@ PATTERNS: dict[str, list[Any]] = {
         for spread in (_SPREAD, _SLOW)
     ]
     + [("mul", _CENTRED, _inverse(spread)) for spread in (_SPREAD, _SLOW)],
+    "gelu_tanh": [("mul", "x", ("mul", 0.5, ("add", 1.0, _TANH)))],
+    "gelu": [("mul", ("mul", 0.5, "x"), _ERFC)],
 }
 """What each operation is made of."""
+
+_GELU = {"gelu_tanh", "gelu"}
 
 
 def raise_patterns(graph: Graph) -> Graph:
@@ -56,8 +64,12 @@ def raise_patterns(graph: Graph) -> Graph:
 def _raised(graph: Graph, node: Node, op: str, holes: dict[str, str]) -> Node | None:
     """The operation, if the numbers in the holes are what it takes."""
     spec = graph.specs[node.output]
+    if graph.specs.get(holes["x"]) != spec:
+        return None
+    if op in _GELU:
+        return node._replace(op=op, inputs=(holes["x"],))
     size = spec.shape[-1]
-    if not isinstance(size, int) or graph.specs.get(holes["x"]) != spec:
+    if not isinstance(size, int):
         return None
     if op == "softmax":
         return node._replace(op=op, inputs=(holes["x"],))

@@ -176,6 +176,12 @@ def _concatenate(build: Builder, equation: Any, *values: Value) -> Value:
     return build.join(values, equation.params["dimension"])
 
 
+def _stack(build: Builder, equation: Any, *values: Value) -> Value:
+    axis = equation.params["axis"]
+    parts = [build.reshape(v, (*v.shape[:axis], 1, *v.shape[axis:])) for v in values]
+    return build.join(parts, axis)
+
+
 def _reduce(op: str) -> Rule:
     def rule(build: Builder, equation: Any, x: Value) -> Value:
         axes = tuple(equation.params["axes"])
@@ -250,6 +256,7 @@ RULES: dict[str, Rule] = {
     "split": _split,
     "square": _of(lambda f, x: f("mul", x, x)),
     "squeeze": _reshape,
+    "stack": _stack,
     "transpose": _transpose,
 }
 """By the name of the primitive."""

@@ -1,5 +1,6 @@
 """Products with a packed matrix, in the forms that suit batch size and backend."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
@@ -12,7 +13,7 @@ from adaste_jax.export import _pack
 
 Form = Literal["lookup", "pallas", "planes", "unpack"]
 
-_LOOKUP_ROWS = 2
+LOOKUP_ROWS = 2
 """Most rows for which a table lookup is chosen on a CPU. For 4096 x 4096 and 1, 4 and 8
 rows it takes 0.6, 2.3 and 5.2 ms, bit planes 2.0, 2.3 and 3.9."""
 
@@ -93,7 +94,7 @@ def _choose(rows: int, backend: str) -> Form:
     """The form for a number of rows: the one place where it is chosen."""
     if backend != "cpu":
         return "unpack"
-    return "lookup" if rows <= _LOOKUP_ROWS else "planes"
+    return "lookup" if rows <= LOOKUP_ROWS else "planes"
 
 
 @jax.jit
@@ -129,12 +130,16 @@ def _planes(x: jax.Array, packed: jax.Array) -> jax.Array:
     return jnp.moveaxis(outputs, 0, 1).reshape(rows, blocks * width)[:, :columns]
 
 
-@jax.jit
-def _lookup(x: jax.Array, packed: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("ternary",))
+def lookup(x: jax.Array, packed: jax.Array, *, ternary: bool = False) -> jax.Array:
+    """The form of that name, also for a matrix of `pack_ternary`."""
     x = x.astype(_base.compute_dtype(x))
+    per_byte = _pack.TRITS_PER_BYTE if ternary else _pack.WEIGHTS_PER_BYTE
+    unpack = _pack.unpack_ternary if ternary else _pack.unpack
     every_byte = jnp.arange(256, dtype=jnp.uint8).reshape(1, 256)
-    signs = _pack.unpack(every_byte, (8, 256), axis=0, dtype=x.dtype)
-    tables = jnp.moveaxis(_dot(_by_bytes(x, packed), signs), 1, 0)  # [bytes, rows, 256]
+    signs = unpack(every_byte, (per_byte, 256), axis=0, dtype=x.dtype)
+    parts = _by_bytes(x, packed, per_byte)
+    tables = jnp.moveaxis(_dot(parts, signs), 1, 0)  # [bytes, rows, 256]
 
     def add(total: jax.Array, table_and_bytes: Any) -> tuple[jax.Array, None]:
         table, byte = table_and_bytes
@@ -164,15 +169,17 @@ def _dot(x: jax.Array, weights: jax.Array) -> jax.Array:
     )
 
 
-def _by_bytes(x: jax.Array, packed: jax.Array) -> jax.Array:
+def _by_bytes(
+    x: jax.Array, packed: jax.Array, per_byte: int = _pack.WEIGHTS_PER_BYTE
+) -> jax.Array:
     """Inputs in groups of eight, filled up with zeros: [rows, bytes, 8]."""
-    missing = _pack.WEIGHTS_PER_BYTE * packed.shape[0] - x.shape[1]
+    missing = per_byte * packed.shape[0] - x.shape[1]
     filled = jnp.pad(x, ((0, 0), (0, missing)))
-    return filled.reshape(x.shape[0], packed.shape[0], _pack.WEIGHTS_PER_BYTE)
+    return filled.reshape(x.shape[0], packed.shape[0], per_byte)
 
 
 _FORMS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "lookup": _lookup,
+    "lookup": lookup,
     "pallas": _pallas,
     "planes": _planes,
     "unpack": _unpack,

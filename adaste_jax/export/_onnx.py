@@ -26,6 +26,7 @@ OPSET = 18
 
 _IR = 8  # of the files of that opset
 _LIMIT = 2**31 - 1
+_NEEDED = {"": "onnxruntime 1.14", "com.microsoft": "onnxruntime 1.24"}
 
 
 def to_onnx(
@@ -47,15 +48,17 @@ def to_onnx(
     several. Norms are folded into a scale and a shift.
 
     Every array on two levels, s and -s, is stored in one bit a number, and one on -s, 0
-    and s in two; s is one number, or one for each place on one axis. Nodes of the model
-    (`BitShift`, `BitwiseAnd`) unpack them, which ONNX Runtime does once, at load. All
-    others, such as embeddings, or all weights of a method of full precision, are stored
-    in float32.
+    and s in two; s is one number, or one for each place on one axis, or for each group
+    of inputs (`estimators.per_group`), in float16 where that does not round. Nodes of
+    the model (`BitShift`, `BitwiseAnd`) unpack them, which ONNX Runtime does once, at
+    load. All others, such as embeddings, or all weights of a method of full precision,
+    are stored in float32.
 
     With `fast`, dense layers of at least 65,536 such weights become `MatMulNBits`, an
     operation of ONNX Runtime alone (1.24 or newer): it reads two bits a weight as it
-    runs, and rounds activations to int8 in groups of 128. `docs/engines.md` says what
-    that gains and costs.
+    runs, and rounds activations to int8 in groups of 128, or of the largest power of
+    two that divides the groups of the weights; below 16 the layer stays as it is.
+    `docs/engines.md` says what that gains and costs.
 
     A network in bfloat16 or float16 is exported in float32, so that logits differ by
     the rounding of its activations. An index out of range, which JAX clips or answers
@@ -107,14 +110,30 @@ def to_onnx(
         input_dtype=input_dtype,
         method=method,
     )
+    warn_of_latents(graph, method)
+    nodes = _onnx_nodes.Nodes(graph, writer, fast=fast)
+    return write_model(graph, writer, nodes, metadata, path)
+
+
+def warn_of_latents(graph: _graph_ops.Graph, method: methods.Method | None) -> None:
+    """Warns of a network without a method in which nothing is on few levels."""
     if method is None and not any(map(_onnx_weights.levels, graph.constants.values())):
         warnings.warn(
             "no weights are on few levels: the model holds them in float32. If "
             "`params` are latents, give their `method`, or the weights of "
             "`adaste_jax.deploy`.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    nodes = _onnx_nodes.Nodes(graph, writer, fast=fast)
+
+
+def write_model(
+    graph: _graph_ops.Graph,
+    writer: _onnx_writer.Writer,
+    nodes: _onnx_nodes.Nodes,
+    metadata: Mapping[str, Any] | None,
+    path: str | os.PathLike[str] | None,
+) -> bytes:
+    """The bytes of a model, checked and written to a path; see `to_onnx`."""
     for node in graph.nodes:
         nodes.write(node)
     model = _model(graph, writer, [nodes.last(name) for name in graph.outputs])
@@ -126,6 +145,8 @@ def to_onnx(
             f"the model takes {model.ByteSize()} bytes, and a file of ONNX has at most "
             f"{_LIMIT}."
         )
+    domain = model.opset_import[-1].domain
+    model.doc_string = f"Needs {_NEEDED.get(domain, 'qonnx 1.0')} or newer."
     writer.onnx.checker.check_model(model, full_check=True)
     data: bytes = model.SerializeToString()
     if path is not None:
@@ -142,7 +163,7 @@ def _model(
     written = []
     for number, (name, source) in enumerate(zip(graph.outputs, outputs, strict=True)):
         output = "output" if single else f"output_{number}"
-        writer.nodes.append(helper.make_node("Identity", [source], [output]))
+        writer.rename(source, output)
         spec = graph.specs.get(name)
         if spec is None:
             array = graph.constants[name]

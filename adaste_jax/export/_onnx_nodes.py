@@ -58,10 +58,19 @@ _REDUCTIONS = {
 class Nodes:
     """Writes the nodes of a graph, one after another."""
 
-    def __init__(self, graph: Graph, writer: Writer, *, fast: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        writer: Writer,
+        *,
+        fast: bool = False,
+        constant: Callable[..., str] = _onnx_weights.constant,
+    ) -> None:
+        """Starts without nodes; `constant` is how an array is stored."""
         self.graph = graph
         self.writer = writer
         self.fast = fast
+        self._store = constant
         self.input = graph.input
         self._last = {graph.input: graph.input}  # names of values, channels last
         self._first: dict[str, str] = {}  # names of values, channels first
@@ -117,7 +126,7 @@ class Nodes:
     def _constant(self, name: str, array: np.ndarray, form: str) -> str:
         key = f"{name} {form}"
         if key not in self._known:
-            self._known[key] = _onnx_weights.constant(self.writer, name, array)
+            self._known[key] = self._store(self.writer, name, array)
         return self._known[key]
 
     def _in_images(self, node: Node) -> bool:
@@ -188,6 +197,22 @@ class Nodes:
             return self.graph.constants[name].shape
         return self.graph.specs[name].shape
 
+    def _gelu(self, op: str, x: str) -> str:
+        """In the form that ONNX Runtime knows, and runs as one operation."""
+
+        def f(kind: str, y: str, number: float) -> str:
+            constant = self.writer.constant(np.asarray(number, np.float32))
+            return self.writer.add(kind, y, constant)
+
+        if op == "gelu":
+            inner = self.writer.add("Erf", f("Div", x, np.sqrt(2)))
+            whole = self.writer.add("Mul", x, f("Add", inner, 1))
+            return f("Mul", whole, 0.5)
+        square = f("Add", self.writer.add("Mul", f("Mul", x, 0.044715), x), 1)
+        scaled = self.writer.add("Mul", square, f("Mul", x, np.sqrt(2 / np.pi)))
+        share = f("Add", self.writer.add("Tanh", scaled), 1)
+        return self.writer.add("Mul", share, f("Mul", x, 0.5))
+
     def _reduce(self, node: Node, x: str, axes: list[int]) -> str:
         return self.writer.add(
             _REDUCTIONS[node.op], x, self.writer.integers(*axes), keepdims=0
@@ -206,6 +231,8 @@ class Nodes:
         inputs = [self.last(name) for name in node.inputs]
         if op == "matmul":
             return writer.add("MatMul", *inputs)
+        if op in ("gelu", "gelu_tanh"):
+            return self._gelu(op, *inputs)
         if op == "softmax":
             return writer.add("Softmax", *inputs, axis=-1)
         if op == "layer_norm":

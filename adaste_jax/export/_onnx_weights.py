@@ -1,10 +1,12 @@
 """Weights in an ONNX model: bytes, and the nodes that unpack them at load."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from adaste_jax.export import _onnx_writer
+from adaste_jax.estimators import _per_group
+from adaste_jax.export import _onnx_writer, _scales
 
 LEAST = 128
 """Arrays of fewer numbers are not packed: the nodes would take more than they save."""
@@ -13,7 +15,13 @@ LEAST_FAST = 2**16
 """Dense layers of fewer weights are not worth `MatMulNBits`."""
 
 BLOCK = 128
-"""Inputs that share a scale in `MatMulNBits`: also those of the int8 activations."""
+"""Inputs that share a scale in `MatMulNBits`: also those of the int8 activations.
+
+Of weights with a scale for each group it is a power of two that divides the group.
+"""
+
+LEAST_BLOCK = 16
+"""The smallest that `MatMulNBits` takes."""
 
 
 class Levels(NamedTuple):
@@ -21,10 +29,11 @@ class Levels(NamedTuple):
 
     bits: int  # 1 or 2 for each number
     scale: np.ndarray  # of the rank of the array, or a scalar; it broadcasts to it
+    group: tuple[int, ...] | None = None  # scale has one number for each such block
 
 
 def levels(array: np.ndarray) -> Levels | None:
-    """The levels of an array, with one scale for all, or for each place on one axis.
+    """The levels of an array: one scale for all, for a place on one axis, or a group.
 
     None if there are more of them, or if packing would not save three quarters.
     """
@@ -43,7 +52,11 @@ def levels(array: np.ndarray) -> Levels | None:
             fits = (size == scale) | (size == 0) if bits == 2 else size == scale
             if small and fits.all():
                 return Levels(bits, np.asarray(scale))
-    return None
+    found = _scales.levels(array)
+    if found is None or found[2] is None:
+        return None
+    encoding, scale, group = found
+    return Levels(1 if encoding == "bits" else 2, scale, group)
 
 
 def constant(writer: _onnx_writer.Writer, name: str, array: np.ndarray) -> str:
@@ -82,7 +95,11 @@ def constant(writer: _onnx_writer.Writer, name: str, array: np.ndarray) -> str:
         value = writer.add("Reshape", value, writer.integers(-1))
         ends = [writer.integers(n) for n in (0, array.size, 0)]
         value = writer.add("Slice", value, *ends)
-    value = writer.add("Reshape", value, writer.integers(*array.shape))
+    shape, scale = array.shape, found.scale
+    if found.group is not None:
+        counts, shape = _per_group.divide(array.shape, found.group)
+        scale = scale.reshape([n for count in counts for n in (count, 1)])
+    value = writer.add("Reshape", value, writer.integers(*shape))
     if found.bits == 2:
         value = writer.cast(value, np.float32)
         value = writer.add("Sub", value, writer.constant(np.ones((), np.float32)))
@@ -92,9 +109,20 @@ def constant(writer: _onnx_writer.Writer, name: str, array: np.ndarray) -> str:
             return value
         two = [writer.constant(np.asarray(s, np.float32)) for s in (1, -1)]
         value = writer.add("Where", value, *two)
-    if (found.scale == 1).all():
-        return value
-    return writer.add("Mul", value, writer.constant(found.scale))
+    if (scale != 1).any():
+        value = writer.add("Mul", value, _floats(writer, scale))
+    if shape != array.shape:
+        value = writer.add("Reshape", value, writer.integers(*array.shape))
+    return value
+
+
+def _floats(writer: _onnx_writer.Writer, array: np.ndarray) -> str:
+    """The name of float32 numbers, which are stored in float16 if none is rounded."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    if array.size < LEAST or (half.astype(np.float32) != array).any():
+        return writer.constant(array)
+    return writer.cast(writer.constant(half), np.float32)
 
 
 def fast_product(
@@ -110,18 +138,26 @@ def fast_product(
 
     Returns:
         The name of the outputs; None where the layer is small, or its weights are not
-        on few levels with one scale for all or for each output.
+        on few levels with one scale for all, for each output, or for each group of
+        inputs, of a multiple of 16.
     """
     found = levels(weights) if weights.size >= LEAST_FAST else None
     inputs, outputs = weights.shape
-    if found is None or found.scale.size not in (1, outputs):
+    if found is None:
         return None
-    if found.scale.size > 1 and found.scale.shape[-1] != outputs:
+    block, scale = BLOCK, found.scale
+    if found.group is not None:
+        size, across = found.group
+        block = math.gcd(size, BLOCK)
+        if across > 1 or block < LEAST_BLOCK:
+            return None
+        scale = np.repeat(scale, size // block, axis=0)
+    elif scale.ndim and scale.shape != (1, outputs):
         return None
-    blocks = -(-inputs // BLOCK)
-    rows = np.pad(np.sign(weights).T, ((0, 0), (0, blocks * BLOCK - inputs)))
+    blocks = -(-inputs // block)
+    rows = np.pad(np.sign(weights).T, ((0, 0), (0, blocks * block - inputs)))
     # The code of a weight is 1, 2 or 3: the zero point of two bits is 2.
-    shape = writer.integers(outputs, blocks, BLOCK // 4)
+    shape = writer.integers(outputs, blocks, block // 4)
     if found.bits == 1:
         packed = np.packbits(rows > 0, axis=1, bitorder="little")
         stored = writer.constant(packed, f"{name}.packed")
@@ -132,17 +168,18 @@ def fast_product(
         packed = (codes << shifts).sum(-1, dtype=np.uint8)
         value = writer.constant(packed, f"{name}.packed")
     value = writer.add("Reshape", value, shape)
-    scale = writer.constant(np.reshape(found.scale, (-1, 1)).astype(np.float32))
-    scale = writer.add("Expand", scale, writer.integers(outputs, blocks))
+    factors = _floats(writer, np.atleast_2d(scale).T.astype(np.float32))
+    if found.group is None:
+        factors = writer.add("Expand", factors, writer.integers(outputs, blocks))
     attributes: dict[str, Any] = {
         "K": inputs,
         "N": outputs,
         "bits": 2,
-        "block_size": BLOCK,
+        "block_size": block,
         "accuracy_level": 4,
     }
     return writer.add(
-        "MatMulNBits", x, value, scale, domain="com.microsoft", **attributes
+        "MatMulNBits", x, value, factors, domain="com.microsoft", **attributes
     )
 
 

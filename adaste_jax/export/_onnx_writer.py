@@ -23,6 +23,7 @@ class Writer:
         self.nodes: list[Any] = []
         self.tensors: dict[str, Any] = {}
         self._names: set[str] = set()
+        self._renamed: dict[str, str] = {}
 
     def add(self, op: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Adds a node with one output.
@@ -83,8 +84,27 @@ class Writer:
                 parts.append(self.add("Mul", batch, self.integers(times)))
         return self.add("Concat", *parts, axis=0)
 
+    def rename(self, value: str, name: str) -> None:
+        """Gives a value another name; if a node does not make it, as a copy.
+
+        Args:
+            value: Its name.
+            name: The new one, which is that of an output of the model.
+        """
+        known = self._renamed.get(value, value)
+        if known != value or not any(value in node.output for node in self.nodes):
+            copy = self.onnx.helper.make_node("Identity", [known], [name])
+            self.nodes.append(copy)
+            return
+        self._renamed[value] = name
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [name if n == value else n for n in names]
+
     def name(self, stem: str) -> str:
         """A name that is not taken."""
+        if stem.partition("_")[0] in ("input", "output"):  # of the model
+            stem = f"c_{stem}"
         name, number = stem, 0
         while name in self._names:
             number += 1

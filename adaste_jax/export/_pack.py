@@ -231,11 +231,17 @@ def _unpack_trits(
     packed: jax.Array, first: int, merged: tuple[int, ...], dtype: jnp.dtype
 ) -> jax.Array:
     groups = jnp.moveaxis(packed, first, -1)[..., None]
-    digits = groups // _powers(groups.ndim) % jnp.uint8(3)
+    digits = _digits(groups.astype(jnp.int32))
     padded = digits.shape[-2] * TRITS_PER_BYTE
     digits = digits.reshape(*digits.shape[:-2], padded)[..., : merged[first]]
-    ones = jnp.ones((), jnp.int8)
-    return (jnp.moveaxis(digits, -1, first).astype(jnp.int8) - ones).astype(dtype)
+    return (jnp.moveaxis(digits, -1, first) - 1).astype(dtype)
+
+
+def _digits(groups: jax.Array) -> jax.Array:
+    """The five trits of bytes [..., 1], without a division, which no CPU vectorises."""
+    powers = _powers(groups.ndim).astype(jnp.int32)
+    quotients = groups * -(-(2**14) // powers) >> 14  # byte // 3^j
+    return quotients - 3 * (quotients * 171 >> 9)
 
 
 def _powers(rank: int) -> jax.Array:

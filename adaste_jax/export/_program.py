@@ -1,5 +1,6 @@
 """A network as one program that holds packed weights and needs no Python model."""
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -14,7 +15,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from adaste_jax import _paths, methods
-from adaste_jax.export import _encode, _file
+from adaste_jax.export import _apply_packed, _encode, _file, _packed
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -30,9 +31,8 @@ def packed_forward(
 ) -> Callable[[jax.Array], Any]:
     """A function of the inputs alone that holds one bit for each binary weight.
 
-    Its constants are the bytes of `pack` and the real leaves; it unpacks whenever it
-    runs, behind a barrier, so that XLA does not compute the floating-point weights
-    while compiling and keep them in the program.
+    Its constants are the bytes of `pack` and the real leaves. It unpacks whenever it
+    runs, and multiplies by large kernels in parts; see `apply_packed`.
 
     Args:
         forward: `forward(params, inputs)`, or `forward(params, model_state, inputs)`
@@ -70,24 +70,13 @@ def packed_forward(
         params, _paths.distinct(params), where=where, deploy=deploy, method=method
     )
     stored = [
-        leaf if isinstance(leaf, _encode.Encoded) else np.asarray(leaf)
+        _packed.by_columns(leaf) if _packed.is_packed(leaf) else jnp.asarray(leaf)
         for leaf in leaves
     ]
-    state = jax.tree.map(np.asarray, model_state)
-
-    def weights(tensor: _encode.Encoded | np.ndarray) -> jax.Array:
-        if not isinstance(tensor, _encode.Encoded):
-            return jnp.asarray(tensor)
-        barrier: Any = jax.lax.optimization_barrier
-        packed = barrier(jnp.asarray(tensor.packed))
-        return _encode.decode(tensor._replace(packed=packed))
-
-    def program(inputs: jax.Array) -> Any:
-        arguments = (inputs,) if model_state is None else (state, inputs)
-        parameters = jax.tree.unflatten(structure, map(weights, stored))
-        return forward(parameters, *arguments)
-
-    return program
+    trees: tuple[Any, ...] = (jax.tree.unflatten(structure, stored),)
+    if model_state is not None:
+        trees = (*trees, jax.tree.map(np.asarray, model_state))
+    return functools.partial(_apply_packed.apply_packed, forward, *trees)
 
 
 def to_stablehlo(

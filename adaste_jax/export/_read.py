@@ -5,21 +5,20 @@ anything is read, every tensor with its checksum, and no code is ever loaded. On
 is used.
 """
 
+import dataclasses
+import hashlib
 import itertools
-import json
 import math
 import os
 import reprlib
 import struct
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from adaste_jax.export import _encode, _format, _pack, _scales
+from adaste_jax.export import _format, _pack, _packed
 
 _BINARY_DTYPES = ("bfloat16", "float16", "float32", "float64")
-_RANK_LIMIT = 32
-_SIZE_LIMIT = 2**62
 
 
 class Tensor(NamedTuple):
@@ -31,13 +30,17 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]  # of the weights
     axes: tuple[int, ...]  # the packed ones; empty for "real"
     group: tuple[int, ...] | None  # that shares a scale, along each axis
-    sha256: str  # of the bytes as stored
+    sha256: str | None  # of the bytes as stored; None where there is one of all
     stored: tuple[int, ...]  # the shape of the bytes, or of the tensor if "real"
     nbytes: int  # as stored
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read(
+    path: str | os.PathLike[str], *, packed: bool = False
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Tensors by name, in the order of the file, and the header.
+
+    With `packed`, those of packed weights are `Packed`.
 
     Raises:
         FormatError: If anything in the file is not as `docs/format.md` says.
@@ -47,16 +50,22 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
         try:
             size = os.fstat(file.fileno()).st_size
             header, tensors = _read_header(file, size)
-            found = {t.name: _read_tensor(file, t) for t in tensors}
+            digest = hashlib.sha256()
+            found: dict[str, Any] = {
+                t.name: _read_tensor(file, t, digest) for t in tensors
+            }
+            if header["format"] == _format.COMPACT:
+                _check_sum(digest.hexdigest(), header.get("sha256"), "the data")
         except _format.FormatError as error:
             error.add_note(f"in the file {os.fspath(path)!r}")
             raise
     for tensor in tensors:
         name = tensor.name
-        if tensor.encoding != "real" and _format.scale_name(name) in found:
-            scale = found.pop(_format.scale_name(name))
-            scaled = _scales.scaled(found[name], scale, tensor.group)
-            found[name] = np.asarray(scaled)  # of rank 0, it was a scalar
+        if tensor.encoding != "real":
+            scale = found.pop(_format.scale_name(name), None)
+            weights = dataclasses.replace(found[name], scale=scale)
+            finish = _packed.by_columns if packed else _packed.on_host
+            found[name] = finish(weights)
     return found, header
 
 
@@ -70,7 +79,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], list[Tensor
             f"a header of {length} bytes: the file has {size}, at most "
             f"{_format.HEADER_LIMIT}"
         )
-    container = _json(_read(file, length))
+    container = _format.json_object(_read(file, length))
     texts = container.pop("__metadata__", None)
     if not isinstance(texts, dict) or set(texts) != {_format.KEY}:
         _format.fail("a safetensors file without the header of this format")
@@ -78,7 +87,7 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], list[Tensor
     text = stored.partition(" ")[2] if isinstance(stored, str) else ""
     if stored != _format.seal(text):
         _format.fail("the header does not have its checksum")
-    header = _json(_format.utf8(text))
+    header = _format.json_object(_format.utf8(text))
     version = header.get("format")
     if type(version) is not int or version not in _format.VERSIONS:
         _format.fail(
@@ -87,12 +96,29 @@ def _read_header(file: BinaryIO, size: int) -> tuple[dict[str, Any], list[Tensor
             "file"
         )
     described = header.get("tensors")
+    if version == _format.COMPACT and isinstance(described, dict):
+        described = header["tensors"] = _whole(container, described)
     if not isinstance(described, dict) or set(described) != set(container):
         _format.fail("the header and the container do not name the same tensors")
     if not isinstance(header.get("metadata"), dict):
         _format.fail("the header has no metadata")
     data_size = size - 8 - length
     return header, _layout(container, described, data_size=data_size, version=version)
+
+
+def _whole(container: dict[str, Any], packed: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of a short header, with the real ones, which the container has."""
+    whole: dict[str, Any] = {}
+    for name, entry in container.items():
+        entry = entry if isinstance(entry, dict) else {}
+        kind = entry.get("dtype")
+        whole[name] = {
+            "encoding": "real",
+            "dtype": _format.KINDS.get(kind) if isinstance(kind, str) else None,
+            "shape": entry.get("shape"),
+            "axes": [],
+        }
+    return {**whole, **packed}
 
 
 def _layout(
@@ -152,20 +178,27 @@ def _describe(
 ) -> tuple[Tensor, tuple[int, ...]]:
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         _format.fail(f"{name!r} is not described as safetensors does")
-    fields = {"encoding", "dtype", "shape", "axes", "sha256"}
+    fields = {"encoding", "dtype", "shape", "axes"}
+    if version != _format.COMPACT:
+        fields.add("sha256")
     described = set(description) if isinstance(description, dict) else set()
     if version > 1 and described and description.get("encoding") != "real":
         described.discard("group")  # which may be there
     if described != fields:
         _format.fail(f"{name!r} is not described by {sorted(fields)}")
-    group = _shape(name, description["group"]) if "group" in description else None
+    group = (
+        _format.shape(name, description["group"]) if "group" in description else None
+    )
     if group is not None and (not group or 0 in group):
         _format.fail(f"{name!r} has groups of length 0, or without axes")
     encoding, dtype = description["encoding"], description["dtype"]
-    shape, axes = _shape(name, description["shape"]), _shape(name, description["axes"])
+    shape, axes = (
+        _format.shape(name, description["shape"]),
+        _format.shape(name, description["axes"]),
+    )
     if encoding in ("bits", "trits") and dtype in _BINARY_DTYPES:
         kind, itemsize = "U8", 1
-        per_byte = _encode.PER_BYTE[encoding]
+        per_byte = _packed.PER_BYTE[encoding]
         axis = axes if shape else None
         try:
             stored = _pack.packed_shape(shape, axis=axis, per_byte=per_byte)
@@ -183,9 +216,10 @@ def _describe(
         _format.fail(
             f"{name!r} has an encoding or dtype that this version does not know"
         )
-    if entry["dtype"] != kind or _shape(name, entry["shape"]) != stored:
+    if entry["dtype"] != kind or _format.shape(name, entry["shape"]) != stored:
         _format.fail(f"{name!r} is not stored as the header says")
-    if not isinstance(description["sha256"], str):
+    checksum = description.get("sha256")
+    if version != _format.COMPACT and not isinstance(checksum, str):
         _format.fail(f"{name!r} has no checksum")
     tensor = Tensor(
         name=name,
@@ -194,70 +228,42 @@ def _describe(
         shape=shape,
         axes=axes,
         group=group,
-        sha256=description["sha256"],
+        sha256=checksum,
         stored=stored,
         nbytes=math.prod(stored) * itemsize,
     )
-    return tensor, _numbers(name, entry["data_offsets"])
+    return tensor, _format.numbers(name, entry["data_offsets"])
 
 
-def _read_tensor(file: BinaryIO, tensor: Tensor) -> np.ndarray:
+def _read_tensor(
+    file: BinaryIO, tensor: Tensor, digest: Any
+) -> np.ndarray | _packed.Packed:
+    """Reads a tensor, and adds its bytes to the checksum of all if it has none."""
     data = _read(file, tensor.nbytes)
-    if _format.sha256(data) != tensor.sha256:
-        _format.fail(f"{tensor.name!r} does not have its checksum: the file is damaged")
+    if tensor.sha256 is None:
+        digest.update(data)
+    else:
+        _check_sum(_format.sha256(data), tensor.sha256, repr(tensor.name))
     dtype = _format.DTYPES[tensor.dtype][1]
     if tensor.encoding == "real":
         return np.frombuffer(data, dtype).reshape(tensor.shape)
     packed = np.frombuffer(data, np.uint8).reshape(tensor.stored)
     if tensor.encoding == "trits" and (packed >= 3**5).any():
         _format.fail(f"{tensor.name!r} has a byte that is not five trits")
-    return _encode.decode_on_host(
-        tensor.encoding, packed, tensor.shape, tensor.axes, dtype
+    return _packed.Packed(
+        packed=packed,
+        scale=None,
+        encoding=tensor.encoding,
+        shape=tensor.shape,
+        axes=tensor.axes,
+        dtype=dtype,
+        group=tensor.group,
     )
 
 
-def _numbers(name: str, value: Any) -> tuple[int, ...]:
-    if (
-        not isinstance(value, list)
-        or len(value) > _RANK_LIMIT
-        or not all(type(n) is int and 0 <= n < _SIZE_LIMIT for n in value)
-    ):
-        _format.fail(f"{name!r} has the shape, axes or offsets {reprlib.repr(value)}")
-    return tuple(value)
-
-
-def _shape(name: str, value: Any) -> tuple[int, ...]:
-    shape = _numbers(name, value)
-    if math.prod(max(n, 1) for n in shape) >= _SIZE_LIMIT:
-        _format.fail(f"{name!r} has the shape {reprlib.repr(value)}")
-    return shape
-
-
-def _json(data: bytes) -> dict[str, Any]:
-    """One JSON object, without repeated keys, NaN or infinity."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) != len(keys):
-            _format.fail("a name stands twice in the header")
-        return dict(pairs)
-
-    def constant(name: str) -> NoReturn:
-        _format.fail(f"{name} stands in the header")
-
-    try:
-        parsed = json.loads(
-            data.decode(), object_pairs_hook=unique, parse_constant=constant
-        )
-    except _format.FormatError:
-        raise
-    except (ValueError, RecursionError) as error:
-        raise _format.FormatError(
-            f"the header is no JSON in UTF-8: {error}."
-        ) from error
-    if not isinstance(parsed, dict):
-        _format.fail("the header is no JSON object")
-    return parsed
+def _check_sum(found: str, expected: Any, what: str) -> None:
+    if found != expected:
+        _format.fail(f"{what} does not have its checksum: the file is damaged")
 
 
 def _read(file: BinaryIO, count: int) -> bytes:

@@ -33,20 +33,20 @@ def adaste(
         a = |t| / rms(t),   s = min(1, (a + mu (1 + alpha)) / (1 + mu))
         w = sign(t) s / mean(s),   h = g
 
-    The forward map s is the paper's. Units of the layer, a mean of 1 and the
-    straight-through backward rule are this library's: the paper's slope, measured, does
-    not help (docs/results/adaptive_rule.md). See `estimators.adaste`. Learning rates
-    around the default are measured in docs/results/compare_digits.md; in other runs
-    2e-3 (dense layers) to 1e-2 (convolutions) did best.
+    The forward map s is the paper's. This library adds the units of the layer, the mean
+    of 1 and the straight-through backward rule: in our measurements the paper's slope
+    does not help (docs/results/adaptive_rule.md). See `estimators.adaste`. Learning
+    rates around the default are measured in docs/results/compare_digits.md; in other
+    runs 2e-3 (dense layers) to 1e-2 (convolutions) were best.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         alpha: Margin, in (0, 1). From mu = 1 / alpha on weights are signs.
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
@@ -68,25 +68,25 @@ def adaste_paper(
     anneal_fraction: float = 0.8,
     **run: Unpack[Run],
 ) -> Method:
-    """AdaSTE, the paper's rule: applied to the gradient of each batch as it comes.
+    """AdaSTE, the paper's rule, applied to the gradient of each batch.
 
         w = sign(t) min(1, (|t| + mu (1 + alpha)) / (1 + mu)),   h = c(t, sign g) g
 
     Adam takes h. The slope c (`estimators.adaste_slope`) is not additive in g. It is
-    larger toward zero than away from it, so noise drives latents to zero, where they
-    flip. Measured in docs/results/adaptive_rule.md: worse than `adaste` and `ste`. See
-    `estimators.adaste_paper`.
+    larger toward zero than away from zero, so noise drives latents to zero, where they
+    flip. It is less accurate than `adaste` and `ste` (docs/results/adaptive_rule.md).
+    See `estimators.adaste_paper`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         rule: The slope: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
         cap: Largest slope toward zero, at least 0.
         alpha: Margin, in (0, 1).
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
@@ -118,12 +118,12 @@ def adaste_averaged(
 
         w = sign(t),   m <- 0.99 m + 0.01 g,   t <- t - lr c(t, sign m) m
 
-    The average is this library's; see `optim.adaste_averaged`. Better than the same
-    average without the slope, but not than `ste` with Adam; soft weights lose 4 points
-    more (docs/results/adaptive_rule.md).
+    The average is an addition of this library; see `optim.adaste_averaged`. It is more
+    accurate than the same average without the slope, but not than `ste` with Adam; soft
+    weights lose 4 points more (docs/results/adaptive_rule.md).
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         momentum: Coefficient of the average, in [0, 1).
         rule: The slope: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
@@ -132,8 +132,8 @@ def adaste_averaged(
         alpha: Margin, in (0, 1).
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which mu grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(away >= 0, "away", away, "at least 0")
@@ -170,27 +170,28 @@ def adaste_released(
     deployed_pass: bool = True,
     **run: Unpack[Run],
 ) -> Method:
-    """AdaSTE, the authors' code, quirk for quirk: `optim.adaste_released`.
+    """AdaSTE as in the authors' code, with all its peculiarities.
 
         t <- t - lr m / (1 - b^step),   m <- b m + (1 - b) (N^2 h + decay t)
 
-    N is `num_examples` times `multiplier`. To reproduce published numbers. Schedules
-    move once per epoch; without `steps_per_epoch` the run counts as the published 700
-    epochs. Defaults are those of the released code for CIFAR-10.
+    N is `num_examples` times `multiplier`. Use it to reproduce published numbers; see
+    `optim.adaste_released`. Schedules change once per epoch; without `steps_per_epoch`
+    the run counts as the published 700 epochs. Defaults are those of the released code
+    for CIFAR-10.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents; it falls on a cosine of the epoch.
         momentum: b, in [0, 1); 0 for CIFAR-100.
         decay: Weight decay of the latents, at least 0.
-        multiplier: The number of examples is multiplied by it.
+        multiplier: Factor of the number of examples.
         alpha: Margin, in (0, 1). From mu = 1 / alpha on weights are signs.
         mu_init: mu before the first epoch.
-        mu_rate: mu is multiplied by it before each epoch; 1.009 for TinyImageNet.
+        mu_rate: Factor of mu, applied before each epoch; 1.009 for TinyImageNet.
         rule: The slope; `"identity"` is the authors' STE mode.
-        initial_latent: Latents start at plus and minus it, at random.
+        initial_latent: Latents start at plus or minus this value, at random.
         deployed_pass: Whether a second forward pass, with signs, ends each step.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 < alpha < 1, "alpha", alpha, "in (0, 1)")
     check(0 < mu_init <= 1 / alpha, "mu_init", mu_init, f"in (0, {1 / alpha:g}]")

@@ -1,4 +1,4 @@
-"""Methods out of functions of one leaf."""
+"""Makes methods from functions of one leaf."""
 
 import functools
 import math
@@ -30,15 +30,15 @@ def build(
     binary_from: int = 0,
     **options: Any,
 ) -> Method:
-    """A method of this package: a cosine for each kind of parameters, and one clock.
+    """Makes a method of this package: a cosine for each kind of parameters, one clock.
 
     Args:
         length: Length of the run and the keywords of every method.
         learning_rate: Learning rate of the latents.
         estimator: Map from the latents of one leaf to its weights.
-        tx: Makes the transformation of the latents of the schedule of their learning
-            rate. Real parameters get Adam.
-        binary_from: The step from which the weights are those that are shipped.
+        tx: Function from the schedule of the learning rate to the transformation of the
+            latents. Real parameters get Adam.
+        binary_from: The step from which the training weights equal the shipped ones.
         **options: Further options of `from_estimator`.
 
     Returns:
@@ -76,27 +76,31 @@ def from_estimator(
     binary_from: int = NEVER,
     **declared: Any,
 ) -> Method:
-    """A method of your own, out of functions of one leaf.
+    """Makes your own method from functions of one leaf.
 
     Args:
         estimator: Map from the latents of one leaf to its weights. It gets the values
             of `schedules`, and a `key` if `random`.
         tx: Optax transformation of all parameters.
-        where: Which leaves are latents, as in `binarize`.
-        schedules: Functions of the step, by the hyperparameter that they set.
-        deploy: Map from the latents of one leaf to what is shipped; default: the sign.
-        starts: Two functions that make latents of a key and a leaf: the first of what
-            a network draws, the second of what a trained one has. None keeps the leaf.
+        where: Which leaves are latents: regular expressions on the path, a tree of
+            booleans, or a function that returns one. Default: leaves called `kernel`.
+        schedules: For each hyperparameter of the estimator, a function of the step.
+        deploy: Map from the latents of one leaf to the shipped weights; default: the
+            sign.
+        starts: Two functions from a key and a leaf to initial latents: the first for
+            the leaf of a new network, the second for that of a trained network. None
+            keeps the leaf.
         random: Whether the estimator takes a key.
-        binary_from: The step from which the weights are those that are shipped; 0 for
-            signs.
-        **declared: `additive`, `deployed_pass`, `levels` and `scales`, as in `Method`.
+        binary_from: The step from which the training weights equal the shipped ones; 0
+            for signs.
+        **declared: The attributes `additive`, `deployed_pass`, `levels` and `scales` of
+            `Method`.
 
     Returns:
         The method.
 
     Raises:
-        ValueError: If the estimator refuses a hyperparameter.
+        ValueError: If a hyperparameter of the estimator is out of range.
 
     Example:
         >>> import jax.numpy as jnp, optax
@@ -138,7 +142,7 @@ def of_maps(
     binary_from: int,
     **declared: Any,
 ) -> Method:
-    """The method of `from_estimator`, without a look at the estimator."""
+    """The method of `from_estimator`, without checking the estimator."""
     mask = functools.partial(_paths.select, where=where)
 
     def init(key: jax.Array, params: Any, trained: bool = False) -> Any:
@@ -161,8 +165,8 @@ def of_maps(
     def weights(params: Any, step: Any, key: jax.Array | None = None) -> Any:
         if random and key is None:
             raise ValueError(
-                "this method draws its weights: call `weights(params, step, key)`, "
-                "with another key in every step."
+                "this method draws its weights at random: call "
+                "`weights(params, step, key)`, with another key in every step."
             )
         bound = functools.partial(estimator, **values(step))
         return _tree.binarize(params, bound, where=where, key=key if random else None)
@@ -177,7 +181,7 @@ def of_maps(
 
 
 def in_groups(weights: Map, group: int, scales: Scales) -> tuple[Map, Scales]:
-    """A map and the number of its scales, by groups of inputs if `group` is not 0.
+    """A map and its number of scales; for groups of inputs if `group` is not 0.
 
     Raises:
         ValueError: If `group` is negative.
@@ -192,10 +196,10 @@ def in_groups(weights: Map, group: int, scales: Scales) -> tuple[Map, Scales]:
 def on_the_step(
     tx: optax.GradientTransformation,
 ) -> optax.GradientTransformationExtraArgs:
-    """Schedules in `tx` are read at the extra argument `step`, where there is one.
+    """Reads schedules in `tx` at the extra argument `step`, if it is given.
 
-    Those of `adaste_jax.optim` look at it themselves; `optax.scale_by_schedule` knows
-    only the count in its state, which is set.
+    The transformations of `adaste_jax.optim` use `step` themselves.
+    `optax.scale_by_schedule` uses the count in its state, so that count is set.
     """
     tx = optax.with_extra_args_support(tx)
 
@@ -225,7 +229,7 @@ def on_the_step(
 
 
 def signs(size: float) -> Start:
-    """Plus and minus `size`, with the signs of what there is."""
+    """Plus and minus `size`, with the signs of the given leaf."""
     _check_size(size)
     return lambda key, leaf: size * optim.binary_signs(leaf)
 

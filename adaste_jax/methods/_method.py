@@ -17,8 +17,8 @@ Scales: TypeAlias = Callable[[tuple[int, ...]], int]
 """From the shape of a leaf to the number of its scales."""
 
 Rate: TypeAlias = optax.ScalarOrSchedule
-"""A learning rate: the number that a cosine falls to 0 from, or a schedule of the step.
-A schedule is taken as it is, but for the warm-up."""
+"""A learning rate: a number, from which a cosine falls to 0, or a schedule of the step.
+A schedule is used unchanged, except for the warm-up."""
 
 
 def no_scales(shape: tuple[int, ...]) -> int:
@@ -37,9 +37,9 @@ def by_tensor(shape: tuple[int, ...]) -> int:
 
 
 class Method(NamedTuple):
-    """A way of training, as functions of the whole tree of parameters.
+    """A training method, as functions of the whole tree of parameters.
 
-    One step of training, with the gradient taken at the weights:
+    One step of training, with the gradient taken at the weights, is
 
         weights, pull = jax.vjp(lambda p: method.weights(p, step), params)
         grads = jax.grad(loss)(weights)    # averaged over the whole batch
@@ -47,31 +47,31 @@ class Method(NamedTuple):
             *pull(grads), state, params, weights=weights, step=step)
 
     Attributes:
-        init: `(key, params, trained=False) -> params`. Makes the latents to start from
-            out of the parameters that a network draws; with `trained=True` out of
-            those of a trained network, whose signs they keep.
+        init: `(key, params, trained=False) -> params`. Makes initial latents from the
+            initial parameters of a network. With `trained=True` it makes them from
+            those of a trained network, and keeps their signs.
         weights: `(params, step, key=None) -> params`. What the network sees in step
-            `step` (from 0). Only a `random` method looks at the key.
+            `step` (from 0). Only a `random` method uses the key.
         tx: Optax transformation of all parameters. Its `update` takes the extra
             arguments `weights` and `step`. Every schedule in it is read at `step`, so
-            that the loss and the rule see the same numbers, also inside
-            `optax.MultiSteps` and `optax.apply_if_finite`; without `step` they count
-            updates, as Optax does. Wrap it by `method._replace(tx=...)`.
-        deploy: `params -> params`. What is shipped.
+            that the loss and the rule use the same values, also inside
+            `optax.MultiSteps` and `optax.apply_if_finite`. Without `step`, schedules
+            count updates, as in Optax. Wrap it by `method._replace(tx=...)`.
+        deploy: `params -> params`. The weights that are shipped.
         where: `params -> tree of booleans`. Which leaves are latents: those that are
             packed and counted. All false in full precision.
         values: `step -> dict`. The schedules that `weights` reads, for reports.
-        binary_from: From this step on `weights` and `deploy` agree; or `NEVER`.
-        additive: Whether the gradient of `weights` for a mean of gradients is the mean
-            of those for each. Where it is not, average before it, never after it. None
-            where it is not known, and a step has to try.
-        random: Whether `weights` needs a key, another one in every step.
+        binary_from: The step from which `weights` and `deploy` agree, or `NEVER`.
+        additive: Whether the backward rule of a mean of gradients is the mean of the
+            rules. If not, average before the rule, never after it. None if this is not
+            known; then the step tests it.
+        random: Whether `weights` needs a key, a new one in every step.
         deployed_pass: Whether a step ends with a forward pass at the deployed weights,
             which sets the batch-norm statistics.
-        levels: Values that a shipped weight can have, but for its scale: 2, or 3 for
-            ternary weights. `summary` counts by it.
-        scales: `shape of a leaf -> number`. How many scales are shipped with its
-            weights.
+        levels: Number of values that a shipped weight can have, up to its scale: 2, or
+            3 for ternary weights. `summary` uses it.
+        scales: `shape of a leaf -> number`. How many scales are shipped with the
+            weights of a leaf.
     """
 
     init: Callable[..., Any]
@@ -94,7 +94,7 @@ class Method(NamedTuple):
 
 
 class Run(TypedDict, total=False):
-    """Keywords that every method takes besides its own; see `adaste_jax.methods`."""
+    """Keywords that every method takes; `adaste_jax.methods` describes them."""
 
     where: _paths.Where | None
     real_learning_rate: Rate
@@ -115,7 +115,7 @@ class Length:
     num_examples: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuses lengths out of range."""
+        """Checks the range of lengths."""
         check(self.steps >= 1, "steps", self.steps, "at least 1")
         check(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "at least 0")
         for name in ("steps_per_epoch", "num_examples"):
@@ -124,7 +124,7 @@ class Length:
 
     @property
     def examples(self) -> int:
-        """Training examples; without `num_examples` those of CIFAR."""
+        """Number of training examples; that of CIFAR without `num_examples`."""
         return self.num_examples or 50_000
 
     def epochs(self, published: int | None = None) -> tuple[int, int]:
@@ -150,10 +150,11 @@ def length_of(steps: int, run: Mapping[str, Any]) -> Length:
 
 
 def check(holds: bool, name: str, value: Any, expected: str) -> None:
-    """Refuses an option that is out of range, or infinite.
+    """Checks that an option is in range and finite.
 
     Raises:
-        ValueError: Naming it, what was expected, and what came.
+        ValueError: If it is not. The message has the name, the expected range and the
+            value.
     """
     if not holds or (isinstance(value, float) and math.isinf(value)):
         raise ValueError(f"`{name}` must be {expected}, got {value!r}.")

@@ -1,4 +1,4 @@
-"""What is special is the transformation alone; the loss sees what it keeps."""
+"""Methods that differ only in the transformation; the loss sees the parameters."""
 
 from typing import Any, Unpack
 
@@ -14,16 +14,16 @@ from adaste_jax.methods._method import NEVER, Method, Rate, Run, check, length_o
 def full_precision(
     steps: int, *, learning_rate: Rate = 1e-3, **run: Unpack[Run]
 ) -> Method:
-    """Real weights, w = t, trained by Adam: what one-bit weights are compared with.
+    """Real weights, w = t, trained by Adam: the reference for one-bit weights.
 
-    Nothing is latent. `learning_rate` is that of all parameters, so that `where` and
-    `real_learning_rate`, which every method takes, have nothing to say here. Learning
-    rates around the default are measured in docs/results/compare_digits.md.
+    There are no latents. `learning_rate` is that of all parameters, so `where` and
+    `real_learning_rate`, which every method takes, have no effect here. Learning rates
+    around the default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of all parameters.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     rate = _schedules.cosine(length, "learning_rate", learning_rate)
@@ -48,16 +48,16 @@ def bop(
 
         m <- (1 - gamma) m + gamma g,   w <- -w if w m > tau
 
-    The least memory of all methods. Helwegen et al., NeurIPS 2019,
+    Training needs the least memory of all methods. Helwegen et al., NeurIPS 2019,
     https://arxiv.org/abs/1906.02107; see `optim.bop`. Learning rates around the default
-    are measured in docs/results/compare_digits.md. Published for 500 epochs are 1e-4
-    and 1e-8.
+    are measured in docs/results/compare_digits.md. Published for 500 epochs: gamma 1e-4
+    and tau 1e-8.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: The rate gamma of the average.
         tau: Threshold, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -77,15 +77,16 @@ def proxquant(
 
     Bai, Wang and Liberty, ICLR 2019, https://arxiv.org/abs/1810.00861; see
     `optim.proxquant`. The strength of the pull grows linearly, as published, but
-    reaches its end in a run of any length. Published for a trained network to start
-    from. Learning rates around the default are measured in
+    reaches its end value in a run of any length. The paper starts from a trained
+    network. Learning rates around the default are measured in
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        pull: How far all proximal maps together may move a weight, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        pull: Largest distance that all proximal maps together move a weight, at least
+            0.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(pull >= 0, "pull", pull, "at least 0")
     strength = optax.linear_schedule(0.0, 2 * pull / max(steps, 1), max(steps, 1))

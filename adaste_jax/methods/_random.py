@@ -1,4 +1,4 @@
-"""Weights that are drawn anew in every step; what is shipped is not random."""
+"""Weights that are drawn at random in every step; shipped weights are not random."""
 
 import functools
 from typing import Any, Unpack
@@ -21,15 +21,15 @@ def binary_connect_random(
 
         w = +1 with probability clip((t + 1) / 2, 0, 1), else -1,   h = g 1[|t| <= 1]
 
-    Signs are shipped; the paper tests the latents themselves. Courbariaux, Bengio and
-    David, NeurIPS 2015, https://arxiv.org/abs/1511.00363; see
+    Signs are shipped; the paper evaluates the latents themselves. Courbariaux, Bengio
+    and David, NeurIPS 2015, https://arxiv.org/abs/1511.00363; see
     `estimators.bernoulli_hard` and `optim.binary_connect`. Learning rates around the
     default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -48,14 +48,15 @@ def bernoulli_pwgf(
 
         w = +1 with probability p = sigmoid(t), else -1,   h = 2 p (1 - p) g
 
-    Glorot latents leave p near 1/2, so learning rates are large. Cheng et al., 2019,
-    https://arxiv.org/abs/1910.02176; see `estimators.bernoulli_pwgf`. Learning rates
-    around the default are measured in docs/results/compare_digits.md.
+    Latents with Glorot initialisation leave p near 1/2, so learning rates are large.
+    Cheng et al., 2019, https://arxiv.org/abs/1910.02176; see
+    `estimators.bernoulli_pwgf`. Learning rates around the default are measured in
+    docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run), learning_rate, estimators.bernoulli_pwgf, **_DRAWN
@@ -74,9 +75,9 @@ def bernoulli_identity(
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run), learning_rate, estimators.bernoulli_identity, **_DRAWN
@@ -99,17 +100,16 @@ def bayesbinn(
 
     with a draw d and the factor s of `optim.bayesbinn`. N is `num_examples` times
     `multiplier`. Meng, Bachmann and Khan, ICML 2020, https://arxiv.org/abs/2002.10778.
-    Defaults are those published for CIFAR-10, but for `multiplier`.
+    Defaults are those published for CIFAR-10, except `multiplier`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         temperature: T, greater than 0.
         momentum: Coefficient of the average of the gradient, in [0, 1).
-        multiplier: The number of examples is multiplied by it; published is 10
-            for CIFAR.
-        initial_latent: Latents start at plus and minus it, at random.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        multiplier: Factor of the number of examples; published is 10 for CIFAR.
+        initial_latent: Latents start at plus or minus this value, at random.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(multiplier > 0, "multiplier", multiplier, "greater than 0")
@@ -139,7 +139,7 @@ def vispa(
 ) -> Method:
     """VISPA: signs of correlated Gaussians; `rank` + 1 latents for each weight.
 
-        w = sign(m + <z, r>),   latents (m, z) of norm 1,   shipped is sign(m)
+        w = sign(m + <z, r>),   latents (m, z) of norm 1,   sign(m) is shipped
 
     r is normal, one draw for a whole tensor. Orecchia et al., NeurIPS 2024,
     https://openreview.net/forum?id=cIXETwTkhK; see `estimators.vispa_sample` and
@@ -147,11 +147,11 @@ def vispa(
     docs/results/compare_digits.md. The published learning rate is 0.1, for 500 epochs.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         momentum: Coefficient of the average of the gradient, in [0, 1).
-        rank: Factors z of each weight, at least 1.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        rank: Number of factors z of each weight, at least 1.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(0 <= momentum < 1, "momentum", momentum, "in [0, 1)")
     check(rank >= 1, "rank", rank, "at least 1")

@@ -1,4 +1,4 @@
-"""A sign and a scale, of a channel or of a group of inputs."""
+"""Signs with a scale for each channel or group of inputs."""
 
 import functools
 from typing import Unpack
@@ -27,13 +27,13 @@ def scaled_sign(
     `estimators.scaled_sign`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         scale_grad: The backward rule; `estimators.scaled_sign` lists them.
-        group: Inputs that share a scale, in each output; 0 for one scale for each
-            output. It must divide the last axis but one of every kernel; see
-            `estimators.per_group`. 128 is what Q1_0 of llama.cpp has.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        group: Number of inputs of an output that share a scale; 0 for one scale for
+            each output. It must divide the second-to-last axis of every kernel; see
+            `estimators.per_group`. Q1_0 of llama.cpp has groups of 128.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights, scales = _build.in_groups(
         functools.partial(estimators.scaled_sign, scale_grad=scale_grad),

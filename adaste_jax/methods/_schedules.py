@@ -12,7 +12,7 @@ from adaste_jax.methods._method import NEVER, Length, Rate, check
 
 
 def cosine(length: Length, name: str, rate: Rate) -> optax.Schedule:
-    """From the option `name`, a learning rate, to 0; a schedule is taken as it is."""
+    """A cosine from a learning rate, the option `name`, to 0; schedules are kept."""
     if callable(rate):
         return warmed_up(length, rate)
     check_rate(name, rate)
@@ -20,12 +20,12 @@ def cosine(length: Length, name: str, rate: Rate) -> optax.Schedule:
 
 
 def check_rate(name: str, rate: Any) -> None:
-    """Refuses a learning rate that is not above 0; a traced one cannot be looked at."""
+    """Checks that a learning rate is above 0; a traced one cannot be checked."""
     check(isinstance(rate, jax.core.Tracer) or rate > 0, name, rate, "greater than 0")
 
 
 def warmed_up(length: Length, schedule: optax.Schedule) -> optax.Schedule:
-    """Times a factor that rises in the warm-up, linearly, to 1."""
+    """Multiplies a schedule by a factor that rises linearly to 1 in the warm-up."""
     if not length.warmup_steps:
         return schedule
     return lambda step: (
@@ -34,7 +34,7 @@ def warmed_up(length: Length, schedule: optax.Schedule) -> optax.Schedule:
 
 
 def by_epoch(length: Length, of_share: Callable[[jax.Array], Any]) -> optax.Schedule:
-    """A function of the share of the run that is done, which moves once per epoch."""
+    """A function of the finished share of the run that changes once per epoch."""
     num_epochs, steps_per_epoch = length.epochs()
     return optim.per_epoch(
         lambda epoch: of_share(jnp.minimum(epoch, num_epochs) / num_epochs),
@@ -43,10 +43,10 @@ def by_epoch(length: Length, of_share: Callable[[jax.Array], Any]) -> optax.Sche
 
 
 def released_cosine(init_value: float, num_epochs: int) -> optax.Schedule:
-    """The learning rate of AdaSTE's authors, of the epoch: one epoch ahead, to 1e-16.
+    """The authors' learning rate for AdaSTE by epoch: one epoch ahead, to 1e-16.
 
-    Their scheduler steps once before the first epoch, so the last trains at the end
-    value. The formula is not that of Optax, whose bits differ in that epoch.
+    Their scheduler steps once before the first epoch, so the last epoch trains at the
+    end value. The formula of Optax gives other bits in that epoch, so it is not used.
     """
 
     def schedule(epoch: Any) -> Any:
@@ -74,7 +74,8 @@ def annealing(
 def growth(length: Length, beta_end: float, anneal_fraction: float) -> optax.Schedule:
     """beta, from 1 to `beta_end`, geometric in the step.
 
-    Published is a factor for every so many of 100,000 steps: docs/methods/md_tanh_s.md.
+    Published runs have 100,000 steps and change beta at intervals:
+    docs/methods/md_tanh_s.md.
     """
     check(beta_end >= 1, "beta_end", beta_end, "at least 1")
     steps = _share(length, anneal_fraction)
@@ -82,7 +83,7 @@ def growth(length: Length, beta_end: float, anneal_fraction: float) -> optax.Sch
 
 
 def _share(length: Length, anneal_fraction: float) -> int:
-    """The steps of annealing."""
+    """The number of annealing steps."""
     fine = 0 < anneal_fraction <= 1
     check(fine, "anneal_fraction", anneal_fraction, "in (0, 1]")
     return max(1, round(anneal_fraction * length.steps))

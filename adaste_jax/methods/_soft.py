@@ -1,4 +1,4 @@
-"""Soft weights that never become quite binary; most sharpen with the steps.
+"""Soft weights that never become exactly binary; most sharpen during training.
 
 The methods of mirror descent are those of Ajanthan, Gupta, Torr, Hartley and Dokania,
 "Mirror Descent View for Neural Network Quantization", AISTATS 2021,
@@ -36,11 +36,11 @@ def tanh(
     measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run), learning_rate, estimators.tanh, beta_end, anneal_fraction
@@ -63,11 +63,11 @@ def md_tanh_s(
     are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
@@ -90,16 +90,16 @@ def md_softmax_s(
 
         w = tanh(beta (b - a) / 2),   h = (-g, g),   beta from 1 to `beta_end`
 
-    From opposite latents, where it starts, the same as `md_tanh_s` with twice the
-    memory. Source: see the module and `estimators.md_softmax_s`. Learning rates around
-    the default are measured in docs/results/compare_digits.md.
+    It starts from opposite latents, and then equals `md_tanh_s` with twice the memory.
+    Source: see the module and `estimators.md_softmax_s`. Learning rates around the
+    default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
@@ -129,13 +129,13 @@ def pmf(
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        jacobian: The derivative of the softmax: `"exact"`, or `"published"`, which is
-            that of the authors' code.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        jacobian: The derivative of the softmax: `"exact"`, or `"published"` for that of
+            the authors' code.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.pmf, jacobian=jacobian)
     return annealed(
@@ -164,11 +164,11 @@ def md_tanh(
     measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     beta = growth(length, beta_end, anneal_fraction)
@@ -197,11 +197,11 @@ def md_softmax(
     measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     beta = growth(length, beta_end, anneal_fraction)
@@ -222,15 +222,15 @@ def hardtanh_adaste(
 
         w = clip(t, -1, 1);   |t| >= 1: h = 2 g / (1 + |t|) toward zero, else 0
 
-    and h = g for |t| < 1. Nothing drives weights to +1 and -1 in a short run, and what
-    is lost is lost at the sign. A later variant by a co-author of AdaSTE; see
-    `estimators.hardtanh_adaste`. Learning rates around the default are measured in
+    and h = g for |t| < 1. In a short run nothing drives weights to +1 and -1, so
+    accuracy is lost when the sign is taken. A later variant by a co-author of AdaSTE;
+    see `estimators.hardtanh_adaste`. Learning rates around the default are measured in
     docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -253,10 +253,10 @@ def fenbp(
     default are measured in docs/results/compare_digits.md.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta: Length of the contrastive step, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -275,7 +275,7 @@ def annealed(
     anneal_fraction: float,
     **options: Any,
 ) -> Method:
-    """Adam, and weights that become binary as beta grows, but never quite."""
+    """Adam, and weights that approach +1 and -1 as beta grows."""
     beta = growth(length, beta_end, anneal_fraction)
     return build(
         length,
@@ -288,7 +288,7 @@ def annealed(
 
 
 def _opposite(key: jax.Array, leaf: jax.Array) -> jax.Array:
-    """Two latents for each weight, equal and opposite to begin with."""
+    """Two latents for each weight, which start equal and opposite."""
     del key
     return jnp.stack([-leaf, leaf], axis=-1)
 

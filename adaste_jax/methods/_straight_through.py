@@ -1,4 +1,4 @@
-"""Signs in the forward pass. Measured, all of them: docs/results/compare_digits.md."""
+"""Methods with signs in the forward pass (docs/results/compare_digits.md)."""
 
 import functools
 from typing import Any, Unpack
@@ -30,9 +30,9 @@ def ste(steps: int, *, learning_rate: Rate = 3e-3, **run: Unpack[Run]) -> Method
     https://arxiv.org/abs/1308.3432; see `estimators.ste`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(length_of(steps, run), learning_rate, estimators.ste)
 
@@ -48,9 +48,9 @@ def ste_clipped(
     `estimators.ste_clipped`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -71,9 +71,9 @@ def binary_connect(
     https://arxiv.org/abs/1511.00363; see `optim.binary_connect`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(
         length_of(steps, run),
@@ -94,9 +94,9 @@ def approx_sign(
     Liu et al., ECCV 2018, https://arxiv.org/abs/1808.00278; `estimators.approx_sign`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return build(length_of(steps, run), learning_rate, estimators.approx_sign)
 
@@ -111,10 +111,10 @@ def swish_sign(
     Darabi et al., 2018, https://arxiv.org/abs/1812.11800; see `estimators.swish_sign`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta: b, greater than 0; 5 is published.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.swish_sign, beta=beta)
     return build(length_of(steps, run), learning_rate, estimator)
@@ -131,10 +131,10 @@ def fda(
     adaptation module; see `estimators.fda`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        order: The sum runs from 0 to it, at least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        order: Index of the last term of the sum, at least 0.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     estimator = functools.partial(estimators.fda, order=order)
     return build(length_of(steps, run), learning_rate, estimator)
@@ -156,10 +156,10 @@ def reste(
     published scale of the weights; see `estimators.reste`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         exponent_end: o at the end, at least 1.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     check(exponent_end >= 1, "exponent_end", exponent_end, "at least 1")
     length = length_of(steps, run)
@@ -186,11 +186,11 @@ def ede(
     Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788; see `estimators.ede`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         sharpness_init: s in the first epoch, greater than 0.
         sharpness_end: s at the end; it grows geometrically, once per epoch.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return _sharpened(
         length_of(steps, run),
@@ -216,11 +216,11 @@ def rbnn(
     Lin et al., NeurIPS 2020, https://arxiv.org/abs/2009.13055; see `estimators.rbnn`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         sharpness_init: s in the first epoch, greater than 0.
         sharpness_end: s at the end; it grows geometrically, once per epoch.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return _sharpened(
         length_of(steps, run),
@@ -243,16 +243,16 @@ def irnet(
 
         z = (t - mean) / std of a channel,   w = 2^round(log2 mean |z|) sign(z)
 
-    Backward is `ede` at z, then the derivative of z. The powers of two are shipped
-    besides the bits. Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788; see
+    The backward rule is `ede` at z, then the derivative of z. The powers of two are
+    shipped with the bits. Qin et al., CVPR 2020, https://arxiv.org/abs/1909.10788; see
     `estimators.irnet_weight`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         sharpness_init: s of `ede` in the first epoch, greater than 0.
         sharpness_end: s at the end; it grows geometrically, once per epoch.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return _sharpened(
         length_of(steps, run),

@@ -1,4 +1,4 @@
-"""Weights of three values: not one bit. What is shipped is what is trained with.
+"""Weights of three values, not one bit. Training and shipped weights are the same.
 
 Learning rates around the default are measured in docs/results/compare_digits.md.
 """
@@ -30,12 +30,12 @@ def ternary_absmean(
     `estimators.ternary_absmean`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        group: Inputs that share a scale, in each output; 0 for one scale in a layer, as
-            published. It must divide the last axis but one of every kernel; see
-            `estimators.per_group`.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        group: Number of inputs of an output that share a scale; 0 for one scale per
+            layer, as published. It must divide the second-to-last axis of every kernel;
+            see `estimators.per_group`.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights, scales = _build.in_groups(estimators.ternary_absmean, group, by_tensor)
     return build(
@@ -64,13 +64,13 @@ def ternary_twn(
     `estimators.ternary_twn`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        scale: Whether a is the mean |t| of the weights that are not 0, or 1.
-        group: Inputs that share a threshold and a scale, in each output; 0 for one in a
-            layer, as published. It must divide the last axis but one of every kernel;
-            see `estimators.per_group`.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        scale: If true, a is the mean |t| of the weights that are not 0; otherwise 1.
+        group: Number of inputs of an output that share a threshold and a scale; 0 for
+            one per layer, as published. It must divide the second-to-last axis of every
+            kernel; see `estimators.per_group`.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights, scales = _build.in_groups(
         functools.partial(estimators.ternary_twn, scale=scale), group, by_tensor
@@ -100,10 +100,10 @@ def ternary_fixed(
     `estimators.ternary_fixed`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        threshold: At least 0.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        threshold: Latents below this magnitude give 0; at least 0.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     weights = functools.partial(estimators.ternary_fixed, threshold=threshold)
     return build(
@@ -123,15 +123,15 @@ def ternary_tanh(
 
         w = (tanh(beta (t + 1/2)) + tanh(beta (t - 1/2))) / 2,   h = g
 
-    Shipped is the nearest level. Ajanthan, Gupta, Torr, Hartley and Dokania, AISTATS
+    The nearest level is shipped. Ajanthan, Gupta, Torr, Hartley and Dokania, AISTATS
     2021, https://arxiv.org/abs/1910.08237; see `estimators.ternary_tanh`.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
-        anneal_fraction: Share of the run in which it grows.
-        **run: Keywords of every method; `adaste_jax.methods` lists them.
+        anneal_fraction: Share of the run in which beta grows.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return _soft.annealed(
         length_of(steps, run),

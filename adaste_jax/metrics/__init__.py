@@ -1,14 +1,14 @@
 """What to watch while binary weights train: flips, saturation, dead gradients.
 
-Every share takes parameter trees, gives a float32 scalar, and may be called inside
-`jit`. It is between 0 and 1, 0 where there are no entries, and NaN where one of them is
-NaN. `by_path` gives a share of each leaf; `nonfinite` counts what is NaN or infinite in
+Every share takes parameter trees, returns a float32 scalar, and may be called inside
+`jit`. It is between 0 and 1, 0 if there are no entries, and NaN if an entry is NaN.
+`by_path` returns a share for each leaf; `nonfinite` counts NaN and infinite entries of
 any tree.
 
-Which leaves are latents says `method`, from `adaste_jax.methods`; without one `where`,
-by regular expressions on the path, a tree of booleans, or a function from the tree to
-one. The default is all leaves called `kernel`. A method also says what is shipped of
-them; without one that is the sign.
+`method`, from `adaste_jax.methods`, says which leaves are latents and what is shipped
+for them. Without a method `where` selects the leaves, by regular expressions on the
+path, a tree of booleans, or a function from the tree to one. Its default is all leaves
+called `kernel`, and their signs are shipped.
 """
 
 from adaste_jax.metrics._nonfinite import nonfinite

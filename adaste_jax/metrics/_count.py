@@ -1,4 +1,4 @@
-"""How many entries of a mask are true."""
+"""Counts the true entries of a mask."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 def count(indicator: jax.Array, nan: jax.Array) -> jax.Array:
     """How many entries of `indicator` are true, and NaN if one of `nan` is.
 
-    On one device by way of packed bits, since XLA does not vectorise a sum of
+    On one device it counts packed bits, since XLA does not vectorise a sum of
     comparisons on the CPU: 1 ms for 8 million entries, and 13 ms with `jnp.sum` (jax
-    0.10.2, two cores). Both are packed and summed up in one pass, so NaN costs nothing
-    more. Of an array that is split, the bits would have to be gathered.
+    0.10.2, two cores). Both masks are packed and summed in one pass, so NaN costs
+    nothing more. For a split array the bits would have to be gathered.
     """
     if not indicator.size:
         return jnp.zeros(())

@@ -1,4 +1,4 @@
-"""Where a tree is not finite."""
+"""Finds entries of a tree that are not finite."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ from adaste_jax.metrics._count import count
 
 
 def nonfinite(tree: Any) -> dict[str, int]:
-    """Where a tree holds NaN or infinity, and how often.
+    """Finds where a tree contains NaN or infinity, and how often.
 
-    One compiled pass over each leaf, on the device where it lies. Call it before a
-    checkpoint or a file is written: an empty answer means that all numbers are finite.
+    It makes one compiled pass over each leaf, on the leaf's device. Call it before you
+    write a checkpoint or a file: an empty result means that all numbers are finite.
 
     Args:
         tree: Any pytree: parameters, the state of an optimiser, a whole training state.
             Leaves without floating-point numbers (integers, booleans, random keys,
-            `jax.ShapeDtypeStruct`, strings) are passed over.
+            `jax.ShapeDtypeStruct`, strings) are skipped.
 
     Returns:
         For each leaf that is not finite, its path and the number of its entries that
@@ -40,7 +40,7 @@ def nonfinite(tree: Any) -> dict[str, int]:
 
 
 def _nonfinite(leaf: Any) -> Any:
-    """How many entries are not finite: of a JAX array by one compiled pass."""
+    """Counts entries that are not finite, for a JAX array in one compiled pass."""
     if isinstance(leaf, float | complex):
         leaf = np.asarray(leaf)
     if not isinstance(leaf, jax.Array | np.ndarray | np.generic):

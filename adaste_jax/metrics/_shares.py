@@ -20,14 +20,14 @@ def flip_rate(
 ) -> jax.Array:
     """Share of weights whose sign, as shipped, has changed.
 
-    The share of bits that flip between two points of training; the learning curve of
-    a binary network. A rate that does not fall means weights that chatter about zero.
+    This is the share of bits that flip between two points of training, the learning
+    curve of a binary network. If it does not fall, latents keep crossing zero.
 
     Args:
         before: Parameters.
         after: Parameters later, of the same structure.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -67,12 +67,12 @@ def saturated_share(
 ) -> jax.Array:
     """Share of weights that have the largest magnitude of their tensor, to 1e-6.
 
-    Under annealing it rises to 1: then a rescaled sign is all that is left.
+    Under annealing it rises to 1; then the weights are rescaled signs.
 
     Args:
         weights: What the network sees: `method.weights(params, step)`.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -98,12 +98,12 @@ def zero_share(
     method: _paths.Method | None = None,
     where: _paths.Where | None = None,
 ) -> jax.Array:
-    """Share of entries that are exactly zero: latents that a backward rule holds.
+    """Share of gradients that are exactly zero: latents that cannot move.
 
     Args:
         grads: Gradients of the latents.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -123,14 +123,14 @@ def pack_signs(
     method: _paths.Method | None = None,
     where: _paths.Where | None = None,
 ) -> list[jax.Array]:
-    """Signs of the weights that are shipped, one bit each, to compare with later.
+    """Signs of the shipped weights, one bit each, to compare with later.
 
-    A bit cannot be NaN: one of a NaN is 0.
+    A bit cannot be NaN; the bit of a NaN is 0.
 
     Args:
         params: Parameters.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A uint8 vector of ceil(size / 8) bytes for each selected leaf.
@@ -157,10 +157,10 @@ def flip_rate_since(
     """Share of weights whose sign has changed since `pack_signs` kept it.
 
     Args:
-        signs: What `pack_signs` gave.
+        signs: The result of `pack_signs`.
         params: Parameters later.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
         A scalar.
@@ -188,20 +188,20 @@ def by_path(
     method: _paths.Method | None = None,
     where: _paths.Where | None = None,
 ) -> dict[str, jax.Array]:
-    """A metric of each selected leaf by itself: which layer chatters, which is frozen.
+    """A metric for each selected leaf, to see which layers flip and which are frozen.
 
     Args:
         metric: `flip_rate`, `saturated_share`, `zero_share` or a function like them. It
             is called with one leaf of each tree and with `where=True`.
-        *trees: Its trees, all of one structure. For flips of what a method ships, give
-            what its `deploy` gives.
-        method: How the network is trained, in the place of `where`.
-        where: Which leaves are latents.
+        *trees: The trees that the metric takes, all of one structure. For flips of
+            shipped weights, give the results of `method.deploy`.
+        method: The training method, which says which leaves are latents.
+        where: Which leaves are latents, if no method is given.
 
     Returns:
-        What the metric gives, under the paths of the leaves, in the order of the tree.
-        Where two leaves share a path because of a slash in a key, that key is escaped:
-        "a~1b/kernel" is the kernel under "a/b".
+        The metric for each path, in the order of the tree. If two leaves share a path
+        because of a slash in a key, that key is escaped: "a~1b/kernel" is the kernel
+        under "a/b".
 
     Raises:
         TypeError: If `method` comes with `where`.

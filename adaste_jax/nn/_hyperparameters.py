@@ -1,4 +1,4 @@
-"""New values for the hyperparameters that layers keep."""
+"""New values for the hyperparameters that layers hold."""
 
 from collections.abc import Collection
 
@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 HYPERPARAMETERS = "hyperparameters"
-"""Linen's collection of variables that hold the hyperparameters of estimators, and the
-name of the type of NNX's by which `nnx.bridge` knows them."""
+"""Name of the Linen collection that holds hyperparameters of estimators, and of the NNX
+variable type that `nnx.bridge` maps to it."""
 
 
 def check_names(new: Collection[str], existing: Collection[str]) -> None:
-    """Refuses names that no layer has.
+    """Checks that a layer has each of the names.
 
     Raises:
         ValueError: If a name of `new` is not in `existing`.

@@ -1,4 +1,4 @@
-"""Padding of a convolution with another number than zero."""
+"""Padding of a convolution with a number other than zero."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,11 @@ def pad(
     input_dilation: int | Sequence[int] | None,
     kernel_dilation: int | Sequence[int] | None,
 ) -> jax.Array:
-    """Pads `inputs` so that the convolution that follows is a "VALID" one.
+    """Pads `inputs` for a following convolution with "VALID" padding.
 
     Args:
         inputs: Shape [..., *spatial, channels].
-        value: What to pad with, scalar.
+        value: The number to pad with, scalar.
         kernel_size: One size for each spatial axis.
         strides: One number, or one for each spatial axis; None is 1.
         padding: "SAME", "SAME_LOWER", "VALID", a number, or for each spatial axis a
@@ -35,7 +35,7 @@ def pad(
         The padded inputs, in the dtype of `inputs`.
 
     Raises:
-        ValueError: If `padding` is none of the above, or inputs are dilated.
+        ValueError: If `padding` has none of these forms, or inputs are dilated.
     """
     rank = len(kernel_size)
     if any(dilation != 1 for dilation in _each_axis(input_dilation, rank)):
@@ -73,7 +73,7 @@ def pad(
 
 
 def _each_axis(value: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
-    """As Flax reads strides and dilations: None is 1, and one number is for all."""
+    """One number for each axis, from a number for all, a sequence, or None for 1."""
     if value is None:
         value = 1
     return (value,) * rank if isinstance(value, int) else tuple(value)

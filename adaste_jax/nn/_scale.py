@@ -1,4 +1,4 @@
-"""A learned number for each output feature."""
+"""A learned factor for each output feature."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import jax
 
 
 def multiply(weight: jax.Array, scale: jax.Array, axes: Sequence[int]) -> jax.Array:
-    """Multiplies `weight` by `scale`, whose axes are those `axes` of it.
+    """Multiplies `weight` by `scale` along the given axes.
 
     Args:
         weight: Any shape.

@@ -9,10 +9,10 @@ Latents are the `params` of an update.
                           clip_latents, apply_prox
     schedules             per_epoch, and those of Optax
 
-Of AdaSTE, `scale_by_adaste` is the paper's rule, `adaste_averaged` puts it behind a
-moving average, and `adaste_released` is the update of the authors' code. The
-recommended form (`methods.adaste`) needs nothing from here: it is `optax.adam`, and the
-estimator does the rest.
+For AdaSTE, `scale_by_adaste` is the paper's rule, `adaste_averaged` applies that rule
+to a moving average of the gradient, and `adaste_released` is the update of the authors'
+code. The recommended form (`methods.adaste`) needs nothing from this module: it is an
+estimator with `optax.adam`.
 """
 
 from typing import TYPE_CHECKING

@@ -21,14 +21,14 @@ def scale_by_adaste(
     unit: _adaste_rule.Unit | None = None,
     away: ArrayLike | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The paper's rule on updates that are averaged already:  u <- c(latent, u) u.
+    """The paper's rule on updates that are already averaged:  u <- c(latent, u) u.
 
-    Whatever averages (`jax.lax.pmean`, `optax.MultiSteps`) comes before it. It looks
-    only at signs (and at a threshold), so it may stand before or after momentum in a
-    chain; measured, it does better after it, as in `adaste_averaged`. In the loss let
-    weights be `estimators.adaste_paper(latent, mu=mu, rule="identity")` or
+    Put every average (`jax.lax.pmean`, `optax.MultiSteps`) before it. The rule depends
+    only on signs (and on a threshold), so it may stand before or after momentum in a
+    chain; in our measurements after momentum is better, as in `adaste_averaged`. In the
+    loss use the weights `estimators.adaste_paper(latent, mu=mu, rule="identity")` or
     `estimators.ste(latent)`, so that the rule is applied once. The recommended form,
-    `methods.adaste`, has no rule here: its transformation is `optax.adam`.
+    `methods.adaste`, does not use this rule: its transformation is `optax.adam`.
 
     Args:
         mu: Annealing weight, at least 0: a number, or a schedule of the step count
@@ -40,13 +40,13 @@ def scale_by_adaste(
         threshold: Updates up to this size skip the rule. Default: 0.001 for `released`,
             none otherwise.
         unit: `"rms"` takes the slope at the latents divided by their root mean square
-            over the tensor. Default: at the latents as they are.
+            over the tensor. Default: at the latents themselves.
         away: Slope away from zero, at least 0. Default: that of the rule.
 
     Returns:
-        A transformation whose `update` needs `params`. Its extra argument `step` is
-        the step that a schedule is read at, and the own count otherwise: pass the step
-        at which the loss reads mu, so that both see one number.
+        A transformation whose `update` needs `params`. Schedules are read at its extra
+        argument `step`, or at its own count of updates without it. Pass the step at
+        which the loss reads mu, so that both use the same value.
 
     Raises:
         ValueError: If a hyperparameter is out of range, or `update` gets no `params`.
@@ -92,18 +92,19 @@ def adaste_averaged(
     away: ArrayLike = 1.0,
     alpha: ArrayLike = 0.01,
 ) -> optax.GradientTransformation:
-    """The paper's rule behind a moving average of the gradient: a whole optimiser.
+    """The paper's rule on a moving average of the gradient: a whole optimiser.
 
         m <- momentum m + (1 - momentum) g
         t <- t - learning_rate c(t, sign m) m / (1 - momentum^step)
 
-    The average is this library's: on it the rule loses less than on the gradient of a
-    minibatch, though no less than `estimators.ste` with Adam does
-    (docs/results/adaptive_rule.md). In the loss weights are `estimators.ste(latent)`.
+    The average is an addition of this library. With it the rule is more accurate than
+    on the gradient of a minibatch, but not more than `estimators.ste` with Adam
+    (docs/results/adaptive_rule.md). In the loss use the weights
+    `estimators.ste(latent)`.
 
     Args:
-        learning_rate: A number or a schedule of the step count; 30 in the short runs
-            that were measured, since m is not divided by its size.
+        learning_rate: A number or a schedule of the step count. It was 30 in the short
+            runs that were measured, since m is not normalised.
         mu: Annealing weight, at least 0: a number, or a schedule of the step count.
         momentum: Coefficient of the average, in [0, 1).
         rule: The slope c: `"adaptive"`, `"supremum"`, `"released"` or `"identity"`.
@@ -146,17 +147,17 @@ def adaste_released(
     decay: float = 1.0,
     debias: bool = True,
 ) -> optax.GradientTransformation:
-    """The update of latents in the authors' code, quirk for quirk.
+    """The update of latents in the authors' code, with all of its peculiarities.
 
     With h the gradient at the latents t by `rule`, and m starting at zero,
 
         m <- momentum m + (1 - momentum) (grad_scale h + decay t)
         t <- t - learning_rate m / (1 - momentum^step).
 
-    In the loss weights are `estimators.adaste_paper(latent, mu=mu, rule="identity")`.
-    The released recipe, which `methods.adaste_released` is, has latents that start at
-    +10 and -10 at random, two schedules that move once per epoch, in epoch e (from 0)
-    of E
+    In the loss use the weights
+    `estimators.adaste_paper(latent, mu=mu, rule="identity")`. The released recipe,
+    `methods.adaste_released`, starts latents at +10 and -10 at random. It has two
+    schedules that change once per epoch; in epoch e (from 0) of E they are
 
         mu             min(0.01 1.05^(e + 1), 1 / alpha)
         learning rate  a cosine of (e + 1) / E from 3e-4 to 1e-16,
@@ -176,7 +177,7 @@ def adaste_released(
             Default: 0.001 for `released`, none otherwise.
         momentum: Coefficient of the average; 0 in the recipe for CIFAR-100.
         decay: Weight decay of the latents, inside the average. It is part of the
-            method: it is what bounds the latents.
+            method, since only the decay bounds the latents.
         debias: Whether to divide by 1 - momentum^step.
 
     Returns:

@@ -21,13 +21,13 @@ def leafwise(
     """A transformation `u <- function(u, latent, *values)`, leaf by leaf.
 
     Args:
-        name: For the error when `update` gets no `params`.
+        name: Name of the transformation, for the error if `update` gets no `params`.
         function: From an update, its latent and the values, to an update.
         *values: Numbers, or schedules of the step count.
 
     Returns:
-        A transformation whose `update` needs `params`, and may get `step`, the step
-        that schedules are read at in the place of its own count.
+        A transformation whose `update` needs `params`. It may also get `step`, at which
+        schedules are read instead of the own count.
     """
 
     def init(params: Any) -> StepState:
@@ -72,9 +72,9 @@ def at(value: optax.ScalarOrSchedule, step: jax.Array) -> Any:
 
 
 def clock(count: jax.Array, step: ArrayLike | None) -> jax.Array:
-    """The step of the caller, where it is given, and the own count elsewhere.
+    """The caller's step if it is given, otherwise the own count.
 
-    Under `optax.MultiSteps` or `optax.apply_if_finite` the own count runs slower than
-    the steps of training, by which the loss reads its schedules.
+    Under `optax.MultiSteps` or `optax.apply_if_finite` the own count rises more slowly
+    than the training step, at which the loss reads its schedules.
     """
     return count if step is None else jnp.asarray(step, count.dtype)

@@ -18,7 +18,7 @@ EPSILON = 1e-10
 
 
 class ScaleByBayesbinnState(NamedTuple):
-    """Means tanh(t) of the latents of the step before."""
+    """The means tanh(t) of the latents in the previous step."""
 
     mean: Any  # as the params
 
@@ -38,12 +38,13 @@ def scale_by_bayesbinn(
         s = ((1 - w^2 + e) / T) / (1 - v^2 + e)
         u <- num_examples s g + decay (t - prior).
 
-    In float32 samples at the published temperatures are saturated, 1 - w^2 is 0, and
-    s = 1 / T wherever v is saturated too: a step of constant size, as in `bop`.
+    At the published temperatures samples are saturated in float32, so 1 - w^2 is 0.
+    Where v is saturated too, s = 1 / T: a step of constant size, as in `bop`.
 
     Args:
         num_examples: Training examples, times ten in the recipe for CIFAR.
-        temperature: That of the samples (`estimators.bayesbinn_sample`), above 0.
+        temperature: Temperature of the samples (`estimators.bayesbinn_sample`), above
+            0.
         decay: Weight of the prior.
         prior: Latent of the prior.
         stale_mean: Whether v is of the step before, as in the authors' code, or of
@@ -51,8 +52,8 @@ def scale_by_bayesbinn(
 
     Returns:
         A transformation with `update(updates, state, params, weights=weights)`, where
-        `weights` is the tree of samples that the gradients were taken at. For several
-        samples both trees have a leading axis more than the latents, which is averaged.
+        `weights` is the tree of samples that the gradients were taken at. With several
+        samples both trees have one more leading axis, over which they are averaged.
 
     Raises:
         ValueError: If a hyperparameter is not positive, or an argument is missing.
@@ -118,15 +119,15 @@ def bayesbinn(
 ) -> optax.GradientTransformationExtraArgs:
     """The update of BayesBiNN's latents, the natural parameters of its weights.
 
-    With u as in `scale_by_bayesbinn` and m starting at zero,
+    With u the natural gradient of `scale_by_bayesbinn` and m starting at zero,
 
         m <- momentum m + (1 - momentum) u
         t <- t - learning_rate m / (1 - momentum^step).
 
     Samples are `estimators.bayesbinn_sample(latent, key=..., temperature=...)`; take
-    gradients at them. At test the weight is +1 where tanh(t) > 0, else -1 (so a latent
-    of exactly 0 gives -1 here), or predictions are averaged over draws of +1 with
-    probability sigmoid(2 t). Published: latents +10 and -10 at random; temperature
+    gradients at them. In the paper the deployed weight is +1 where tanh(t) > 0, else -1
+    (so a latent of exactly 0 gives -1), or predictions are averaged over draws of +1
+    with probability sigmoid(2 t). Published: latents +10 and -10 at random; temperature
     1e-10 (MNIST, CIFAR-10) or 1e-8 (CIFAR-100); learning rate 1e-4 (MNIST) or 3e-4
     (CIFAR) with a cosine to 1e-16; 500 epochs; batches of 100 (MNIST) or 50 (CIFAR);
     momentum 0, one sample; batch norm without affine parameters.
@@ -134,7 +135,8 @@ def bayesbinn(
     Args:
         learning_rate: A number or a schedule.
         num_examples: Training examples, times ten in the recipe for CIFAR.
-        temperature: That of the samples (`estimators.bayesbinn_sample`), above 0.
+        temperature: Temperature of the samples (`estimators.bayesbinn_sample`), above
+            0.
         momentum: Coefficient of the average.
         decay: Weight of the prior.
         prior: Latent of the prior.
@@ -142,7 +144,8 @@ def bayesbinn(
             this step, as in the paper.
 
     Returns:
-        A chain; its `update` needs `params` and `weights`, as `scale_by_bayesbinn`.
+        A chain. Its `update` needs `params` and `weights`, the tree of samples that the
+        gradients were taken at.
 
     Raises:
         ValueError: If `num_examples` or `temperature` is not positive, or `update` gets

@@ -25,18 +25,18 @@ def binary_connect(
 
         t <- clip(t - s learning_rate d, -bound, bound)
 
-    In the loss weights are `estimators.ste` or `estimators.ste_clipped`
+    In the loss the weights are `estimators.ste` or `estimators.ste_clipped`
     (BinaryNet) of the latents, or `estimators.bernoulli_hard`. Published with latents
     uniform in [-1, 1], batches of 50, the squared hinge loss, and a learning rate that
     falls from 3e-3 to 2e-6 in 500 epochs: `optax.exponential_decay(3e-3,
-    transition_steps=500 * steps_per_epoch, decay_rate=2e-6 / 3e-3)`. The stochastic
-    form is tested with the latents themselves as weights, the other with their signs.
+    transition_steps=500 * steps_per_epoch, decay_rate=2e-6 / 3e-3)`. The paper
+    evaluates the stochastic form with the latents as weights, the other with signs.
 
     Args:
         learning_rate: A number or a schedule.
         inner: Gives the direction; default `optax.scale_by_adam()`.
-        glorot: Whether s is that of `scale_by_glorot`, or 1.
-        bound: Latents are kept in [-bound, bound]; above 0.
+        glorot: If true, s is the factor of `scale_by_glorot`; otherwise 1.
+        bound: Above 0; latents are kept in [-bound, bound].
 
     Returns:
         A chain; its `update` needs `params`.
@@ -67,7 +67,7 @@ def clip_latents(bound: float = 1.0) -> optax.GradientTransformation:
     Place it last in a chain.
 
     Args:
-        bound: Above 0; scalar.
+        bound: Largest magnitude of a latent, above 0; scalar.
 
     Returns:
         A transformation whose `update` needs `params`.
@@ -93,9 +93,9 @@ def clip_latents(bound: float = 1.0) -> optax.GradientTransformation:
 def scale_by_glorot() -> optax.GradientTransformation:
     """Scales the update of each kernel by s = 1 / sqrt(1.5 / (fan_in + fan_out)).
 
-    The inverse of the width of a Glorot draw, with binary weights of magnitude 1. A
-    kernel has the shape `[..., in, out]`, and both fans include the product of the axes
-    before. Leaves with fewer than two axes are not scaled.
+    s is the inverse of the scale of a Glorot initialiser, for binary weights of
+    magnitude 1. A kernel has the shape `[..., in, out]`, and both fans include the
+    product of the leading axes. Leaves with fewer than two axes are not scaled.
 
     Returns:
         A transformation; its `update` needs `params`.

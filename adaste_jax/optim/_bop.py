@@ -34,9 +34,9 @@ def bop(
         m <- (1 - gamma) m + gamma g
         w <- -w  if  w m > tau,  else w
 
-    The parameters are the weights +1 and -1 themselves (`binary_signs` makes them from
-    the draw of an initialiser), so the loss uses them as they are. The inequality is
-    strict. It is a whole optimiser: no learning rate follows it.
+    The parameters are the weights +1 and -1 themselves, so the loss uses them directly;
+    `binary_signs` makes them from initial parameters. The inequality is strict. This is
+    a whole optimiser: do not add a learning rate after it.
 
     Published for CIFAR-10 (500 epochs, batches of 50): gamma divided by 10 every 100
     epochs, and Adam at 0.01 for real parameters. For ImageNet gamma falls linearly from
@@ -47,13 +47,12 @@ def bop(
         tau: Threshold, at least 0; a number or a schedule.
 
     Returns:
-        A transformation whose updates are -2, 0 and 2, and NaN where m is not finite;
-        its `update` needs `params`, and may get `step`, the step that schedules are
-        read at.
+        A transformation whose updates are -2, 0 and 2, and NaN where m is not finite.
+        Its `update` needs `params`, and may get `step`, at which schedules are read.
 
     Raises:
         ValueError: If a number is out of range, if `init` gets parameters other than
-            +1 and -1 (traced ones cannot be looked at), or `update` no `params`.
+            +1 and -1 (traced ones cannot be checked), or `update` no `params`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -99,10 +98,10 @@ def bop(
 
 
 def binary_signs(params: Any) -> Any:
-    """Weights to start `bop` from: the signs of a draw, +1 at 0.
+    """Initial weights for `bop`: the signs of the given parameters, +1 at 0.
 
     Args:
-        params: A pytree of arrays, for example a Glorot draw.
+        params: A pytree of arrays, for example from a Glorot initialiser.
 
     Returns:
         The tree with +1 and -1.

@@ -14,8 +14,8 @@ from adaste_jax.optim import _base
 def scale_by_hardtanh_adaste() -> optax.GradientTransformation:
     """Turns updates at the weights into updates at the latents.
 
-    The rule of `estimators.hardtanh_adaste_gradient` on a gradient that is already
-    averaged. In the loss let weights be
+    It applies `estimators.hardtanh_adaste_gradient` to a gradient that is already
+    averaged. In the loss use the weights
     `estimators.hardtanh_adaste(..., straight_through=True)`.
 
     Returns:
@@ -43,15 +43,15 @@ def scale_by_fenbp(
 ) -> optax.GradientTransformation:
     """Turns updates at the weights into updates at the latents.
 
-    The rule of `estimators.fenbp_gradient` on a gradient that is already averaged. In
-    the loss let weights be `estimators.fenbp(..., straight_through=True)`.
+    It applies `estimators.fenbp_gradient` to a gradient that is already averaged. In
+    the loss use the weights `estimators.fenbp(..., straight_through=True)`.
 
     Args:
         beta: Step of the difference quotient, at least 0: a number, or a schedule of
             the step count.
-        squash: s of `estimators.fenbp`: "tanh", "hard_tanh" or a function. Within
-            `optax.inject_hyperparams`, which calls every function as a schedule, give
-            a name, or pass it `static_args=("squash",)`.
+        squash: The function s of `estimators.fenbp`: "tanh", "hard_tanh" or a function.
+            `optax.inject_hyperparams` calls every function as a schedule: give it a
+            name, or pass it `static_args=("squash",)`.
 
     Returns:
         A transformation whose `update` needs `params`.

@@ -11,12 +11,12 @@ from adaste_jax import _paths
 def labels(
     params: Any, rules: Mapping[str, _paths.Where], *, default: str = "real"
 ) -> Any:
-    """Names every leaf, for `optax.partition`.
+    """Gives every leaf a label, for `optax.partition`.
 
     Args:
         params: Any pytree of parameters.
-        rules: Label to the leaves it claims: any `where` of `binarize`, for example
-            `{"latent": kernels(exclude="^head/")}`.
+        rules: For each label the leaves that it claims, in any form of `where` that
+            `binarize` takes; for example `{"latent": kernels(exclude="^head/")}`.
         default: Label of the leaves that no rule claims.
 
     Returns:

@@ -3,9 +3,9 @@
 Ajanthan, Gupta, Torr, Hartley and Dokania, "Mirror Descent View for Neural Network
 Quantization", AISTATS 2021, https://arxiv.org/abs/1910.08237.
 
-The weights themselves are trained, w in (-1, 1) or u on the simplex. What is stored are
-the dual variables, in which a mirror step is a subtraction: in float32 a weight that
-has reached -1 could never leave it.
+The weights themselves are trained, w in (-1, 1) or u on the simplex. The parameters
+store the dual variables, for which a mirror step is a subtraction: in float32 a stored
+weight that has reached -1 could never leave it.
 """
 
 from typing import Any, NamedTuple
@@ -23,19 +23,19 @@ def md_tanh(
 ) -> optax.GradientTransformation:
     """Trains weights by w <- tanh(atanh(w) - learning_rate beta d).
 
-    d is the direction of `inner`. The parameters are t = atanh(w), a Glorot draw to
-    begin with, and
+    d is the direction of `inner`. The parameters are t = atanh(w), which start from a
+    Glorot initialiser, and
 
         t <- t - learning_rate beta d.
 
-    In the loss weights are `estimators.md_tanh_s(t, beta=1.0)`, so that d is made from
-    the gradient at the weights; at test they are sign(t). Not the same as
-    `estimators.md_tanh_s` with a growing beta, which also rescales what is accumulated.
+    In the loss the weights are `estimators.md_tanh_s(t, beta=1.0)`, so that d comes
+    from the gradient at the weights. The deployed weights are sign(t). This differs
+    from `estimators.md_tanh_s` with a growing beta, which also rescales earlier steps.
 
     Args:
         learning_rate: A number or a schedule.
-        beta: A number or a schedule of the step count. Published is a factor every so
-            many steps (docs/methods/md_tanh_s.md), such as
+        beta: A number or a schedule of the step count. The paper multiplies beta by a
+            factor every so many steps (docs/methods/md_tanh_s.md), for example
             `per_epoch(optax.exponential_decay(1.02, 1, 1.02, end_value=1e35), 200)`.
         inner: Gives the direction; default `scale_by_early_adam()`.
 
@@ -71,8 +71,8 @@ def md_softmax(
 
         t <- t - learning_rate beta d,
 
-    the same as that of `md_tanh`. In the loss weights are
-    `estimators.md_softmax_s(t, beta=1.0)`; at test `estimators.softmax_deploy(t)`.
+    as in `md_tanh`. In the loss the weights are `estimators.md_softmax_s(t, beta=1.0)`;
+    the deployed weights are `estimators.softmax_deploy(t)`.
 
     Args:
         learning_rate: A number or a schedule of the step count.
@@ -105,7 +105,7 @@ class ScaleByEarlyAdamState(NamedTuple):
 def scale_by_early_adam(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
 ) -> optax.GradientTransformation:
-    """Adam with epsilon beside the uncorrected second moment, as once was usual.
+    """Adam with epsilon beside the uncorrected second moment, an early form of Adam.
 
         m <- b1 m + (1 - b1) g,   v <- b2 v + (1 - b2) g^2
         d = sqrt(1 - b2^step) / (1 - b1^step) m / (sqrt(v) + eps)

@@ -1,4 +1,4 @@
-"""What `adaste_jax.optim` had in 0.1 and has no more; goes in 0.3."""
+"""Names that `adaste_jax.optim` had in 0.1; they are removed in 0.3."""
 
 from typing import Any, NamedTuple
 
@@ -195,4 +195,4 @@ NAMES: dict[str, tuple[Any, str]] = {
         "(epoch / num_epochs) / 2)), steps_per_epoch)",
     ),
 }
-"""From an old name to what it stands for, and what to write instead."""
+"""For each old name, its value and the text of what to write instead."""

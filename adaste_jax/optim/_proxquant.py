@@ -25,16 +25,16 @@ def prox(latent: jax.Array, strength: ArrayLike, *, form: Form = "l1") -> jax.Ar
         squared  (t + strength sign(t)) / (1 + strength)
         ternary  (t + strength q(t)) / (1 + strength)
 
-    R is the distance to the nearest of +1 and -1, or half its square; for `ternary`
-    half the squared distance to q(t), which has three levels: with D = 0.7 mean |t|
-    over the tensor, entries above D are replaced by their mean, those below -D by
-    theirs, the rest by 0. The sign of 0 is +1. (AdaSTE's forward map is the squared
-    form with the strength mu and the target 1 + alpha.)
+    R is the distance to the nearest of +1 and -1 (`l1`), or half its square
+    (`squared`). For `ternary` R is half the squared distance to q(t), which has three
+    levels: with D = 0.7 mean |t| over the tensor, entries above D are replaced by their
+    mean, entries below -D by theirs, the rest by 0. The sign of 0 is +1. (AdaSTE's
+    forward map is the squared form with the strength mu and the target 1 + alpha.)
 
     Args:
         latent: Real weights t, floating point, any shape.
         strength: Scalar, at least 0. May be traced.
-        form: Which of the three.
+        form: `"l1"`, `"squared"` or `"ternary"`.
 
     Returns:
         An array of the shape and dtype of `latent`.
@@ -65,7 +65,7 @@ def prox(latent: jax.Array, strength: ArrayLike, *, form: Form = "l1") -> jax.Ar
 def apply_prox(
     strength: optax.ScalarOrSchedule, *, form: Form = "l1", clip: bool = False
 ) -> optax.GradientTransformation:
-    """Ends a step at the proximal map of where it led:  u <- prox(t + u) - t.
+    """Applies the proximal map to the updated latents:  u <- prox(t + u) - t.
 
     Place it last in a chain.
 
@@ -109,7 +109,7 @@ def proxquant(
     form: Form = "l1",
     clip: bool = False,
 ) -> optax.GradientTransformation:
-    """Adam, then the proximal map. The loss uses the real weights as they are.
+    """Adam, then the proximal map. The loss uses the real weights directly.
 
     Published: start from a trained real network; Adam at 0.01; the strength grows by
     1e-4 times the learning rate each epoch, linearly; after 200 of 300

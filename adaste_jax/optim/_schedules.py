@@ -1,4 +1,4 @@
-"""Schedules that move once per epoch, as many published recipes do."""
+"""Schedules that change once per epoch, as in many published recipes."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ import optax
 
 
 def per_epoch(schedule: optax.Schedule, steps_per_epoch: int) -> optax.Schedule:
-    """A schedule of the epoch (from 0), as one of the step count (from 0).
+    """Turns a schedule of the epoch (from 0) into one of the step count (from 0).
 
     Args:
-        schedule: From the epoch to a value: any schedule of Optax, or a function.
+        schedule: Function from the epoch to a value: any schedule of Optax, or a
+            function.
         steps_per_epoch: Optimiser steps in one epoch, or between two changes.
 
     Returns:

@@ -1,4 +1,4 @@
-"""VISPA's update: a step, then latents of norm one.
+"""VISPA's update: a gradient step, then latents are normalised.
 
 Orecchia, Hu, He, Mark, Yang, Wu and Geng, "Training Binary Neural Networks via Gaussian
 Variational Inference and Low-Rank Semidefinite Programming", NeurIPS 2024,
@@ -21,7 +21,7 @@ def vispa(
         a <- momentum a + (1 - momentum) g
         t <- t - learning_rate a,   then   t <- t / |t|
 
-    with the norm over the last axis, weight by weight. Dividing cannot change
+    with the norm over the last axis, weight by weight. The division does not change
     the sign of a weight; it sets the size of later steps. Published (1-bit weights):
     learning rate 0.1 with 5 epochs of warm-up and a cosine, 500 epochs, batches of 256,
     weight decay 5e-4, and a learned scale for each output channel.

@@ -4,14 +4,15 @@ A network is a module of Flax, Linen or NNX, or a function
 
     forward(params, model_state, inputs, *, train, key) -> (outputs, model_state),
 
-with `model_state` whatever it carries besides parameters (batch-norm statistics), and
-`key` a PRNG key or None. The steps make one of a module by `nn.linen.functional` or
-`nn.nnx.functional`. How it is trained says a method of `adaste_jax.methods`.
+where `model_state` is what the network carries besides parameters (batch-norm
+statistics), and `key` a PRNG key or None. The steps turn a module into such a function
+by `nn.linen.functional` or `nn.nnx.functional`. A method of `adaste_jax.methods` says
+how the network is trained.
 
-One order of things makes the step the same on one device, on many and in microbatches.
-Weights are made of the latents once. The gradient is taken *at the weights* and
-averaged over examples, microbatches and devices. Only then the method's backward rule
-turns it into one at the latents, once, since a rule need not be additive.
+A fixed order makes the step the same on one device, on many and in microbatches.
+Weights are computed from the latents once. The gradient is taken *at the weights* and
+averaged over examples, microbatches and devices. Only then is the method's backward
+rule applied to the average, once, since a rule need not be additive.
 """
 
 from adaste_jax.train._evaluate import Deploy, make_eval_step, make_statistics_step

@@ -1,4 +1,4 @@
-"""Which memory arrays lie in, so that none is donated twice."""
+"""Finds arrays that share memory, so that no buffer is donated twice."""
 
 import weakref
 from typing import Any
@@ -8,15 +8,15 @@ import jax.numpy as jnp
 
 
 def unshared(tree: Any, *others: Any) -> Any:
-    """The tree with a copy of every array whose memory is in it twice, or in `others`.
+    """Copies every array whose memory occurs twice in the tree, or also in `others`.
 
-    A step donates its state, and XLA dies of a buffer that is donated twice, or donated
-    and read. One array may be two leaves where kernels were tied or copied, or where
-    the state of the network or a teacher began as the parameters.
+    A step donates its state, and XLA crashes if a buffer is donated twice, or donated
+    and read. One array may be two leaves if kernels were tied or copied, or if the
+    state of the network or a teacher started as the parameters.
 
     Args:
         tree: The state.
-        *others: What the step gets besides.
+        *others: Other arguments of the step.
     """
     taken = {buffer for leaf in jax.tree.leaves(others) for buffer in _buffers(leaf)}
 
@@ -33,8 +33,8 @@ def unshared(tree: Any, *others: Any) -> Any:
 class Known:
     """Remembers that the state and the resident data of the last call share nothing.
 
-    A state that a compiled step has returned shares no memory, so it need not be looked
-    at again. Holds nothing alive.
+    A state that a compiled step has returned shares no memory, so it need not be
+    checked again. This keeps no array alive.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Known:
         self._refs: list[weakref.ref[Any]] = []
 
     def __call__(self, state: Any, resident: Any) -> bool:
-        """Whether this is what was remembered."""
+        """Whether these are the remembered arguments."""
         given = [state, *_device_leaves(resident)]
         return len(given) == len(self._refs) and all(
             ref() is each for ref, each in zip(self._refs, given, strict=True)
@@ -59,12 +59,12 @@ def _device_leaves(tree: Any) -> list[Any]:
 
 
 def is_concrete(leaf: Any) -> bool:
-    """Whether it is an array, and not one that stands for it while JAX traces."""
+    """Whether the value is an array, and not a tracer."""
     return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer)
 
 
 def _buffers(leaf: Any) -> list[tuple[int, int]]:
-    """Where the memory of an array begins, on each device of this process."""
+    """Start addresses of an array's memory, on each device of this process."""
     if not is_concrete(leaf) or leaf.is_deleted():
         return []
     if len(leaf.sharding.device_set) == 1:

@@ -1,4 +1,4 @@
-"""What a step is refused for in its first call."""
+"""Checks of a step in its first call."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +12,10 @@ from adaste_jax.train import _probe, _state
 
 
 def check_signs(method: methods.Method, state: _state.TrainState) -> None:
-    """Refuses to send weights as bits that are not signs.
+    """Checks that weights which are sent as bits are signs.
 
     Raises:
-        ValueError: If the method gives other weights, in this step or in later ones.
+        ValueError: If the method gives other weights, in this step or in later steps.
     """
     if not _is_binary(method, state):
         raise ValueError(
@@ -27,9 +27,9 @@ def check_signs(method: methods.Method, state: _state.TrainState) -> None:
         raise ValueError(
             '`gather="packed"` sends one bit a weight, and the weights of this method '
             f"are those that are shipped from step {method.binary_from} on; the state "
-            f'is at step {step}. Take `gather="float"` until then, and a second step '
-            "after it. For a method of your own whose weights are signs in every step, "
-            "`method._replace(binary_from=0)`."
+            f'is at step {step}. Use `gather="float"` until then, and a second step '
+            "function after it. If the weights of your own method are signs in every "
+            "step, use `method._replace(binary_from=0)`."
         )
     maps = [method.deploy] if method.deployed_pass or not old_form else []
     if old_form:
@@ -44,10 +44,10 @@ def check_signs(method: methods.Method, state: _state.TrainState) -> None:
 
 
 def check_accumulation(method: methods.Method, state: _state.TrainState) -> None:
-    """Refuses a transformation that averages after a rule that is not additive.
+    """Checks that no transformation averages after a rule that is not additive.
 
     Raises:
-        ValueError: If `optax.MultiSteps` is in it, and the rule in the weights.
+        ValueError: If `tx` contains `optax.MultiSteps` and the rule is in the weights.
     """
     accumulates = any(
         isinstance(leaf, optax.MultiStepsState)
@@ -75,7 +75,7 @@ def _is_binary(method: methods.Method, state: _state.TrainState) -> bool:
 
 
 def labels_on_host(batch: Any) -> np.ndarray | None:
-    """Integer labels of a batch that can be looked at without waiting for a device."""
+    """Integer labels of a batch that can be read without waiting for a device."""
     labels = batch.get("label") if isinstance(batch, Mapping) else None
     if isinstance(labels, Mapping):
         labels = labels.get("label")

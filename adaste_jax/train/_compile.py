@@ -19,16 +19,16 @@ from adaste_jax.train import (
 
 
 class CompiledStep:
-    """What `make_train_step` returns: it checks, places, and calls the program.
+    """The result of `make_train_step`: it checks, places, and calls the program.
 
     Args:
         step: The pure step, `step(state, batch, resident)`.
-        method: How the network is trained.
+        method: The training method.
         given: The placement with its mesh, whose axes may be explicit.
-        prepare: The user's `prepare`; None takes image and label.
-        microbatches: Number of passes for a batch.
+        prepare: The user's `prepare`; None uses `batch["image"]` and `batch["label"]`.
+        microbatches: Number of parts of a batch.
         many: Whether `step` is a scan of steps.
-        classes: Holds the number of classes of the network once `step` is traced.
+        classes: Holds the network's number of classes once `step` is traced.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class CompiledStep:
             return self._compiled.lower(state, batch, resident)
 
     def _check(self, state: _state.TrainState) -> None:
-        """Refuses what no step may be taken from."""
+        """Checks the arguments of a step."""
         if self._placed.sharding is not None:
             _mesh.check_structure(self._placed.sharding, state)
         if self._placed.gather == "packed":

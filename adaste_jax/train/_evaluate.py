@@ -19,7 +19,7 @@ from adaste_jax.train import (
 )
 
 Deploy = Callable[[jax.Array], jax.Array]
-"""From the latents of one leaf to the weights that are shipped."""
+"""From the latents of one leaf to the shipped weights."""
 
 
 @_forms.of_evaluation
@@ -34,14 +34,14 @@ def make_eval_step(
 ) -> Callable[..., dict[str, jax.Array]]:
     """Compiles an evaluation: `evaluate(params, model_state, batch, resident=None)`.
 
-    It evaluates the weights that are shipped. `evaluate` does so over a whole data set.
+    It evaluates the shipped weights on a batch; `evaluate` does so on a whole data set.
 
     Args:
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
-        method: How the network was trained. In the form of 0.1 `where=`, `deploy=` and
-            `deployed=False` stand in its place; without any of them kernels are signs.
-        loss: From outputs and labels to one loss per label.
-        metrics: What to report besides: functions by name, from outputs and labels to
+        method: The training method. The form of 0.1 has `where=`, `deploy=` and
+            `deployed=False` instead; without any of them kernels are signs.
+        loss: Function from outputs and labels to one loss per label.
+        metrics: What else to report: functions by name, from outputs and labels to
             one number per label.
         prepare: Function from a key, a batch and the resident data to inputs and
             labels, see `Prepare`; its key is None here. Default: `batch["image"]` and
@@ -50,19 +50,20 @@ def make_eval_step(
             has an axis `"data"`, else `data_mesh()`.
 
     Returns:
-        The compiled evaluation. `batch` may have a leaf `"mask"` [batch], true where an
-        example counts, so that a last batch may be filled up. It returns sums over the
-        labels that count: `loss`, `count`, those of `metrics`, and `correct` where
-        labels are classes (see `make_train_step`). A label that is none of the classes
-        (-1, where a data set has no label) counts nowhere. The sum of losses is
-        float32, or float64 where they are; `correct` and `count` are int32.
+        The compiled evaluation. `batch` may have a leaf `"mask"` [batch], true for
+        examples that count, so that a last batch can be filled up. The evaluation
+        returns sums over the labels that count: `loss`, `count`, the sums of `metrics`,
+        and `correct` if labels are classes (see `make_train_step`). A label that is not
+        one of the classes (such as -1 for no label) is left out of all sums. The sum of
+        losses is float32, or float64 if the losses are; `correct` and `count` are
+        int32.
 
     Raises:
         TypeError: If `network` is neither a module of Flax nor takes the arguments of a
-            `Forward`, or `metrics` are no functions.
-        ValueError: Here, if a metric has the name of something else. In the first call,
-            if the batch cannot be split evenly, or if a loss or a metric is not one
-            number per label.
+            `Forward`, or `metrics` are not functions.
+        ValueError: Here, if a metric has a reserved name. In the first call, if the
+            batch cannot be split evenly, or if a loss or a metric is not one number per
+            label.
     """
     forward = _network.forward_of(network)
     _measure.check_metrics(metrics)
@@ -99,15 +100,15 @@ def make_statistics_step(
 ) -> Callable[..., Any]:
     """Compiles `update(params, model_state, batch, key, resident=None) -> model_state`.
 
-    A training-mode forward pass with the deployed weights that keeps nothing but the
-    new batch-norm statistics. While annealing leaves the training weights soft, the
-    running statistics are not those of the deployed weights, which costs 7 to 16
-    points of accuracy; some tens of these updates before an evaluation recover them.
+    The update is a training-mode forward pass with the deployed weights that keeps only
+    the new batch-norm statistics. While training weights are soft, the running
+    statistics do not fit the deployed weights, which costs 7 to 16 points of accuracy.
+    Some tens of these updates before an evaluation recover them.
 
     Args:
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
-        method: How the network was trained; the forms of 0.1 are those of
-            `make_eval_step`.
+        method: The training method. The form of 0.1 has `where=`, `deploy=` and
+            `deployed=False` instead.
         prepare: Function from a key, a batch and the resident data to inputs and
             labels, see `Prepare`. Default: `batch["image"]` and `batch["label"]`.
         mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
@@ -146,9 +147,9 @@ def _compiled(
     """Compiles `function(params, model_state, batch, *rest)` over a mesh.
 
     Args:
-        function: A pure function, whose results are whole on every device.
+        function: A pure function; every device gets a whole copy of its results.
         mesh: Devices to split the batch over; None is the default mesh.
-        whole_arguments: Number of arguments after the batch.
+        whole_arguments: Number of arguments after the batch, which are not split.
     """
     given = _mesh.default_mesh() if mesh is None else mesh
     mesh = _place.automatic(given)

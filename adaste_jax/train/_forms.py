@@ -1,7 +1,7 @@
-"""The forms of 0.1 of what makes steps; they go in 0.3.
+"""The forms of 0.1 of the functions that make steps; they are removed in 0.3.
 
-There `tx` and `estimator` stand where a method stands now, and the fields of a
-`Placement` are keywords. All that they need stands here.
+They take `tx` and `estimator` instead of a method, and the fields of a `Placement` as
+keywords. Everything that they need is in this file.
 """
 
 import functools
@@ -37,9 +37,9 @@ _PLACEMENT = {  # and what they are called in a `Placement`
 
 
 def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Lets a maker of training steps take the forms of 0.1 too.
+    """Makes a maker of training steps accept the forms of 0.1 too.
 
-    Those are `(forward, tx, estimator=..., ...)`, and the keywords of a `Placement`.
+    These are `(forward, tx, estimator=..., ...)`, and the keywords of a `Placement`.
     """
 
     @functools.wraps(make)
@@ -54,11 +54,11 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
             raise TypeError(
                 f"`{make.__name__}` takes a network and a method, such as "
                 "`methods.adaste(steps=...)`; got "
-                f"{type(method).__qualname__} in the place of the method. One of "
-                "your own estimator and transformation: `methods.from_estimator`."
+                f"{type(method).__qualname__} as the method. `methods.from_estimator` "
+                "makes one from your own estimator and transformation."
             )
         warnings.warn(
-            f"{make.__name__}(forward, tx, estimator=...) goes in 0.3. Write "
+            f"{make.__name__}(forward, tx, estimator=...) is removed in 0.3. Write "
             f"{make.__name__}(forward, method), with a method of "
             "`adaste_jax.methods` or `method = methods.from_estimator("
             "estimator, tx, schedules=hyperparameters, where=..., "
@@ -74,7 +74,7 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
 
 
 def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
-    """Lets a maker of evaluations take `(forward, where=..., deploy=...)` too."""
+    """Makes a maker of evaluations accept `(forward, where=..., deploy=...)` too."""
 
     @functools.wraps(make)
     def call(*args: Any, **kwargs: Any) -> Made:
@@ -96,7 +96,7 @@ def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
 def _taken(
     make: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """Network, what stands second, and all other arguments."""
+    """The network, the second argument, and all other arguments."""
     rest = dict(kwargs)
     given = list(args)
     for index, names in enumerate((("network", "forward"), ("method", name))):
@@ -112,7 +112,7 @@ def _taken(
 
 
 def _replace_keywords(make: Callable[..., Any], rest: dict[str, Any]) -> None:
-    """Puts `placement` and `report` in the place of the keywords of 0.1, and warns.
+    """Replaces the keywords of 0.1 by `placement` and `report`, and warns.
 
     Raises:
         TypeError: If both are given.
@@ -144,10 +144,10 @@ def _replace_keywords(make: Callable[..., Any], rest: dict[str, Any]) -> None:
 
 
 def _refuse(make: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuses options that a method has.
+    """Checks that no option repeats one of the method.
 
     Raises:
-        TypeError: Naming them.
+        TypeError: If one does. The message names the options.
     """
     if options:
         raise TypeError(
@@ -167,9 +167,9 @@ def _training(
     deploy: _build.Map | None,
     random_weights: bool,
 ) -> methods.Method:
-    """A method out of the arguments of 0.1; whether it is additive is not known.
+    """A method from the arguments of 0.1; it is not known whether it is additive.
 
-    `tx` gets `weights` and counts its updates itself, which is what 0.1 did.
+    `tx` gets `weights` and counts its updates itself, as in 0.1.
     """
     own = _update.update_of(tx)
 

@@ -1,7 +1,7 @@
-"""Whole weights from pieces that lie on several devices, as bits where they are signs.
+"""Gathers whole weights from pieces on several devices, as bits if they are signs.
 
-Latents, moments and the weights made of them stay where they are; what travels for the
-forward pass is one bit a weight, and for the backward pass the gradient.
+Latents, moments and the pieces of the weights stay on their devices. The forward pass
+sends one bit a weight, the backward pass the gradient.
 """
 
 import functools
@@ -20,17 +20,17 @@ _lax: Any = jax.lax  # these functions of it have no types
 def packed_gather(weight: jax.Array, sharding: NamedSharding) -> jax.Array:
     """Gathers a split weight of signs as packed bits, under `jax.jit`.
 
-    Forward: eight signs become a byte on the device that holds them, the bytes go to
-    all devices of the axes `"data"` and `"fsdp"`, and are unpacked there. Backward:
-    the gradient is summed and each device keeps its piece. Traffic of the gather is a
-    32nd of that of float32. `make_train_step(gather="packed")` calls this; call it
-    inside a network that gathers layer by layer.
+    Forward: the device that holds the signs packs eight into a byte. The bytes go to
+    all devices of the axes `"data"` and `"fsdp"`, and are unpacked there. Backward: the
+    gradient is summed and each device keeps its piece. The gather sends a 32nd of the
+    bytes of float32. `make_train_step` calls this for `gather="packed"`; call it
+    yourself inside a network that gathers layer by layer.
 
     Args:
-        weight: Signs, +1 and -1, floating point; of other values the sign is sent. If
-            one is NaN, all that is gathered is NaN.
-        sharding: Where `weight` lies. An axis that it does not split is packed; where
-            there is none the weight travels as it is.
+        weight: Signs, +1 and -1, floating point; for other values the sign is sent. If
+            one is NaN, the whole result is NaN.
+        sharding: The sharding of `weight`. An axis that it does not split is packed; if
+            there is none, the weight is sent as floats.
 
     Returns:
         The signs, of the shape and dtype of `weight`, not split over those axes.
@@ -43,8 +43,8 @@ def gather(weight: jax.Array, sharding: NamedSharding, *, packed: bool) -> jax.A
 
     Args:
         weight: The weight.
-        sharding: Where it lies.
-        packed: Whether it travels as bits.
+        sharding: The sharding of the weight.
+        packed: Whether the weight is sent as bits.
     """
     whole = NamedSharding(sharding.mesh, _without_batch_axes(sharding.spec))
     if whole.spec == sharding.spec:
@@ -59,11 +59,11 @@ def gather(weight: jax.Array, sharding: NamedSharding, *, packed: bool) -> jax.A
 
 
 def place(array: jax.Array, sharding: NamedSharding) -> jax.Array:
-    """Puts an array where it belongs; of a gradient the sum is done on the way.
+    """Moves an array to a sharding; a gradient is summed on the way.
 
     Args:
         array: Bits, a weight, or the gradient at the gathered weight.
-        sharding: Where it belongs: for a gradient where its latent lies.
+        sharding: The new sharding: for a gradient that of its latent.
     """
     placed: jax.Array = _lax.with_sharding_constraint(array, sharding)
     return placed
@@ -75,7 +75,7 @@ def gather_local(weight: jax.Array, spec: PartitionSpec, *, packed: bool) -> jax
     Args:
         weight: The piece of this device.
         spec: How the weight is split.
-        packed: Whether it travels as bits.
+        packed: Whether the weight is sent as bits.
     """
     if not _mesh.names(spec):
         return weight
@@ -93,7 +93,7 @@ def gather_local(weight: jax.Array, spec: PartitionSpec, *, packed: bool) -> jax
 def scatter_local(
     grad: jax.Array, spec: PartitionSpec, axes: tuple[str, ...]
 ) -> jax.Array:
-    """Mean of the gradients of all devices; of it, the piece of this one.
+    """This device's piece of the mean of the gradients of all devices.
 
     Args:
         grad: The gradient of this device at the whole weight.
@@ -116,14 +116,14 @@ def scatter_local(
 def _signs(
     bits: jax.Array, axis: int, like: jax.Array, *, broken: jax.Array
 ) -> jax.Array:
-    """Signs of bits; NaN, for which there is no bit, if `broken`."""
+    """Signs from bits, or NaN if `broken`, since no bit stands for NaN."""
     signs = jnp.unpackbits(bits, axis=axis, count=like.shape[axis])
     one = jnp.where(broken, jnp.nan, jnp.ones((), like.dtype))
     return jnp.where(signs > 0, one, -one)
 
 
 def _packed_axis(shape: tuple[int, ...], spec: PartitionSpec) -> int | None:
-    """The axis that wastes fewest bits; one that is not split, so bytes stay whole."""
+    """The axis that wastes the fewest bits, among axes that are not split."""
     free = [
         axis
         for axis, names in enumerate(_mesh.dimensions(spec, len(shape)))
@@ -133,7 +133,7 @@ def _packed_axis(shape: tuple[int, ...], spec: PartitionSpec) -> int | None:
 
 
 def _without_batch_axes(spec: PartitionSpec) -> PartitionSpec:
-    """The spec of what is gathered: other axes of the mesh, say of tensors, stay."""
+    """The spec after gathering; other axes of the mesh, such as tensor axes, stay."""
     batch = (_mesh.DATA_AXIS, _mesh.FSDP_AXIS)
     entries: list[Any] = []
     for names in _mesh.dimensions(spec, len(spec)):

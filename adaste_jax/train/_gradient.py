@@ -1,8 +1,8 @@
 """The gradient of the mean loss at the weights, of one batch or of microbatches.
 
-Nothing here knows of latents or of devices. Weights come in binarised and the gradient
-goes out averaged, so that whatever turns it into one at the latents sees that of the
-whole batch.
+This file knows nothing of latents or devices. It gets binarised weights and returns the
+averaged gradient, so that the backward rule is applied to the gradient of the whole
+batch.
 """
 
 import inspect
@@ -24,14 +24,15 @@ class Forward(Protocol):
     def __call__(
         self, params: Any, model_state: Any, inputs: Any, *, train: bool, key: Any
     ) -> tuple[jax.Array, Any]:
-        """Gives outputs and the new model state."""
+        """Returns outputs and the new model state."""
 
 
 def check_forward(forward: Forward) -> None:
-    """Refuses what cannot be called as a network is called here.
+    """Checks that a network can be called as a `Forward`.
 
     Raises:
-        TypeError: Saying what is expected, and what makes it of a module of Flax.
+        TypeError: If it cannot. The message says what is expected, and how to make such
+            a function from a Flax module.
     """
     try:
         inspect.signature(forward).bind(None, None, None, train=True, key=None)
@@ -47,12 +48,12 @@ def check_forward(forward: Forward) -> None:
 
 
 class Found(NamedTuple):
-    """What a forward and backward pass gives.
+    """The results of a forward and backward pass.
 
     Attributes:
         grads: Gradient of the mean loss at the weights.
         report: Mean loss, as `loss`, and means of the metrics, by name.
-        model_state: The new one.
+        model_state: The new model state.
     """
 
     grads: Any
@@ -77,19 +78,19 @@ def make_pass(
     reduce_grads: Callable[[Any], Any] = lambda grads: grads,
     vary: Callable[[Any], Any] = lambda tree: tree,
 ) -> Pass:
-    """A pass over what one program sees of a batch.
+    """Makes a pass over the part of a batch that one program sees.
 
     Args:
         forward: The network.
         measure: Losses and metrics, one per label.
-        microbatches: Into how many parts the batch is cut. Part i has the examples
+        microbatches: Number of parts of the batch. Part i has the examples
             i, i + microbatches, ..., so that parts of a split batch stay split.
         statistics: Whether each part may normalise by its own statistics.
-        loss_scale: Factor of the loss, divided out of the gradient.
-        unroll: Writes the microbatches out, for backends with slow loops.
+        loss_scale: Factor of the loss; the gradient is divided by it.
+        unroll: Whether to unroll the microbatches, for backends with slow loops.
         reduce_loss: Changes the loss of a microbatch before it is differentiated.
         reduce_grads: Changes the gradients of a microbatch before they are added up.
-        vary: Marks zeros as different from device to device, where JAX keeps account.
+        vary: Marks zeros as varying by device, if JAX tracks that.
 
     Returns:
         The pass.
@@ -162,18 +163,18 @@ def make_pass(
 
 
 def _cut(leaf: jax.Array, parts: int) -> jax.Array:
-    """[batch, ...] to [parts, batch / parts, ...]; every device cuts its own share."""
+    """[batch, ...] to [parts, batch / parts, ...]; every device cuts its own part."""
     return jnp.moveaxis(leaf.reshape(-1, parts, *leaf.shape[1:]), 1, 0)
 
 
 def _zeros(like: jax.ShapeDtypeStruct) -> jax.Array:
-    """A sum to add to, in at least float32."""
+    """Zeros to add to, in at least float32."""
     wide = like.dtype.itemsize >= 4
     return jnp.zeros(like.shape, like.dtype if wide else jnp.float32)
 
 
 def _refuse_changes(before: Any, after: Any) -> None:
-    """Refuses batch statistics of microbatches where those of the batch are meant.
+    """Checks that no statistics of microbatches replace those of the batch.
 
     Raises:
         ValueError: If the network has changed its state.

@@ -23,19 +23,22 @@ def init(
 
     Args:
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
-        method: How to train. It says where latents start.
+        method: The training method, which says where latents start.
         inputs: Inputs of the network, [examples, ...]; only shape and dtype of the
-            first one matter. A function and an NNX module need none: give None.
+            first one matter. A function and an NNX module do not need inputs: pass
+            None.
         key: PRNG key of the run. Default: `jax.random.key(0)`.
-        params: Parameters to start from. Default: those that a module of Flax draws. A
-            function cannot draw any, so that it needs them.
-        model_state: State to start from, likewise. Default of a function: none.
+        params: Parameters to start from. Default: the initial parameters of the module.
+            Required for a function.
+        model_state: Model state to start from. Default: that of the module; none for a
+            function.
         trained: Whether `params` are those of a trained network, whose signs the
             latents keep.
 
     Returns:
-        The state. Of a Linen module `params` are those of `init`, and `model_state` has
-        all other collections; of an NNX module both are an `nnx.State`.
+        The state. For a Linen module `params` are those of its `init`, and
+        `model_state` has all other collections; for an NNX module both are an
+        `nnx.State`.
 
     Raises:
         TypeError: If a function comes without `params`.

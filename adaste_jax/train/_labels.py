@@ -1,4 +1,4 @@
-"""What labels are: classes, or something that only the loss knows."""
+"""Decides whether labels are classes, or something that only the loss knows."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,12 +13,12 @@ Loss = Callable[[jax.Array, Any], jax.Array]
 
 
 def truth_of(labels: Any) -> Any:
-    """The labels to predict; None of a dict that has none."""
+    """The labels to predict, or None for a dict without a key `label`."""
     return labels.get("label") if isinstance(labels, Mapping) else labels
 
 
 def classes_of(outputs: Any, truth: Any) -> int | None:
-    """How many classes integer labels have; None where they are no classes."""
+    """Number of classes of integer labels; None if they are not classes."""
     if not (_is_array(outputs) and _is_array(truth)) or not outputs.shape:
         return None
     if not jnp.issubdtype(truth.dtype, jnp.integer):
@@ -45,10 +45,10 @@ def have_shape_of_classes(outputs: Any, truth: Any) -> bool:
 def are_distributions(loss: Loss, losses: Any, outputs: Any, labels: Any) -> bool:
     """Whether labels of the shape of the outputs say how likely each class is.
 
-    They may be targets of a regression, or many labels of yes and no, and then the
-    largest of them means nothing. A loss of classes gives one number for all outputs
-    of an example, and does not change when the same is added to all of them. That is
-    tried on an example.
+    They could also be targets of a regression, or several yes-or-no labels, and then
+    the largest of them has no meaning. A classification loss gives one number for all
+    outputs of an example, and does not change if a constant is added to all of them.
+    This is tested on an example.
     """
     truth = truth_of(labels)
     if not have_shape_of_classes(outputs, truth) or losses.shape != truth.shape[:-1]:
@@ -74,10 +74,10 @@ def are_distributions(loss: Loss, losses: Any, outputs: Any, labels: Any) -> boo
 
 
 def check_labels(labels: Any, classes: int) -> None:
-    """Refuses labels on the host that are no classes.
+    """Checks labels on the host against the number of classes.
 
     Raises:
-        ValueError: Naming the one that is most wrong.
+        ValueError: If one is out of range. The message has the one farthest off.
     """
     if not labels.size:
         return
@@ -87,23 +87,23 @@ def check_labels(labels: Any, classes: int) -> None:
         raise ValueError(
             f"a label of the batch is {wrong}; the network has {classes} outputs, so "
             f"labels are 0 to {classes - 1}. Leave out examples without a label. If "
-            "these integers are no classes, make them floats, or let `prepare` give a "
-            "dict of labels that has no key 'label'."
+            "these integers are not classes, make them floats, or let `prepare` "
+            "return a dict of labels without a key 'label'."
         )
 
 
 def check_losses(losses: Any, outputs: Any, truth: Any) -> None:
-    """Refuses losses that are not one per label.
+    """Checks that there is one loss per label.
 
     Raises:
-        ValueError: Saying what came.
+        ValueError: If not. The message says what came.
     """
     if not jnp.ndim(losses):
         raise ValueError(
-            "`loss` gave one number. It must give one loss per label, [batch, ...]: "
-            "whether a number is a mean or a sum cannot be seen, and a sum would be "
-            "averaged over microbatches and devices. For a summed loss multiply the "
-            "losses by the batch size."
+            "`loss` gave one number. It must give one loss per label, [batch, ...], "
+            "since the step cannot tell a mean from a sum, and a sum would be averaged "
+            "over microbatches and devices. For a summed loss multiply the losses by "
+            "the batch size."
         )
     if not (_is_array(outputs) and _is_array(truth)):
         return

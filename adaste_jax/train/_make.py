@@ -25,7 +25,7 @@ from adaste_jax.train import (
 )
 
 Report = Literal["full", "short"]
-"""What a step reports: see `make_train_step`."""
+"""How much a step reports: see `make_train_step`."""
 
 
 @_forms.of_training
@@ -46,77 +46,78 @@ def make_train_step(
 
     The step
 
-    1. makes weights of the latents, once,
+    1. computes weights from the latents, once,
     2. takes the gradient of the mean loss at the weights, and averages it over
        microbatches and devices,
     3. applies the backward rule of the method to the average,
-    4. gives the result to `method.tx`, with the weights and the number of this step as
+    4. passes the result to `method.tx`, with the weights and the number of this step as
        the extra arguments `weights` and `step`.
 
     So every strategy and every number of devices and microbatches takes the same step,
-    whether a rule that is not additive stands in `method.weights` or in `method.tx`.
-    The state is donated: use the returned one.
+    even if a rule in `method.weights` or `method.tx` is not additive. The state is
+    donated: use the returned one.
 
-    Instead of inputs and labels the step takes a batch as one tree,
-    `step(state, batch, resident=None)`, with the keys `"image"` and `"label"` or what
-    `prepare` makes inputs and labels of.
+    Instead of inputs and labels the step also takes a batch as one tree,
+    `step(state, batch, resident=None)`. It has the keys `"image"` and `"label"`, or
+    `prepare` makes inputs and labels from it.
 
-    The step does not see rules inside the network (layers with an estimator of their
-    own). They are right under `"jit"` and `"shard_map"` with whole state and without
-    microbatches; elsewhere they see single devices or microbatches.
+    The step does not see rules inside the network (layers with their own estimator).
+    They are right under `"jit"` and `"shard_map"` with whole state and without
+    microbatches. Elsewhere they are applied per device or microbatch.
 
     Args:
         network: A Linen module, an NNX module, or a function
             `forward(params, model_state, inputs, *, train, key)` that returns outputs
             and the new model state.
-        method: How to train, from `methods`.
-        loss: From outputs and labels to one loss per label; the step takes the mean.
-            `prepare` may give it more than labels, as a dict: see `Loss`.
-        metrics: What to report besides the loss: functions by name, from outputs and
+        method: The training method, from `adaste_jax.methods`.
+        loss: Function from outputs and labels to one loss per label; the step takes the
+            mean. If `prepare` returns a dict of labels, the loss gets the dict: see
+            `Loss`.
+        metrics: What to report beside the loss: functions by name, from outputs and
             labels, as the loss gets them, to one number per label; or one function,
-            reported under its own name, or that gives a dict of numbers per label. Each
-            is averaged over the same labels as the loss. One called `accuracy` replaces
-            that of the step.
+            reported under its own name or returning a dict of numbers per label. Each
+            is averaged over the same labels as the loss. A metric called `accuracy`
+            replaces that of the step.
         prepare: Function from a key, a batch and the resident data to inputs and
             labels, see `Prepare`. Default: `batch["image"]` and `batch["label"]`.
-        microbatches: Number of passes in which the batch is worked off, to save memory.
-        loss_scale: The loss is multiplied by it before it is differentiated, and the
-            gradient at the weights divided by it, before any rule: for float16.
+        microbatches: Number of parts in which the batch is processed, to save memory.
+        loss_scale: Factor of the loss before it is differentiated, for float16. The
+            gradient at the weights is divided by it, before any rule.
         placement: Devices, and how they share the work: see `Placement`. Default: one
             program for all devices, and the whole state on each of them.
-        many: Compiles a scan of steps: every leaf of `batch` has one leading axis more,
-            the steps, and so has the report. Saves Python's time on accelerators. On
-            the CPU a convolution inside a scan is 30 to 40 times slower.
+        many: Compiles a scan of steps: every leaf of `batch` and of the report has one
+            more leading axis, the steps. This saves Python time on accelerators. On the
+            CPU a convolution inside a scan is 30 to 40 times slower.
         report: `"full"`, or `"short"` for a report without `flip_rate`, `saturated` and
-            `zero_gradient`. They read every latent a few times, which counts where the
-            network is large and the batch small.
+            `zero_gradient`. These read every latent a few times, which takes time if
+            the network is large and the batch small.
 
     Returns:
         The compiled step. `batch` is a tree of arrays [batch, ...], split over the
-        mesh; `resident` a tree that every device has whole, for data sets kept on the
-        device. Arrays that lie elsewhere are put in place first. It returns the new
-        state and a dict of float32 scalars: `loss` (float64 where the losses are),
-        `accuracy` where labels are classes, those of `metrics`, the values of the
-        schedules of the method, and in a full report of one with latents `flip_rate`,
-        `saturated` and `zero_gradient` (see `adaste_jax.metrics`). As a jitted function
-        it has `lower`, with the same arguments.
+        mesh; `resident` a tree that every device holds whole, for data sets kept on the
+        device. Arrays in another place are moved first. The step returns the new state
+        and a dict of float32 scalars: `loss` (float64 if the losses are), `accuracy` if
+        labels are classes, the values of `metrics` and of the method's schedules, and
+        in a full report of a method with latents `flip_rate`, `saturated` and
+        `zero_gradient` (see `adaste_jax.metrics`). Like a jitted function it has
+        `lower`, with the same arguments.
 
-        Labels are classes where they are integers and the outputs have one axis more,
-        of at least two; or where they have the shape of the outputs and the loss is
-        one of classes, which does not change when the same is added to all logits. If
-        an integer label is none of the classes, loss and metrics of the batch are NaN:
-        stop then, since the update is of no use.
+        Labels are classes if they are integers and the outputs have one more axis, of
+        at least two. They are also classes if they have the shape of the outputs and
+        the loss is a classification loss, which does not change if a constant is added
+        to all logits. If an integer label is not one of the classes, loss and metrics
+        of the batch are NaN: stop then, since the update is wrong.
 
     Raises:
         TypeError: If `network` is neither a module of Flax nor takes the arguments of a
-            `Forward`, or `metrics` are no functions.
-        ValueError: Here, if an option is out of range, two do not go together, or a
-            metric has the name of something else. In the first call, if the batch
-            cannot be split evenly, if a loss or a metric is not one number per label,
-            if `gather="packed"` and the weights are not signs, or if
-            `optax.MultiSteps` would average after a rule that is not additive. In any
-            call, if `batch["label"]` is an array of NumPy with an integer that is none
-            of the classes, and `prepare` is left out.
+            `Forward`, or `metrics` are not functions.
+        ValueError: Here, if an option is out of range, two options conflict, or a
+            metric has a reserved name. In the first call, if the batch cannot be split
+            evenly, if a loss or a metric is not one number per label, if
+            `gather="packed"` and the weights are not signs, or if `optax.MultiSteps`
+            would average after a rule that is not additive. In any call, if
+            `batch["label"]` is a NumPy array with an integer that is not one of the
+            classes, and there is no `prepare`.
 
     The forms of 0.1, `make_train_step(forward, tx, estimator=...)` and
     `make_train_step(..., strategy=..., mesh=...)`, work until 0.3 and warn.
@@ -217,17 +218,17 @@ def train_step(
 
     Args:
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
-        method: How to train, from `methods`.
-        batch_statistics: Whether microbatches may normalise by their own statistics
-            (`"local"`); see `Placement`.
+        method: The training method, from `adaste_jax.methods`.
+        batch_statistics: `"local"` allows microbatches to normalise by their own
+            statistics; `"global"` makes that an error.
         **options: All other keywords of `make_train_step`.
 
     Returns:
         The step: `step(state, inputs, labels)` or `step(state, batch, resident=None)`.
 
     Raises:
-        TypeError: For the reasons of `make_train_step`.
-        ValueError: For the reasons of `make_train_step`.
+        TypeError: If `network` or `metrics` have a wrong type; see `make_train_step`.
+        ValueError: If an option is out of range; see `make_train_step`.
     """
     pure = _placement.Placement(strategy="pure", batch_statistics=batch_statistics)
     return make_train_step(network, method, placement=pure, **options)

@@ -1,4 +1,4 @@
-"""What is measured of outputs and labels, in training and in evaluation alike.
+"""Losses and metrics of outputs and labels, in training and in evaluation.
 
 A label is a class where it is an integer and the outputs have one axis more, of at
 least two classes; or where it has the shape of the outputs and the loss treats them as
@@ -33,8 +33,8 @@ class Measured(NamedTuple):
     Attributes:
         losses: Losses in float32 or a wider dtype.
         values: Metrics by name, [batch, ...].
-        known: Which labels are a class, [batch, ...]; all where labels are no classes.
-        classes: How many classes integer labels have; None where labels are not that.
+        known: Which labels are a class, [batch, ...]; all if labels are not classes.
+        classes: Number of classes of integer labels; None if labels are not classes.
     """
 
     losses: jax.Array
@@ -50,7 +50,7 @@ def measure(
 
     Args:
         loss: The loss.
-        metrics: Those of the caller. One called `accuracy` takes the place of ours.
+        metrics: Metrics of the caller. One called `accuracy` replaces the default one.
         outputs: Outputs of the network.
         labels: Labels that `prepare` gives.
 
@@ -79,8 +79,8 @@ def measure(
 def means(measured: Measured) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The mean loss that is differentiated, and mean loss and metrics as reported.
 
-    What is reported is NaN if an integer label is none of the classes. The gradient is
-    left as it is: whatever takes a label out of it changes how the gradients of all
+    What is reported is NaN if an integer label is not one of the classes. The gradient
+    is unchanged: whatever takes a label out of it changes how the gradients of all
     other batches are rounded.
     """
     right = None if measured.classes is None else jnp.all(measured.known)

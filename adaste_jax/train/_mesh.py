@@ -1,4 +1,4 @@
-"""Meshes of devices, and where on them the batch and the state lie."""
+"""Meshes of devices, and how the batch and the state are split over them."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -29,14 +29,15 @@ def data_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> 
     The batch is split over both axes, the state over the second (`state_sharding`).
 
     Args:
-        devices: Which devices, of one process or of several. Default: all.
-        fsdp: Devices that share one copy of the state. With 1 there is no such axis.
+        devices: The devices, of one process or of several. Default: all.
+        fsdp: Number of devices that share one copy of the state. With 1 the mesh has no
+            such axis.
 
     Returns:
-        A mesh for the `mesh` of the functions here.
+        A mesh, for the argument `mesh` of the functions of this module.
 
     Raises:
-        ValueError: If the number of devices is no multiple of `fsdp`.
+        ValueError: If the number of devices is not a multiple of `fsdp`.
     """
     devices = jax.devices() if devices is None else list(devices)
     if fsdp < 1 or len(devices) % fsdp:
@@ -64,7 +65,7 @@ def default_mesh() -> Mesh:
 def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
     """Puts a whole copy of every array on every device of the mesh.
 
-    Do it once for resident data, which would otherwise be copied in every call.
+    Call it once for resident data, which would otherwise be copied in every call.
 
     Args:
         tree: Any pytree of arrays.
@@ -85,22 +86,22 @@ def replicate(tree: Any, mesh: Mesh | None = None) -> Any:
 def state_sharding(
     state: _state.TrainState, mesh: Mesh, rules: Rules = ()
 ) -> _state.TrainState:
-    """Where every array of a state lies, by rules on its path.
+    """Shardings of all arrays of a state, by rules on their paths.
 
-    The path of a kernel is `"params/body/Dense_0/kernel"`; its moments stand under
-    `"opt_state/..."` with the same end. The first rule that is in the path decides.
-    Other leaves of `params` and `opt_state` are split over `"fsdp"` along their
-    largest axis that it divides; what has none, and the rest of the state, is whole on
-    every device.
+    The path of a kernel is `"params/body/Dense_0/kernel"`; the paths of its moments
+    start with `"opt_state/"` and have the same end. The first rule found in the path
+    decides. Other leaves of `params` and `opt_state` are split over `"fsdp"` along the
+    largest axis that it divides. Leaves without such an axis, and the rest of the
+    state, are whole on every device.
 
     Args:
         state: The state, of arrays or `jax.ShapeDtypeStruct`s.
-        mesh: For example `data_mesh(fsdp=4)`.
+        mesh: The mesh, for example `data_mesh(fsdp=4)`.
         rules: Pairs of a regular expression, searched for in the path, and a
             `PartitionSpec`.
 
     Returns:
-        A state of `NamedSharding`s: for `state_sharding` of `make_train_step`, for
+        A state of `NamedSharding`s: for `sharding` of `Placement`, for
         `jax.device_put`, and for the target of a restored checkpoint.
 
     Raises:
@@ -164,8 +165,8 @@ def _check_spec(
     ):
         raise ValueError(
             f"{name!r} of shape {tuple(shape)} cannot be split as the rule for "
-            f"{pattern!r} says: {spec} on the mesh {dict(mesh.shape)}. Give it a rule "
-            "of its own, before that one."
+            f"{pattern!r} says: {spec} on the mesh {dict(mesh.shape)}. Put another "
+            "rule for it before that one."
         )
 
 
@@ -200,7 +201,7 @@ def batch_axes(mesh: Mesh) -> tuple[str, ...]:
 def shardings(
     mesh: Mesh | None, leading_axes: int = 0
 ) -> tuple[NamedSharding, NamedSharding]:
-    """Whole on every device, and split over the axes of the batch."""
+    """Two shardings: whole on every device, and split over the axes of the batch."""
     mesh = default_mesh() if mesh is None else mesh
     axes = batch_axes(mesh)
     split = P(*(None,) * leading_axes, axes if len(axes) > 1 else axes[0])
@@ -208,10 +209,10 @@ def shardings(
 
 
 def check_batch(batch: Any, mesh: Mesh, *, axis: int, microbatches: int = 1) -> None:
-    """Refuses a batch that devices and microbatches cannot share evenly.
+    """Checks that devices and microbatches can share a batch evenly.
 
     Raises:
-        ValueError: If a leaf has no batch axis, or one that does not divide.
+        ValueError: If a leaf has no batch axis, or its length cannot be divided.
     """
     devices = int(np.prod([mesh.shape[a] for a in batch_axes(mesh)]))
     parts = devices * microbatches
@@ -229,7 +230,7 @@ def check_batch(batch: Any, mesh: Mesh, *, axis: int, microbatches: int = 1) -> 
 
 
 def check_structure(shardings: Any, state: Any) -> None:
-    """Refuses shardings that were made for a state of another structure.
+    """Checks that shardings have the structure of the state.
 
     Raises:
         ValueError: If the trees differ.

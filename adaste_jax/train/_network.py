@@ -1,6 +1,6 @@
-"""A network as a function: a module of Flax becomes one, a function stays itself.
+"""Turns a network into a function: a Flax module is converted, a function is kept.
 
-Flax is imported here only for a network that is a module of Flax.
+Flax is imported only if the network is a Flax module.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from adaste_jax.train import _gradient
 
 
 class Drawn(NamedTuple):
-    """What a network starts from."""
+    """Initial parameters and state of a network."""
 
     params: Any
     model_state: Any
@@ -26,7 +26,7 @@ def forward_of(network: Any, *, axis_name: Any = None) -> _gradient.Forward:
         axis_name: Mapped axes for the batch norms of a Linen module.
 
     Raises:
-        TypeError: If it is none of the three.
+        TypeError: If the network is none of these.
     """
     kind = _kind(network)
     forward: _gradient.Forward = network
@@ -44,11 +44,11 @@ def forward_of(network: Any, *, axis_name: Any = None) -> _gradient.Forward:
 
 
 def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
-    """Parameters and state of a module of Flax; None of a function.
+    """Initial parameters and state of a Flax module; None for a function.
 
     Args:
         network: A Linen module, an NNX module, or a `Forward`.
-        key: For a Linen module. An NNX module has drawn its parameters already.
+        key: PRNG key for a Linen module. An NNX module already has its parameters.
         inputs: A few examples, for their shape.
     """
     kind = _kind(network)
@@ -73,7 +73,7 @@ def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
 
 
 def _kind(network: Any) -> str | None:
-    """`"linen"` or `"nnx"`: which of them the class comes from; else None."""
+    """`"linen"` or `"nnx"`, by the module of the class; otherwise None."""
     for base in type(network).__mro__:
         for kind in ("linen", "nnx"):
             if f"{base.__module__}.".startswith(f"flax.{kind}."):

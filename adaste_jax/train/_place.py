@@ -1,8 +1,8 @@
-"""Arrays where a step wants them.
+"""Moves arrays to where a step needs them.
 
-A mesh of explicit axes says in the type of every array how it is split. The steps leave
-that to the compiler: they compute on the same devices with automatic axes, and give
-their results back on the mesh of the caller.
+On a mesh with explicit axes the type of every array says how it is split. The steps
+leave that to the compiler: they compute on the same devices with automatic axes, and
+return their results on the caller's mesh.
 """
 
 import contextlib
@@ -48,7 +48,7 @@ def within(mesh: Mesh) -> contextlib.AbstractContextManager[Any]:
 
 
 def automatic_sharding(place: NamedSharding) -> NamedSharding:
-    """The same place, on a mesh that leaves its axes to the compiler."""
+    """The same sharding, on a mesh whose axes are left to the compiler."""
     mesh = place.mesh
     if not (isinstance(mesh, Mesh) and is_explicit(mesh)):
         return place
@@ -56,7 +56,7 @@ def automatic_sharding(place: NamedSharding) -> NamedSharding:
 
 
 def handed_back(tree: Any, mesh: Mesh) -> Any:
-    """Results on the mesh of the caller: themselves, unless its axes are explicit."""
+    """Results on the caller's mesh; unchanged unless its axes are explicit."""
     if not is_explicit(mesh):
         return tree
     return jax.tree.map(
@@ -65,10 +65,10 @@ def handed_back(tree: Any, mesh: Mesh) -> Any:
 
 
 def state(tree: Any, target: Any) -> Any:
-    """The state where it belongs; itself if it lies there already.
+    """Moves the state to its sharding; a state that is already there is unchanged.
 
-    A state that lies elsewhere would be compiled for, and then again for the state
-    that the first step returns.
+    For a state elsewhere the step would be compiled twice: once for it, and once for
+    the state that the first step returns.
     """
     leaves = jax.tree.leaves(tree)
     targets = (
@@ -81,9 +81,9 @@ def state(tree: Any, target: Any) -> Any:
 
 
 def arrays(tree: Any, target: NamedSharding) -> Any:
-    """A batch or resident data where they belong.
+    """Moves a batch or resident data to its sharding.
 
-    Host arrays, and arrays that are bound to no device, are put there by `jax.jit`.
+    `jax.jit` moves host arrays, and arrays that are not bound to a device.
     """
 
     def put(leaf: Any) -> Any:
@@ -99,7 +99,7 @@ def arrays(tree: Any, target: NamedSharding) -> Any:
 
 
 def parameters(tree: Any, mesh: Mesh) -> Any:
-    """Parameters on the devices of the mesh: as they are split there, else whole."""
+    """Parameters on the devices of the mesh: split as they are there, or else whole."""
     whole = _mesh.shardings(mesh)[0]
     devices = set(mesh.devices.flat)
 
@@ -117,5 +117,5 @@ def parameters(tree: Any, mesh: Mesh) -> Any:
 
 
 def _is_bound(leaf: Any) -> bool:
-    """Whether it is an array that `jax.jit` would not move."""
+    """Whether the value is an array that `jax.jit` would not move."""
     return _buffers.is_concrete(leaf) and leaf.committed

@@ -15,7 +15,7 @@ Gather = Literal["float", "packed"]
 """How split weights are gathered: as floats, or eight signs in a byte."""
 
 Statistics = Literal["global", "local"]
-"""Batch-norm statistics of the whole batch, or of the share of each device."""
+"""Batch-norm statistics of the whole batch, or of the part of each device."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,31 +23,31 @@ class Placement:
     """Where a step of training computes, and how its work is shared.
 
     Attributes:
-        strategy: `"jit"`, one program that the compiler splits. `"shard_map"`, one
-            program for each device, in which JAX checks what is the same on all of
-            them. `"pmap"`, the same unchecked, on a mesh with one axis, for those who
-            know it by that name; JAX keeps it for old code. `"pure"`: the step is not
-            compiled and knows of no devices, for programs that compile it themselves.
-            What the network draws from its key depends on strategy, devices and
-            microbatches; what `prepare` draws does not.
+        strategy: `"jit"`: one program that the compiler splits. `"shard_map"`: one
+            program for each device, in which JAX checks which values are equal on all
+            devices. `"pmap"`: the same without the checks, on a mesh with one axis; JAX
+            keeps it for old code. `"pure"`: the step is not compiled and uses no
+            devices, for programs that compile it themselves. What the network draws
+            from its key depends on strategy, devices and microbatches; what `prepare`
+            draws does not.
         mesh: Devices to split the batch over. Default: the mesh of `sharding`; without
             it that of `jax.set_mesh` if it has an axis `"data"`, else `data_mesh()`.
-            Axes may be explicit: the step computes with automatic ones, and gives its
-            results back on this mesh.
-        sharding: Where the state lies: what the function `state_sharding` gives.
-            Default: the whole state on every device.
-        gather: How split weights become whole for the forward pass: `"float"` as they
-            are, `"packed"` as bits, a 32nd of the traffic. Packed weights must be pure
-            signs in every step: those of `methods.ste`, and of an annealed method in a
-            second step that is made once its `binary_from` is reached.
-        batch_statistics: `"global"`: a network that carries statistics normalises by
-            those of the whole batch, or it is an error. Under `"shard_map"` and
-            `"pmap"` its batch norm must average over `DATA_AXIS`, which a Linen module
-            given as `network` is told. `"local"`: every device and every microbatch
-            normalises by its own; running statistics are averaged.
+            Axes may be explicit: the step computes with automatic axes, and returns its
+            results on this mesh.
+        sharding: The sharding of the state, from `state_sharding`. Default: the whole
+            state on every device.
+        gather: How split weights are gathered for the forward pass: `"float"` as
+            floats, `"packed"` as bits, a 32nd of the traffic. Packed weights must be
+            pure signs in every step: those of `methods.ste`, or of an annealed method
+            in a second step that is made once its `binary_from` is reached.
+        batch_statistics: `"global"`: batch norm must use the statistics of the whole
+            batch; otherwise it is an error. Under `"shard_map"` and `"pmap"` it must
+            average over `DATA_AXIS`, which is set for a Linen module given as
+            `network`. `"local"`: every device and every microbatch normalises by its
+            own statistics; running statistics are averaged.
 
     Raises:
-        ValueError: If an option is out of range, or two do not go together.
+        ValueError: If an option is out of range, or two options conflict.
 
     Example:
         >>> from adaste_jax import train
@@ -62,7 +62,7 @@ class Placement:
     batch_statistics: Statistics = "global"
 
     def __post_init__(self) -> None:
-        """Refuses options that are out of range, or that do not go together."""
+        """Checks the range of options, and that they do not conflict."""
         for name, kinds in (
             ("strategy", get_args(Strategy)),
             ("gather", get_args(Gather)),
@@ -86,10 +86,11 @@ class Placement:
             raise ValueError("`mesh` is not the mesh of `sharding`: leave `mesh` out.")
 
     def on_devices(self) -> "Placement":
-        """The same with its mesh, which must suit the strategy; no mesh if "pure".
+        """The same placement with its mesh set; no mesh if the strategy is "pure".
 
         Raises:
-            ValueError: Naming the strategy, the mesh, and what to do.
+            ValueError: If the mesh does not suit the strategy. The message names both,
+                and says what to do.
         """
         if self.strategy == "pure":
             return self

@@ -28,7 +28,7 @@ def take_image_and_label(
 def batch_of(prepare: Prepare | None, batch: Any, resident: Any) -> tuple[Any, Any]:
     """Batch and resident data of `step(state, inputs, labels)`.
 
-    Without `prepare` there are no resident data, so that labels can stand there.
+    Without `prepare` there are no resident data, so that argument can hold the labels.
     """
     if prepare is None and resident is not None and not isinstance(batch, Mapping):
         return {"image": batch, "label": resident}, None

@@ -1,4 +1,4 @@
-"""What maps of latents do to a few numbers, where a method does not say so itself."""
+"""Tests maps of latents on a few numbers, for methods that do not declare it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from adaste_jax import methods
 def gives_signs(
     weights: Callable[[Any], Any], method: methods.Method, params: Any
 ) -> bool:
-    """Whether `weights(params)` are all +1 and -1 where the latents are."""
+    """Whether `weights(params)` gives only +1 and -1 for the latents."""
     where = method.where(params)
     pairs = zip(
         jax.tree.leaves(weights(_latents(params, where))),
@@ -44,10 +44,10 @@ def is_additive(method: methods.Method, params: Any) -> bool:
 
 
 def _latents(params: Any, where: Any) -> Any:
-    """Parameters whose latents are random, small and large, and few.
+    """Parameters with few latents, which are random, small and large.
 
-    Only the smallest latent leaf keeps its shape: the others may be large, and their
-    rule is the same.
+    Only the smallest latent leaf keeps its shape, since the others may be large and
+    have the same rule.
     """
     chosen = jax.tree.leaves(where)
     leaves, structure = jax.tree.flatten(params)

@@ -1,4 +1,4 @@
-"""Evaluation of what is shipped, over a data set, with statistics that belong to it."""
+"""Evaluates the shipped network on a data set, with batch-norm statistics that fit."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from adaste_jax.train import (
 )
 
 BATCHES = 100
-"""At most so many batches are looked at for the statistics."""
+"""Largest number of batches that are read for the statistics."""
 
 
 def evaluate(
@@ -37,37 +37,37 @@ def evaluate(
     training_inputs: Any = None,
     mesh: Mesh | None = None,
 ) -> dict[str, float]:
-    """Evaluates the network that is shipped, over a whole data set.
+    """Evaluates the shipped network on a whole data set.
 
-    Where training weights are still soft, batch-norm statistics are those of the soft
-    weights, and evaluated with them some methods lose 5 to 16 points of accuracy. Then
-    the statistics are estimated anew from `training_inputs`; see
-    `reestimate_statistics`, which also gives the state to ship. It compiles anew in
-    every call: an evaluation that is repeated often is for `make_eval_step`.
+    While training weights are soft, batch-norm statistics are those of the soft
+    weights, which costs some methods 5 to 16 points of accuracy. Then the statistics
+    are re-estimated from `training_inputs` by `reestimate_statistics`, which also
+    returns the state to ship. Every call compiles again; if you evaluate often, use
+    `make_eval_step`.
 
     Args:
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
-        method: How the network was trained.
-        state: The state. It is left as it is.
+        method: The training method.
+        state: The training state, which is not changed.
         inputs: Inputs of the network, [examples, ...] or a tree of such arrays.
-        labels: Their labels, [examples, ...], as the loss gets them.
-        loss: From outputs and labels to one loss per label.
-        metrics: What to report besides: functions by name, from outputs and labels to
+        labels: Labels of the inputs, [examples, ...], as the loss takes them.
+        loss: Function from outputs and labels to one loss per label.
+        metrics: What else to report: functions by name, from outputs and labels to
             one number per label.
-        batch_size: Examples that the network sees at once.
+        batch_size: Number of examples in a batch.
         training_inputs: Inputs that the network was trained on, only for batch-norm
-            statistics. Inputs of the evaluation do not belong here: the network would
-            learn of them.
+            statistics. Do not pass inputs of the evaluation: the network would adapt to
+            them.
         mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
             has an axis `"data"`, else `data_mesh()`.
 
     Returns:
-        `loss`, `accuracy` where labels are classes, and those of `metrics`: means over
-        all labels that count (see `make_eval_step`).
+        Means over all labels that count (see `make_eval_step`): `loss`, `accuracy` if
+        labels are classes, and those of `metrics`.
 
     Raises:
-        ValueError: If there is no label that counts, or statistics have to be
-            estimated anew and `training_inputs` is not given.
+        ValueError: If no label counts, or statistics must be re-estimated and
+            `training_inputs` is not given.
 
     Example:
         >>> import jax.numpy as jnp
@@ -87,10 +87,10 @@ def evaluate(
             )
         elif any(_statistics(network, method, state, inputs)):
             raise ValueError(
-                f"the batch-norm statistics of step {int(state.step)} are those of "
-                "training weights, which are not yet those that are shipped. Pass "
-                "`training_inputs=`, some thousand inputs that the network was trained "
-                "on: the statistics are estimated anew from them."
+                f"the batch-norm statistics of step {int(state.step)} are those of the "
+                "training weights, which still differ from the shipped weights. Pass "
+                "`training_inputs=`, some thousand training inputs, to re-estimate "
+                "the statistics from them."
             )
     mesh = _mesh.default_mesh() if mesh is None else mesh
     step = _evaluate.make_eval_step(
@@ -102,7 +102,10 @@ def evaluate(
             totals[name] = totals.get(name, 0.0) + float(total)
     count = totals.pop("count", 0.0)
     if not count:
-        raise ValueError("there is no label to evaluate: all are missing, or none came")
+        raise ValueError(
+            "there is no label to evaluate: no label is one of the classes, or there "
+            "are no inputs. Pass labelled inputs."
+        )
     return {
         "accuracy" if name == "correct" else name: total / count
         for name, total in totals.items()
@@ -119,23 +122,24 @@ def reestimate_statistics(
     key: jax.Array | None = None,
     mesh: Mesh | None = None,
 ) -> Any:
-    """The model state with the batch-norm statistics of the weights that are shipped.
+    """Re-estimates the batch-norm statistics for the shipped weights.
 
-    It looks at `training_inputs` in their order, in at most 100 batches, and gives the
-    running averages over them without the values they started from.
+    It reads `training_inputs` in their order, in at most 100 batches. The running
+    averages are those over these batches alone, without their initial values.
 
     Args:
         network: A Linen module, an NNX module, or a function; see `make_train_step`.
-        method: How the network was trained.
-        state: The state. It is left as it is.
+        method: The training method.
+        state: The training state, which is not changed.
         training_inputs: Inputs that the network was trained on, [examples, ...].
-        batch_size: Examples in a batch; the last ones that fill none are left out.
-        key: For dropout. Default: that of the state.
+        batch_size: Number of examples in a batch; examples that do not fill a last
+            batch are left out.
+        key: PRNG key for dropout. Default: that of the state.
         mesh: Devices to split batches over. Default: the mesh of `jax.set_mesh` if it
             has an axis `"data"`, else `data_mesh()`.
 
     Returns:
-        The new model state; the old one where the network has no statistics.
+        The new model state; the old one if the network has no statistics.
 
     Raises:
         ValueError: If there are fewer inputs than devices.
@@ -185,7 +189,8 @@ def _statistics(
 ) -> list[bool]:
     """Which leaves of the model state are running averages: those that training sets.
 
-    Nothing is computed. Counts and keys of random streams are no floating point.
+    Nothing is computed. Counts and keys of random streams are not floating point, so
+    they do not count.
     """
     forward = _network.forward_of(network)
     changed: list[bool] = []
@@ -220,7 +225,7 @@ def _batches(tree: Any, size: int, parts: int) -> Iterator[Any]:
 
 
 def _filled_up(inputs: Any, labels: Any, size: int, parts: int) -> Iterator[Any]:
-    """Batches of one size, the last of which has examples that do not count."""
+    """Batches of one size; the last is filled up with examples that do not count."""
     number = len(jax.tree.leaves(inputs)[0])
     size = -(-min(size, number) // parts) * parts
     for start in range(0, number, size or 1):

@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state."""
 
 import dataclasses
 import functools
@@ -23,7 +23,7 @@ class TrainState:
     Attributes:
         step: Optimiser steps taken, int32 scalar.
         params: Latents, and the parameters that stay real.
-        model_state: Batch-norm statistics and the like.
+        model_state: Other variables of the model, such as batch-norm statistics.
         opt_state: State of the Optax transformation.
         key: PRNG key of the run; step t uses `jax.random.fold_in(key, t)`.
     """
@@ -45,8 +45,8 @@ class TrainState:
     ) -> "TrainState":
         """The state before the first step.
 
-        One array in two places of `params` and `model_state` (tied kernels, averages
-        that begin as the parameters) becomes two, which then train apart.
+        An array that occurs twice in `params` and `model_state` (tied kernels, averages
+        that start as the parameters) becomes two arrays, which then train separately.
         """
         # Steps donate their state: a transformation may start two moments as one array,
         # or keep an array that is not its own.

@@ -28,7 +28,7 @@ def step_of(
     prepare: _prepare.Prepare | None,
     shares: bool,
 ) -> Step:
-    """Weights, their gradient by `pass_for(params)`, the rule, and the update."""
+    """Makes a step: weights, their gradient by `pass_for(params)`, rule, and update."""
     prepare = prepare or _prepare.take_image_and_label
     update = _update.update_of(method.tx)
 
@@ -82,13 +82,13 @@ def step_of(
 
 
 def check_metrics(metrics: _measure.Metrics | None, method: methods.Method) -> None:
-    """Refuses metrics whose names a step reports itself; see `_measure`."""
+    """Checks that no metric has a name that the step reports itself."""
     values = jax.eval_shape(method.values, np.int32(0))
     _measure.check_metrics(metrics, _measure.RESERVED | set(values))
 
 
 def has_slow_loops(platform: str) -> bool:
-    """Whether microbatches are written out and not looped over.
+    """Whether microbatches are unrolled and not looped over.
 
     On the CPU a convolution inside `lax.scan` runs 30 to 40 times slower than outside
     (12.9 s a step against 0.3 to 0.4 s; three layers of 32-64-128, batch 128, jax

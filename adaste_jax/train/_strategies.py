@@ -21,13 +21,13 @@ def over_devices(
     packed: Any,
     microbatches: int,
 ) -> _gradient.Pass:
-    """A pass over the whole batch, for arrays of all devices inside `jax.jit`.
+    """Makes a pass over the whole batch, for arrays of all devices inside `jax.jit`.
 
     Args:
         make: Makes the pass of one program.
-        placement: With its mesh, whose axes are left to the compiler.
+        placement: The placement with its mesh, whose axes are left to the compiler.
         packed: Tree of booleans: which split weights are gathered as bits.
-        microbatches: Number of passes for a batch.
+        microbatches: Number of parts of a batch.
 
     Returns:
         The pass.
@@ -59,7 +59,7 @@ def over_devices(
 
 
 def _one_program(make: MakePass, *, sharding: Any, packed: Any) -> _gradient.Pass:
-    """A pass in the view of the whole batch; the compiler splits it."""
+    """A pass written for the whole batch; the compiler splits it."""
     if sharding is None:
         return make()
 
@@ -90,7 +90,7 @@ def _checked_map(
     microbatches: int,
     statistics: _placement.Statistics,
 ) -> _gradient.Pass:
-    """A pass by `jax.shard_map`, where JAX keeps account of what differs by device."""
+    """A pass by `jax.shard_map`, in which JAX tracks what differs by device."""
     axes = _mesh.batch_axes(mesh)
     whole, split = _mesh.P(), _mesh.P(axes)
     specs: Any = whole
@@ -201,13 +201,13 @@ def _finish(
     """Averages over the devices what is not averaged yet.
 
     Args:
-        found: What one device has found.
+        found: The results of one device.
         axes: The mesh axes over which the batch is split.
         statistics: Whether the statistics of devices may differ.
         grads: Whether the gradients are those of one device.
 
     Raises:
-        ValueError: If statistics differ by device and are meant not to.
+        ValueError: If statistics differ by device and must not.
     """
     if grads:
         found = found._replace(grads=_lax.pmean(found.grads, axes))
@@ -226,8 +226,8 @@ def _finish(
     if differing:
         raise ValueError(
             f"the state of the network ({', '.join(differing[:4])}) differs by device: "
-            "its batch norm takes the statistics of one device's share. Let them be of "
-            "the whole batch, over the axis "
+            "its batch norm uses the statistics of one device's part of the batch. "
+            "For those of the whole batch, average over the axis "
             f"{axes[0] if len(axes) == 1 else axes!r}: "
             '`linen.functional(module, axis_name="data")`, or the `axis_name` of the '
             'layer. Or pass `batch_statistics="local"`, or `strategy="jit"`.'
@@ -236,7 +236,7 @@ def _finish(
 
 
 def _to_varying(leaf: Any, axes: tuple[str, ...]) -> Any:
-    """Marks a value as one that may differ by device; where it is not marked yet."""
+    """Marks a value as one that may differ by device, if it is not marked yet."""
     known = jax.typeof(leaf).manual_axis_type.varying
     missing = tuple(axis for axis in axes if axis not in known)
     return _lax.pcast(leaf, missing, to="varying") if missing else leaf

@@ -10,9 +10,9 @@ import optax
 def update_of(tx: Any) -> Callable[..., Any]:
     """`update(grads, state, params, **extra_args)` of a transformation.
 
-    `optax.with_extra_args_support` goes by the class, and so would keep the arguments
-    from `optax.MultiSteps` and what its `gradient_transformation` gives, though these
-    hand them on.
+    `optax.with_extra_args_support` decides by the class. So it would not pass the
+    arguments to `optax.MultiSteps` and its `gradient_transformation`, although these
+    pass them on.
     """
     try:
         parameters = list(inspect.signature(tx.update).parameters.values())

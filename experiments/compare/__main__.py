@@ -1,7 +1,7 @@
 """Runs the comparison that the command line asks for."""
 
-from experiments import command_line
+from experiments import command_line, compare
 from experiments.compare import command
 
 if __name__ == "__main__":
-    command_line.run(command.main)
+    command_line.run(command.main, compare.__doc__)

@@ -1,6 +1,6 @@
-"""The command line of comparisons: what stands on it, and the table it prints.
+"""The command line of comparisons: its flags, and the table it prints.
 
-The docstring of `experiments.compare` shows one.
+The docstring of `experiments.compare` has an example.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,28 +14,38 @@ from experiments.compare import entry, search, tables
 from experiments.compare.comparison import compare_config
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "What to train: a file of experiments/configs.", lock_config=True
+    "config",
+    None,
+    "What to train: the name of a config, or a file.",
+    lock_config=True,
 )
 flags.mark_flag_as_required("config")
 _METHODS = flags.DEFINE_list("methods", ["all"], "Names of methods, or all.")
 _SEEDS = flags.DEFINE_integer(
-    "seeds", 5, "Networks that are tested for each method.", lower_bound=1
+    "seeds", 5, "Seeds per method: networks that are trained and tested.", lower_bound=1
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the results.", required=True)
 _FACTORS = flags.DEFINE_list(
     "learning_rates",
     [str(factor) for factor in search.FACTORS],
-    "Learning rates to begin the search with, in units of the method's default.",
+    "First learning rates of the search, in units of the method's default.",
 )
-_KNOBS = flags.DEFINE_bool("knobs", True, "Choose the option of search.KNOBS too.")
+_KNOBS = flags.DEFINE_bool(
+    "knobs", True, "Also choose the method's option in search.KNOBS."
+)
 _TOGETHER = flags.DEFINE_integer(
-    "together", 0, "Trials in one compiled program; 0 chooses.", lower_bound=0
+    "together",
+    0,
+    "Trials in one compiled program; 0 chooses automatically.",
+    lower_bound=0,
 )
-_BASELINE = flags.DEFINE_string("baseline", "ste", "Method to take differences to.")
+_BASELINE = flags.DEFINE_string(
+    "baseline", "ste", "Method that the others are compared with."
+)
 
 
 def main(argv: list[str]) -> None:
-    """Compares the methods that are named."""
+    """Compares the methods given by the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     names = sorted(methods.METHODS) if _METHODS.value == ["all"] else _METHODS.value
@@ -64,10 +74,10 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
 
 
 def _numbers(texts: Sequence[str]) -> list[float]:
-    """Numbers of a flag.
+    """The numbers in a flag.
 
     Raises:
-        RunError: If one is none.
+        RunError: If one is not a number.
     """
     try:
         return [float(text) for text in texts]

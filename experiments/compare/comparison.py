@@ -1,4 +1,4 @@
-"""Trains methods alike, and says which is better and how sure that is."""
+"""Trains methods under the same conditions, and says which is better and how surely."""
 
 import functools
 import math
@@ -34,19 +34,18 @@ def compare_config(
 
     Args:
         config: A config with the fields of `configs/base.py`. Its `method` and `seed`
-            are not looked at.
-        variants: By the name of their rows; or names of `methods.METHODS`.
-        workdir_path: Where results go and are looked for.
-        seeds: How many networks are tested for each method.
-        factors: Learning rates to begin the search with, in units of the method's
-            default.
-        knobs: Whether the option of `search.KNOBS` is chosen too.
-        together: See `trials.choose_together`.
-        baseline: The method that differences are taken to.
-        console: Where progress is shown. Default: standard output.
+            are ignored.
+        variants: Variants by the name of their rows; or names of `methods.METHODS`.
+        workdir_path: Folder of the results, which may hold results already.
+        seeds: Number of networks that are tested for each method.
+        factors: First learning rates of the search, in units of the method's default.
+        knobs: Whether the method's option in `search.KNOBS` is also chosen.
+        together: Trials in one compiled program; 0 chooses automatically.
+        baseline: The method that the others are compared with.
+        console: Console for progress. Default: standard output.
 
     Returns:
-        Rows of the table; see `tables`.
+        Rows of the table; see `tables.row`.
 
     Raises:
         RunError: If the comparison cannot start.
@@ -86,20 +85,20 @@ def compare_problems(
     baseline: str,
     console: rich.console.Console | None,
 ) -> list[dict[str, Any]]:
-    """Does what `compare_config` does, with data and networks from elsewhere.
+    """Compares like `compare_config`, with data and networks given by `load`.
 
     Args:
-        config: Config of all rows, checked but for the methods.
+        config: Config of all rows; all of it but the methods is already checked.
         variants: Rows to train.
         workdir_path: Folder of the results.
-        load: Gives the data, and the function from a config to its problem. Called
+        load: Returns the data, and the function from a config to its problem. Called
             once, after everything else has been checked.
-        seeds: How many networks are tested for each method.
-        factors: Learning rates to begin the search with, in units of the default.
-        knobs: Whether the option of `search.KNOBS` is chosen too.
-        together: Trials in one compiled program; 0 chooses.
-        baseline: Row that differences are taken to.
-        console: Where progress is shown. Default: standard output.
+        seeds: Number of networks that are tested for each method.
+        factors: First learning rates of the search, in units of the default.
+        knobs: Whether the method's option in `search.KNOBS` is also chosen.
+        together: Trials in one compiled program; 0 chooses automatically.
+        baseline: Row that the others are compared with.
+        console: Console for progress. Default: standard output.
     """
     console = console or consoles.create()
     if not isinstance(variants, Mapping):
@@ -115,7 +114,7 @@ def compare_problems(
         consoles.say(console, message)
     if not len(splits.validation):
         raise errors.RunError(
-            "learning rates are chosen on validation examples, and this config keeps "
+            "learning rates are chosen on validation examples, and this config has "
             "none: pass --config.validation=0.1."
         )
     with consoles.bar(console, "epochs") as bar:
@@ -151,8 +150,8 @@ def compare_problems(
             tables.draw(folder.path / "table.png", rows, baseline=baseline)
     except OSError as error:
         raise errors.RunError(
-            f"cannot write the table in {folder.path}: {error}. The trials are whole: "
-            "the same command makes it from them."
+            f"cannot write the table in {folder.path}: {error}. The trials are "
+            "complete: the same command writes the table from them."
         ) from error
     return rows
 
@@ -168,7 +167,7 @@ def _common(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What `_common` gives today for the file of a folder."""
+    """The result of `_common` in today's form, for the file of a folder."""
     return _common(identity.config_of(found))
 
 
@@ -178,13 +177,15 @@ def _check(
     factors: Sequence[float],
     together: int,
 ) -> None:
-    """Refuses what cannot be compared, before anything is trained.
+    """Checks the arguments before anything is trained.
 
     Raises:
-        RunError: Naming the argument.
+        RunError: If one is wrong. The message names the argument.
     """
     if not variants:
-        raise errors.RunError("name at least one method, as in --methods=ste,adaste.")
+        raise errors.RunError(
+            "name at least one method, for example --methods=ste,adaste."
+        )
     for variant in variants.values():
         if variant.method not in methods.METHODS:
             raise errors.RunError(

@@ -1,4 +1,4 @@
-"""One row of a comparison: its search and its trials, those done and those to do."""
+"""One row of a comparison: its search and its trials, finished and open."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +26,14 @@ def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Variant(NamedTuple):
-    """A row to be: a method, and options of it that differ from the config."""
+    """A row to train: a method, and its options that differ from the config."""
 
     method: str
     options: Mapping[str, Any] = {}
 
 
 class Entry:
-    """Trains what is missing of a row, and sums it up."""
+    """Trains the missing trials of a row, and summarises it."""
 
     def __init__(
         self,
@@ -53,13 +53,13 @@ class Entry:
         Args:
             config: Config of all rows.
             name: Name of the row.
-            variant: What to train.
+            variant: Method and options to train.
             folder: Folder of its results.
             problem_of: Makes the problem of a config.
-            factors: Learning rates to begin the search with, in units of the default.
-            knobs: Whether the option of `search.KNOBS` is chosen too.
-            together: Trials in one compiled program; 0 chooses.
-            advance: Called with the number of epochs that are done.
+            factors: First learning rates of the search, in units of the default.
+            knobs: Whether the method's option in `search.KNOBS` is also chosen.
+            together: Trials in one compiled program; 0 chooses automatically.
+            advance: Called with the number of finished epochs.
         """
         config = config.copy_and_resolve_references()
         config.methods[variant.method].update(variant.options)
@@ -80,7 +80,7 @@ class Entry:
             ]
 
     def num_trials(self, seeds: int) -> int:
-        """How many networks are trained, if the search is not extended."""
+        """Number of networks that are trained, if the search is not extended."""
         return seeds + (len(self._rates) + len(self._others) if self._searches else 0)
 
     @property
@@ -91,10 +91,10 @@ class Entry:
         """Chooses the learning rate and the other option, trains with all seeds.
 
         Args:
-            seeds: How many networks are tested.
+            seeds: Number of networks that are tested.
 
         Returns:
-            A row as of `tables.row`, or one with `failure`.
+            A row of `tables.row`, or a row with `failure`.
         """
         try:
             return self._row(seeds)
@@ -135,7 +135,7 @@ class Entry:
     def _scores(
         self, settings: Sequence[search.Setting], failures: list[str]
     ) -> dict[search.Setting, search.Score]:
-        """As `search.Scores`; adds what went wrong to `failures`."""
+        """The scores for `search`; adds error messages to `failures`."""
         found = {}
         for options in dict.fromkeys(setting.options for setting in settings):
             rates = [one.learning_rate for one in settings if one.options == options]
@@ -155,7 +155,7 @@ class Entry:
         options: search.Options,
         split: str,
     ) -> dict[trials.Trial, dict[str, Any]]:
-        """Outcomes that stand in the folder, and those that are trained now."""
+        """Outcomes from the folder, and outcomes of trials that are trained now."""
         found, missing = {}, []
         for trial in wanted:
             file = self._file(trial, options, split)
@@ -195,7 +195,7 @@ class Entry:
 
 
 def _finite(outcome: dict[str, Any]) -> dict[str, Any]:
-    """An outcome; a failure where what was measured is no finite number."""
+    """An outcome; a failure if a measured value is not a finite number."""
     for name in _MEASURED:
         value = outcome.get(name)
         if "failure" not in outcome and not (value is not None and np.isfinite(value)):
@@ -204,12 +204,12 @@ def _finite(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(file: pathlib.Path) -> dict[str, Any]:
-    """An outcome that stands in a folder.
+    """Reads an outcome from a folder.
 
     Raises:
         RunError: If the file is damaged.
     """
-    cure = "Remove the file: then the trial is trained again."
+    cure = "Remove the file; the same command then trains the trial again."
     found = small_files.read(file, cure=cure, bytes_per_weight=float)
     if "failure" in found:
         return {**found, "failure": str(found["failure"])}
@@ -218,6 +218,6 @@ def _read(file: pathlib.Path) -> dict[str, Any]:
     flips = found.get("flips_per_epoch", [0.0])
     if not isinstance(flips, list) or not all(type(one) is float for one in flips):
         raise errors.RunError(
-            f"cannot read {file}: 'flips_per_epoch' is no list of numbers. {cure}"
+            f"cannot read {file}: 'flips_per_epoch' is not a list of numbers. {cure}"
         )
     return found

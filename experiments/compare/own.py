@@ -1,4 +1,4 @@
-"""A comparison on a network and data of one's own, as a function."""
+"""A function that compares methods on your own network and data."""
 
 import contextlib
 import functools
@@ -45,16 +45,16 @@ def compare(
     console: rich.console.Console | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
-    """Trains one network by several methods alike, and says which is better.
+    """Trains one network by several methods, and says which is better.
 
-    Learning rates are chosen for each method on validation examples. Then each is
-    trained with seeds 1 to `seeds`, and the test examples are looked at once. The same
-    call goes on where it was interrupted.
+    The learning rate of each method is chosen on validation examples. Then the method
+    is trained with seeds 1 to `seeds`, and the test examples are used once. The same
+    call continues where it was interrupted.
 
     Args:
         network: A Linen module; or a function of `nnx.Rngs` that makes an NNX module;
-            or a pair of functions: `forward` as in `adaste_jax.train`, and `draw`, from
-            a key to parameters and model state.
+            or a pair of functions: `forward`, of the form that `adaste_jax.train`
+            takes, and `draw`, from a key to parameters and model state.
         data: `"train"` and `"test"`, each a pair of inputs [examples, ...] as the
             network takes them and labels: integers [examples], or [examples, length].
         methods: Names of methods, of `adaste_jax.methods.METHODS`; or, by the name of
@@ -63,20 +63,20 @@ def compare(
         workdir: Folder of the results.
         num_epochs: Passes over the training examples.
         batch_size: Examples in a step.
-        validation: Share of the training examples that is kept back to choose by.
-        seeds: How many networks are tested for each method.
-        learning_rates: Learning rates to begin the search with, in units of the
-            method's default.
-        knobs: Whether the option of `search.KNOBS` is chosen too.
-        together: Trials in one compiled program; 0 chooses.
-        baseline: Row that differences are taken to.
-        console: Where progress is shown. Default: standard output.
+        validation: Share of the training examples that is kept for validation.
+        seeds: Number of networks that are tested for each method.
+        learning_rates: First learning rates of the search, in units of the method's
+            default.
+        knobs: Whether the method's option in `search.KNOBS` is also chosen.
+        together: Trials in one compiled program; 0 chooses automatically.
+        baseline: Row that the others are compared with.
+        console: Console for progress. Default: standard output.
         **fields: Other fields of `configs/base.py`, such as `binary_exclude`,
             `label_smoothing`, `warmup_epochs` and `real_learning_rate`.
 
     Returns:
-        A dict for each row, the best first; see `tables.row`. `table.md`, `table.json`
-        and `table.png` in `workdir` hold the same.
+        A dict for each row, the best first; see `tables.row`. The same table is written
+        to `table.md`, `table.json` and `table.png` in `workdir`.
 
     Raises:
         RunError: If an argument is out of range, or the data do not fit together.
@@ -150,10 +150,10 @@ def _fill(config: ml_collections.ConfigDict, fields: Mapping[str, Any]) -> None:
 def _entered(
     chosen: Sequence[str] | Mapping[str, Own],
 ) -> Iterator[Mapping[str, entry.Variant] | Sequence[str]]:
-    """Rows by name. Functions are methods of the names of their rows for the while.
+    """Rows by name. Inside it, functions are methods with the names of their rows.
 
     Raises:
-        RunError: If one has the name of a method of the library.
+        RunError: If a function has the name of a method of the library.
     """
     if not isinstance(chosen, Mapping):
         yield chosen
@@ -167,7 +167,7 @@ def _entered(
         elif name in library.METHODS:
             raise errors.RunError(
                 f"the row {name!r} is a function, and a method of the library has the "
-                "same name: give the row another one."
+                "same name: give the row another name."
             )
         else:
             own[name] = one
@@ -217,7 +217,7 @@ def _functional(network: Any, splits: datasets.Splits[datasets.Arrays]) -> _Part
     """The network as two functions.
 
     Raises:
-        RunError: If it is none of the three that `compare` takes.
+        RunError: If it has none of the three forms that `compare` takes.
     """
     example = jnp.asarray(splits.train.images[:1])
     if isinstance(network, nn.Module):

@@ -1,10 +1,10 @@
-"""How a comparison chooses the learning rate of a method, and its other option.
+"""How a comparison chooses a method's learning rate and one other option.
 
-The same for all methods, on the validation split, with networks of `SEED`, which are
-not tested: first the learning rate, from multiples of its default, going on by the same
-ratio while the best lies at the edge of what was tried (`EXTENSIONS` times at most);
-then, at this learning rate, the option of `KNOBS`. The best is the most accurate one,
-and of equally accurate ones that of the lowest loss.
+The search is the same for all methods. It uses the validation split and networks with
+`SEED`, which are not tested. First it chooses the learning rate from multiples of the
+default. While the best is at an edge it tries more, in the same ratio (at most
+`EXTENSIONS` times). Then it chooses the option in `KNOBS` at this learning rate. The
+best setting has the highest accuracy, and among equals the lowest loss.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +41,8 @@ KNOBS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "ternary_twn": ("scale", (False, True)),
     "vispa": ("rank", (2, 8)),
 }
-"""The option that matters most beside the learning rate, and the values to choose from,
-the default among them. Methods that are not here have none."""
+"""The most important option besides the learning rate, and the values to choose from,
+including the default. Methods that are not listed have none."""
 
 
 Options = tuple[tuple[str, Any], ...]
@@ -50,11 +50,11 @@ Options = tuple[tuple[str, Any], ...]
 
 
 class Setting(NamedTuple):
-    """What is chosen on validation.
+    """A setting, which is chosen on validation.
 
     Attributes:
         learning_rate: Learning rate of the method.
-        options: Beside it.
+        options: Other options of the method.
     """
 
     learning_rate: float
@@ -62,10 +62,10 @@ class Setting(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What the search found.
+    """The result of the search.
 
     Attributes:
-        setting: The best one.
+        setting: The best setting.
         at_edge: Whether its learning rate is the smallest or largest that was tried.
     """
 
@@ -77,9 +77,9 @@ class Score(NamedTuple):
     """How good a setting is, in ascending order.
 
     Attributes:
-        accuracy: On validation, of the deployed network.
-        minus_loss: Its loss there, times -1, which tells equals apart: few images have
-            few different accuracies.
+        accuracy: Validation accuracy of the deployed network.
+        minus_loss: Validation loss times -1. It decides between equal accuracies, which
+            are frequent with few images.
     """
 
     accuracy: float
@@ -97,12 +97,12 @@ def search(
 
     Args:
         scores: Trains the settings that it is given.
-        rates: Learning rates to begin with. A single one is taken as it is.
-        others: Options that are tried at the learning rate that was found.
+        rates: First learning rates. A single one is used without a search.
+        others: Options that are tried at the chosen learning rate.
 
     Returns:
-        The choice; None if every learning rate failed. Of equal scores the first is
-        taken, that is the smallest learning rate, or the options of the config.
+        The choice; None if every learning rate failed. Among equal scores the first
+        wins: the smallest learning rate, or the options of the config.
 
     Example:
         >>> def peak(tried):

@@ -1,4 +1,4 @@
-"""The table of a comparison: statistics over seeds, as Markdown, JSON and picture."""
+"""The table of a comparison: statistics over seeds, as Markdown, JSON and PNG."""
 
 import math
 import pathlib
@@ -11,7 +11,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from experiments.report import figures
 
 Outcomes = Mapping[int, Mapping[str, Any]]
-"""What came out of the trials of one method, by seed."""
+"""Outcomes of the trials of one method, by seed."""
 
 
 def row(
@@ -28,8 +28,8 @@ def row(
     Args:
         method: Name of the method.
         outcomes: Outcome of each seed, at least one; see `trials.Trainer.train`.
-        learning_rate: The learning rate that was chosen.
-        options: The options that were chosen, where they differ from the config.
+        learning_rate: The chosen learning rate.
+        options: The chosen options, if they differ from the config.
         at_edge: Whether the learning rate is the smallest or largest that was tried.
         bytes_per_weight: Bytes that training keeps for a weight.
 
@@ -67,7 +67,7 @@ def compare_rows(
 
     Args:
         rows: Rows of `row`.
-        baseline: The method that differences are taken to, seed by seed.
+        baseline: The method that the others are compared with, seed by seed.
 
     Returns:
         Rows with `difference` and `interval`, half the width of its 95 % confidence
@@ -92,9 +92,9 @@ def compare_rows(
 def paired(
     first: Mapping[str, float], second: Mapping[str, float]
 ) -> tuple[float, float | None]:
-    """Mean difference over common seeds, and half of its 95 % interval.
+    """Mean difference over common seeds, and half the width of its 95 % interval.
 
-    There must be a common seed; with a single one the interval is None.
+    There must be a common seed; with only one the interval is None.
 
     Example:
         >>> paired({"1": 0.5, "2": 0.75}, {"1": 0.25, "2": 0.5})
@@ -109,7 +109,7 @@ def paired(
 
 
 def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str:
-    """The table; see `compare_rows`."""
+    """The table of `compare_rows`, in Markdown."""
     lines = [
         "| method | learning rate, option | test accuracy, % | difference to "
         f"{baseline}, points | flips per epoch, first → last | time per epoch "
@@ -138,7 +138,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
 
 
 def _cell(text: str) -> str:
-    """Text that ends no cell and no line of a table."""
+    """Text that does not end a cell or a line of a table."""
     return " ".join(text.replace("|", "\\|").split())
 
 
@@ -160,9 +160,9 @@ def draw(
     """Draws the accuracy of every seed, and the difference to the baseline.
 
     Args:
-        path: PNG to write.
+        path: The PNG file to write.
         rows: Rows of `compare_rows`; failures are left out.
-        baseline: The method that differences are taken to.
+        baseline: The method that the others are compared with.
     """
     shown = [one for one in reversed(rows) if "mean" in one]
     size = (10, 1.2 + 0.28 * len(shown))

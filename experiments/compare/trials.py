@@ -1,7 +1,7 @@
-"""Networks that are trained alike, with several seeds and learning rates at once.
+"""Trains networks with several seeds and learning rates at once.
 
-The training of `training/loop.py` without what surrounds it: no checkpoints, no curves,
-and one compiled program for all seeds and learning rates of a method.
+It is the training of `training/loop.py` without checkpoints and curves, and with one
+compiled program for all seeds and learning rates of a method.
 """
 
 import dataclasses
@@ -31,10 +31,11 @@ class Trial:
 
 
 def choose_together(wanted: int) -> int | None:
-    """How many trials are one compiled program; None is all there are.
+    """Number of trials in one compiled program; None is all of them.
 
-    On an accelerator all of them, since small networks leave it idle. On the CPU one
-    after the other, since `jax.vmap` makes convolutions grouped, which are slow there.
+    On an accelerator all trials run together, since small networks leave it idle. On
+    the CPU they run one after the other, since `jax.vmap` makes convolutions grouped,
+    which are slow there.
     Two shared cores, jax 0.10.2, seconds for an epoch of one trial, alone and under
     `jax.vmap`: perceptron 64-128-128-10 on digits 0.0037 and 0.0028 (four trials),
     784-512-512-10 on 11,500 images 0.79 and 0.88 (four), VGG of width 16 on 1,280
@@ -64,10 +65,10 @@ class Trainer:
 
         Args:
             config: A config with the fields of `configs/base.py`. Its `method` and
-                `seed` are not looked at.
+                `seed` are ignored.
             method: One of `methods.METHODS`.
-            problem_of: Makes the problem of a config. Default: the config says it.
-            together: See `choose_together`.
+            problem_of: Makes the problem of a config. Default: that of the config.
+            together: Trials in one compiled program; 0 chooses automatically.
 
         Raises:
             RunError: If the config is out of range, or the data are streamed.
@@ -86,14 +87,14 @@ class Trainer:
         """Trains, and evaluates the deployed network of the last epoch.
 
         Args:
-            trials: What to train.
-            split: Where to evaluate: "validation" or "test".
-            advance: Called with the number of epochs that are done.
+            trials: Seeds and learning rates to train.
+            split: The split to evaluate on: "validation" or "test".
+            advance: Called with the number of finished epochs.
 
         Yields:
-            A trial, and what came out as JSON: `accuracy`, `loss`,
-            `flips_per_epoch` and `seconds_per_epoch` (of the fastest epoch, since
-            other programs may slow down the rest), or `failure`.
+            A trial and its outcome as JSON: `accuracy`, `loss`, `flips_per_epoch` and
+            `seconds_per_epoch` (of the fastest epoch, since other programs may slow
+            down the rest), or `failure`.
         """
         size = self._together or len(trials)
         for begin in range(0, len(trials), size):
@@ -101,7 +102,7 @@ class Trainer:
             yield from zip(group, self._train(group, split, advance), strict=True)
 
     def bytes_per_weight(self) -> float:
-        """Of what training keeps for a weight: latents and optimiser state."""
+        """Bytes that training keeps for a weight: latents and optimiser state."""
         state = jax.eval_shape(self.run.init)
         kept = jax.tree.leaves((state.params, state.opt_state))
         weights = jax.tree.leaves(jax.eval_shape(self.run.method.deploy, state.params))
@@ -191,7 +192,7 @@ class Trainer:
 
     @functools.cached_property
     def _levels(self) -> Callable[[Any], jax.Array]:
-        """Which level each deployed weight has: [trials, weights], int8."""
+        """The level of each deployed weight: [trials, weights], int8."""
 
         def levels(params):
             weights = jax.tree.leaves(self.run.method.deploy(params))
@@ -202,7 +203,7 @@ class Trainer:
 
 
 def _mapped(function: Callable[..., Any], width: int) -> Callable[..., Any]:
-    """The function over a leading axis of all arguments but `resident`."""
+    """Maps the function over a leading axis of all arguments but `resident`."""
     if width > 1:
         return jax.vmap(function, in_axes=(0, 0, None, 0))
 

@@ -1,1 +1,1 @@
-"""One experiment, one file. `NAME.py:smoke` is the same program in seconds."""
+"""One file for each experiment. `NAME.py:smoke` runs the same program in seconds."""

@@ -1,4 +1,4 @@
-"""Every field that the programs read, with its meaning; configs change what differs."""
+"""Every field that the programs read, with its meaning; configs change some of them."""
 
 from collections.abc import Sequence
 
@@ -22,21 +22,21 @@ def get_config() -> ml_collections.ConfigDict:
     # folder/NAME: images in the folder NAME of `data_dir`, streamed; see
     # experiments/data/image_folder.py.
     config.dataset = "digits"
-    config.data_dir = ""  # of TFDS; default $TFDS_DATA_DIR
-    config.cache_dir = ""  # of decoded images; default ~/.cache/adaste_jax
-    config.num_train = 0  # use only so many training images; 0 is all
-    config.num_test = 0  # test on only so many images; 0 is all
+    config.data_dir = ""  # folder of data sets; default $TFDS_DATA_DIR
+    config.cache_dir = ""  # for decoded images; default ~/.cache/adaste_jax
+    config.num_train = 0  # number of training images; 0 is all
+    config.num_test = 0  # number of test images; 0 is all
     config.validation = 0.1  # share of the training images; 0.0 is none
     config.augment = "none"  # or flip, or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain
-    config.image_size = 0  # of streamed images; 0 leaves them as they are
+    config.image_size = 0  # of streamed images; 0 keeps their size
 
     config.model = "mlp"  # see experiments/models
     config.model_options = ml_collections.ConfigDict()
     config.dtype = "float32"  # of the activations; or bfloat16
-    config.flax_api = "linen"  # or nnx: which modules of Flax the network is made of
+    config.flax_api = "linen"  # or nnx: the Flax API of the network's modules
 
-    # Every kernel is binary but these: regular expressions on the path of the
+    # Every kernel is binary except these: regular expressions on the path of the
     # parameter. ("^Dense_0/",) keeps the first layer real.
     config.binary_exclude = ()
 
@@ -45,39 +45,39 @@ def get_config() -> ml_collections.ConfigDict:
     config.real_learning_rate = 1e-3  # Adam, cosine to 0: parameters that stay real
 
     # A workdir, or WORKDIR/checkpoints/STEP: start from its parameters and batch-norm
-    # statistics, of a network of the same shapes; not used to resume. Or, for the
+    # statistics. The network must have the same shapes. Not used to resume. Or, for the
     # network `decoder`, a folder of Hugging Face (Qwen3, Llama).
     config.init_from = ""
 
-    # A workdir, or WORKDIR/checkpoints/STEP, of a finished run: learn from the outputs
-    # of its network too.
+    # A workdir, or WORKDIR/checkpoints/STEP, of a finished run: also learn from the
+    # outputs of its network.
     config.teacher = ""
-    config.distill_weight = 0.5  # of the teacher in the loss; of the labels the rest
+    config.distill_weight = 0.5  # weight of the teacher in the loss, not the labels
     config.distill_temperature = 4.0  # both outputs are divided by it
 
-    # Batches of training images whose batch-norm statistics are taken under the
-    # deployed weights before an evaluation, while the training weights are soft.
+    # While training weights are soft, batch-norm statistics are re-estimated before an
+    # evaluation, under the deployed weights, on this number of training batches.
     config.reestimate_batches = 50
 
-    # Updates in a row that may be skipped because they are not finite; 0 stops the run
-    # at the first loss that is not.
+    # Number of consecutive updates that may be skipped because they are not finite; 0
+    # stops the run at the first loss that is not finite.
     config.skip_nonfinite = 0
 
     config.steps_per_call = 0  # optimiser steps in one compiled call; 0 chooses
     config.eval_every_epochs = 1
     config.checkpoint_every_epochs = 1
-    config.checkpoint_every_steps = 0  # within an epoch as well; 0 does not
-    config.keep_checkpoints = 2  # the latest; the best on validation stays besides
+    config.checkpoint_every_steps = 0  # also within an epoch; 0 turns this off
+    config.keep_checkpoints = 2  # the latest; the best on validation is kept too
     config.tensorboard = True  # if tensorboardX is installed
 
     return config
 
 
 def check_variant(variant: str, known: Sequence[str] = ("full", "smoke")) -> None:
-    """Refuses an unknown variant of a config, FILE:VARIANT.
+    """Checks the variant of a config, FILE:VARIANT.
 
     Raises:
-        ValueError: Naming those that there are.
+        ValueError: If it is unknown; the message lists the known ones.
     """
     if variant not in known:
         names = " or ".join([", ".join(known[:-1]), known[-1]])

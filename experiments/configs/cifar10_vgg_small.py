@@ -1,6 +1,6 @@
 r"""The VGG of BinaryConnect, with binary weights, on CIFAR-10.
 
-Width 128 is the published network. On a CPU take a quarter of it and fewer images:
+The published network has width 128. On a CPU use a quarter of the width:
 
     python -m experiments.main --config=experiments/configs/cifar10_vgg_small.py \
         --workdir=runs/cifar10_vgg_small \

@@ -1,7 +1,7 @@
 r"""ResNet-18 with binary weights on Imagenette: 10 classes of ImageNet, 160 pixels.
 
-Every kernel is binary, the first and the last included. Images whose shorter side is
-160 pixels; which size the authors took is not known to us. The figure is that of the
+Every kernel is binary, including the first and the last. The shorter side of the images
+has 160 pixels; we do not know which size the authors used. Accuracy is measured on the
 3,925 validation images.
 
     python -m experiments.main --workdir=runs/imagenette_resnet18 \
@@ -12,7 +12,7 @@ Every kernel is binary, the first and the last included. Images whose shorter si
 The first command is the released protocol of AdaSTE, the second the recommended form
 in a tenth of the epochs; see `protocols.py`. Both are for an accelerator.
 
-The authors report results on Imagenette; none is at hand.
+The authors report results on Imagenette, but we do not have the number.
 Result: not yet measured.
 """
 

@@ -1,8 +1,8 @@
 r"""A binary language model of bytes, on the text of Python's language reference.
 
-A causal transformer on pieces of 128 bytes. All products are with one-bit weights; the
-embedding, positions and norms stay real. The text ships with Python, so nothing is
-downloaded, and another version of Python has another text.
+A causal transformer on pieces of 128 bytes. All matrix products use one-bit weights;
+the embedding, positions and norms stay real. The text ships with Python, so nothing is
+downloaded, but other versions of Python have other texts.
 
     python -m experiments.main --config=experiments/configs/language_model.py \
         --workdir=runs/language_model [--config.method=ste]

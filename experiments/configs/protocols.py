@@ -1,9 +1,9 @@
-"""How the configs of image classification train: as released, or much faster.
+"""Training protocols of the image classification configs: as released, or faster.
 
 full    the released protocol of AdaSTE
 fast    the recommended form of AdaSTE, in a tenth of the epochs
 smoke   the released protocol for seconds, with a small network and few images
-fast_smoke  the same of `fast`
+fast_smoke  the protocol `fast` for seconds, with a small network and few images
 """
 
 import ml_collections
@@ -14,7 +14,7 @@ VARIANTS = ("full", "fast", "smoke", "fast_smoke")
 
 
 def start(dataset: str, model: str) -> ml_collections.ConfigDict:
-    """A config for images of a data set; `finish` makes a variant of it."""
+    """Makes a config for images of a data set; `finish` makes a variant of it."""
     config = base.get_config()
     config.dataset = dataset
     config.model = model
@@ -26,7 +26,7 @@ def start(dataset: str, model: str) -> ml_collections.ConfigDict:
 
 
 def stream(config: ml_collections.ConfigDict, *, image_size: int) -> None:
-    """Images that are read as they are used, cropped at random to a size."""
+    """Streams the images, cropped at random to a size."""
     config.resident = False
     config.image_size = image_size
     config.augment = "flip"
@@ -38,8 +38,8 @@ def finish(
     """Makes the variant of a config.
 
     Args:
-        config: From `start`.
-        variant: One of `VARIANTS`.
+        config: Config from `start`.
+        variant: Name of the variant, one of `VARIANTS`.
         num_epochs: Number of epochs in the released protocol.
 
     Returns:
@@ -59,9 +59,9 @@ def finish(
 
 
 def _released(config: ml_collections.ConfigDict, num_epochs: int) -> None:
-    """Of https://arxiv.org/abs/2112.02880 and the authors' code.
+    """The protocol of https://arxiv.org/abs/2112.02880 and the authors' code.
 
-    The rest of it are defaults of `methods.adaste_released`: latents that start at +10
+    The rest are defaults of `methods.adaste_released`: latents that start at +10
     and -10, a learning rate of 3e-4 on a cosine of the epoch, mu times 1.05 before
     every epoch, a second forward pass with the deployed weights in every step.
     """
@@ -72,7 +72,7 @@ def _released(config: ml_collections.ConfigDict, num_epochs: int) -> None:
 
 
 def _fast(config: ml_collections.ConfigDict, num_epochs: int) -> None:
-    """Not tuned: the learning rate is that of a small network at batch 128."""
+    """Not tuned: the learning rate was chosen for a small network at batch 128."""
     config.method = "adaste"
     config.methods.adaste.learning_rate = 1e-2
     config.num_epochs = num_epochs // 10

@@ -1,10 +1,10 @@
 r"""ResNet-18 with binary weights on TinyImageNet: 200 classes, 64 x 64 pixels.
 
-Every kernel is binary, the first and the last included. TinyImageNet is not among the
-data sets of TFDS: unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip in the folder
-of `config.data_dir`, or of $TFDS_DATA_DIR. Its 100,000 training images are read and
-decoded in every epoch; the figure is that of its 10,000 validation images. That the
-first convolution has stride 2 is our reading of the protocol, which does not say.
+Every kernel is binary, including the first and the last. TinyImageNet is not in TFDS:
+unpack http://cs231n.stanford.edu/tiny-imagenet-200.zip in the folder `config.data_dir`,
+or $TFDS_DATA_DIR. Its 100,000 training images are read and decoded in every epoch.
+Accuracy is measured on its 10,000 validation images. The protocol does not give the
+stride of the first convolution; stride 2 is our choice.
 
     python -m experiments.main --workdir=runs/tinyimagenet_resnet18 \
         --config=experiments/configs/tinyimagenet_resnet18.py

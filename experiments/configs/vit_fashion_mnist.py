@@ -1,14 +1,14 @@
 r"""A small binary vision transformer on Fashion-MNIST.
 
-Patches of 7 x 7 pixels, so that an epoch takes half a minute on one CPU core. On
-CIFAR-10 a transformer needs an accelerator and many epochs to be worth a figure:
+Patches have 7 x 7 pixels, so that an epoch takes half a minute on one CPU core. On
+CIFAR-10 a useful result needs an accelerator and many epochs:
 
     python -m experiments.main --config=experiments/configs/vit_fashion_mnist.py \
         --workdir=runs/vit_cifar10 --config.dataset=cifar10 \
         --config.augment=pad_crop_flip --config.num_epochs=200 \
         --config.model_options.patch=4 --config.model_options.width=256
 
-Here:
+This config:
 
     python -m experiments.main --config=experiments/configs/vit_fashion_mnist.py \
         --workdir=runs/vit_fashion_mnist [--config.method=ste]

@@ -5,7 +5,7 @@ import warnings
 from typing import Any
 
 _MOVED = ("AUGMENTATIONS", "Arrays", "Splits", "augment", "epoch_order", "load")
-"""Names of version 0.1, where this package was one module; they go in 0.3."""
+"""Names of version 0.1, when this package was one module; they are removed in 0.3."""
 
 
 def __getattr__(name: str) -> Any:
@@ -13,7 +13,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     warnings.warn(
         f"experiments.data.{name} is now experiments.data.datasets.{name}; the old "
-        "name goes in 0.3.",
+        "name is removed in 0.3.",
         DeprecationWarning,
         stacklevel=2,
     )

@@ -1,6 +1,6 @@
-"""Decoded images on the disk: decoding 60,000 small ones takes 8 to 17 seconds.
+"""Caches decoded images on disk: decoding 60,000 small images takes 8 to 17 seconds.
 
-So it is done once: the pixels stay in a `.npy` file that later runs map into memory.
+They are decoded once. Later runs map the pixels from a `.npy` file into memory.
 """
 
 import errno
@@ -23,14 +23,14 @@ def decoded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """All images and labels of a split, decoded at most once.
 
-    The cache is two files, put in place whole: pixels, and labels with a checksum of
-    the pixels. Files that do not fit are written anew. Several processes may do so at
-    once, since all write the same.
+    The cache is two files, each moved into place when complete: pixels, and labels with
+    a checksum of the pixels. Files that do not match are written again. Several
+    processes may do so at once, since all write the same.
 
     Args:
         prepared: Data set, from `tfds.prepare`.
         split: Name of a whole split.
-        cache_dir: Folder of decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
+        cache_dir: Folder for decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
             else in `~/.cache`.
 
     Returns:
@@ -58,20 +58,22 @@ def decoded(
             return _read(*files, shape=(size, *shape))
         # Damage can raise almost any error in NumPy and zipfile; all mean the same.
         except Exception as error:
-            processes.say(f"{files[0]} is damaged ({error}): decoding again.")
+            processes.say(
+                f"{files[0]} is damaged ({error}); decoding the images again."
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _decode(tfds.Records(prepared, split), *files, shape=(size, *shape))
     except OSError as error:
         raise errors.RunError(
-            f"cannot write decoded images to {folder} ({error}): make room, or name "
+            f"cannot write decoded images to {folder} ({error}): make room, or give "
             "another folder as cache_dir."
         ) from error
     try:
         return _read(*files, shape=(size, *shape))
     except Exception as error:
         raise errors.RunError(
-            f"{files[0]} was written and cannot be read again: {error}. Name another "
+            f"{files[0]} was written but cannot be read: {error}. Name another "
             "folder as cache_dir."
         ) from error
 
@@ -82,14 +84,13 @@ def _cache_folder(cache_dir: str | None) -> pathlib.Path:
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if base.startswith("~"):
         raise errors.RunError(
-            "there is no home folder to keep decoded images in: name a folder as "
-            "cache_dir."
+            "there is no home folder for decoded images: give a folder as cache_dir."
         )
     return pathlib.Path(base) / "adaste_jax"
 
 
 def _reserve(file: pathlib.Path) -> None:
-    """Takes the room on the disk: without it, writing to a map kills the process."""
+    """Reserves disk space: without it, writing to a full disk kills the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     with file.open("r+b") as opened:
@@ -143,7 +144,8 @@ def _read(
     """Maps a cache.
 
     Raises:
-        ValueError: If it is not what was written. NumPy raises other errors too.
+        ValueError: If the contents are not what was written. NumPy may raise other
+            errors.
     """
     images = np.load(images_file, mmap_mode="r")
     # NumPy leaves a file open that it cannot read; this one is closed here.

@@ -1,8 +1,8 @@
 """Data sets that fit into memory, in splits.
 
-`load` gives uint8 arrays on the host, images or text. The training loop puts them on
-the device once; `epoch_order` and `augment` are pure JAX and run there. What does not
-fit on the device goes through `streams`.
+`load` returns uint8 arrays on the host, images or text. The training loop puts them on
+the device once; `epoch_order` and `augment` are pure JAX and run there. For data sets
+that do not fit on the device see `streams`.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ class Arrays:
     """Examples in memory; also a random-access source of them for `streams`.
 
     Attributes:
-        images: uint8 [n, height, width, channels]; may be mapped from a file. Of text,
+        images: uint8 [n, height, width, channels]; may be mapped from a file. For text
             the bytes: uint8 [n, length].
-        labels: int32 [n]; of text, the bytes that follow, int32 [n, length].
+        labels: int32 [n]; for text the following bytes, int32 [n, length].
     """
 
     images: np.ndarray
@@ -40,28 +40,28 @@ class Arrays:
         return {"image": self.images[index], "label": self.labels[index]}
 
     def identity(self) -> dict[str, Any]:
-        """What tells these arrays from others; see `fingerprint.of_arrays`."""
+        """Identity of these arrays; see `fingerprint.of_arrays`."""
         return fingerprint.of_arrays(images=self.images, labels=self.labels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits(Generic[SourceT]):
-    """A data set for classification, of images or of the next byte of a text.
+    """A data set for classification of images, or of the next byte of a text.
 
     Attributes:
-        train: What the network is trained on.
-        validation: Examples kept back to choose by; may be empty.
-        test: What the reported figure is measured on.
+        train: Training examples.
+        validation: Validation examples, to choose hyperparameters; may be empty.
+        test: Test examples, for the reported accuracy.
         num_classes: Labels are in 0 ... num_classes - 1.
         mean: Mean of each channel over `train`, in units of `max_value`; float32
-            [channels]. None for text, whose bytes are names and no quantities.
+            [channels]. None for text, whose bytes are not quantities.
         std: Standard deviation of each channel, in the same units.
-        max_value: The largest value a pixel can have; None for text.
+        max_value: The largest possible value of a pixel; None for text.
         class_names: Names of the labels, in order; None for text.
 
     Raises:
-        RunError: If a label in memory, to train on or to choose by, is outside of the
-            classes, or if there are not as many names as classes.
+        RunError: If a training or validation label in memory is outside of the classes,
+            or if the numbers of names and classes differ.
     """
 
     train: SourceT
@@ -84,12 +84,12 @@ class Splits(Generic[SourceT]):
             )
 
     def identity(self) -> dict[str, Any]:
-        """What a run computes from, as JSON, the same wherever it lies.
+        """Identity of the data as JSON, which does not depend on their folder.
 
         Returns:
             `train`, `validation` and `test`, each a dict of `examples`, `digest` and
-            `source`, and `classes`: names, or how many there are.
-            `fingerprint` says what the digest of each kind of source does not see.
+            `source`, and `classes`: names, or their number. `fingerprint` says which
+            changes the digest of each kind of source does not detect.
         """
         names = self.class_names
         return {
@@ -124,24 +124,24 @@ def load(
             and decoded once.
         data_dir: Folder of prepared data sets. Default: $TFDS_DATA_DIR, else that of
             TensorFlow Datasets.
-        cache_dir: Folder of decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
+        cache_dir: Folder for decoded images. Default: `adaste_jax` in $XDG_CACHE_HOME,
             else in `~/.cache`.
-        num_train: Trains on so many of the examples that are left after validation,
-            in the proportions of the classes; of text, at random. A smaller set is
-            part of a larger one.
-        num_test: Tests on the first so many examples. Default: all.
-        validation: Part of the training split that is kept back, in the proportions of
-            the classes: a share below 1, or a number of examples. 0 keeps none.
+        num_train: Number of training examples, chosen from those left after validation
+            in the proportions of the classes; for text, at random. A smaller set is
+            part of a larger one. Default: all.
+        num_test: Number of test examples, the first ones. Default: all.
+        validation: Part of the training split that is kept for validation, in the
+            proportions of the classes: a share below 1, or a number of examples. 0
+            keeps none.
         seed: Seed of the validation split and of `num_train`. It is not the seed of
             training: keep it fixed between runs that you compare.
 
     Returns:
-        The splits. The test split is the one called `test`; where there is none, the
-        one called `validation`.
+        The splits. The test split is `test`, or `validation` if there is no `test`.
 
     Raises:
-        RunError: If the data set cannot be found, downloaded or read, or does not have
-            the examples that are asked for.
+        RunError: If the data set cannot be found, downloaded or read, or has too few
+            examples.
 
     Example:
         >>> splits = load("digits", num_train=1000)
@@ -207,7 +207,7 @@ def _refuse_labels(labels: np.ndarray, num_classes: int, what: str) -> None:
 
 
 def _labelled(test: Arrays, num_classes: int, what: str) -> Arrays:
-    """The test examples that have a label; says how many have none."""
+    """The test examples with a label; prints how many have none."""
     wrong = _outside(test.labels, num_classes)
     if not wrong.any():
         return test

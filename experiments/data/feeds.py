@@ -1,9 +1,9 @@
-"""Where batches come from: images that lie on the device, or a stream.
+"""Sources of batches: images kept on the device, or a stream.
 
-A feed gives the batches of training from any step on, the same ones however often a
-run is interrupted. A batch is a dict, either of `index`, numbers of images in the
-resident data, or of `image` and `label` themselves. Text takes the place of images in
-`image`; see `datasets.Arrays`.
+A feed gives the training batches from any step on, the same ones however often a run is
+interrupted. A batch is a dict, either of `index`, numbers of images in the resident
+data, or of `image` and `label` themselves. For text, `image` holds the bytes; see
+`datasets.Arrays`.
 """
 
 import functools
@@ -35,7 +35,7 @@ def images_and_labels(batch: Any, resident: Any) -> tuple[jax.Array, jax.Array]:
 def steps_per_call(wanted: int) -> int:
     """Optimiser steps in one compiled call; 0 chooses by the backend.
 
-    On an accelerator Python's time counts, so a hundred steps are one call. On the CPU
+    On an accelerator Python time matters, so a hundred steps are one call. On the CPU
     it does not, and a convolution inside `lax.scan` runs 30 to 40 times slower there
     (12.9 s a step against 0.3 to 0.4 s; three layers of 32-64-128, batch 128, jax
     0.10.2).
@@ -70,7 +70,7 @@ class ResidentFeed:
             arrays: Images and labels.
             key: PRNG key of the order of the data.
             batch_size: Examples in a step.
-            steps_per_call: How many steps one batch holds at most; from 2 on, batches
+            steps_per_call: Largest number of steps in a batch; from 2 on, batches
                 have a leading axis of steps.
         """
         self._key = key
@@ -101,7 +101,7 @@ class ResidentFeed:
             yield _of_whole({"index": index})
 
     def position(self) -> dict[str, Any]:
-        """What a checkpoint keeps: nothing, since the step says it all."""
+        """The position for a checkpoint: empty, since the step determines it."""
         return {}
 
     def seek(self, position: dict[str, Any]) -> None:
@@ -134,9 +134,9 @@ class StreamFeed:
             source: Examples by number.
             seed: Seed of the order of the data and of the crops.
             batch_size: Examples in a step.
-            steps_per_call: How many steps one batch holds at most; from 2 on, batches
+            steps_per_call: Largest number of steps in a batch; from 2 on, batches
                 have a leading axis of steps.
-            image_size: Side of the images; None leaves them as they are.
+            image_size: Side of the images; None keeps their size.
         """
         self._source = source
         self._seed = seed
@@ -156,7 +156,7 @@ class StreamFeed:
         )
 
     def batches(self, step: int) -> Iterator[tuple[Batch, int]]:
-        """Batches from `step`, where the stream must stand, to the end of its epoch."""
+        """Batches from `step`, the position of the stream, to the end of its epoch."""
         done = step % self.steps_per_epoch
         for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
             batches = [next(self._iterator) for _ in range(begin, end)]
@@ -173,7 +173,7 @@ class StreamFeed:
             yield _of_parts(next(iterator))
 
     def position(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """The position for a checkpoint."""
         return self._iterator.get_state()
 
     def seek(self, position: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class StreamFeed:
 def create(
     config: ml_collections.ConfigDict, source: sources.Source, *, key: jax.Array
 ) -> ResidentFeed | StreamFeed:
-    """The feed of training batches that a config asks for.
+    """Makes the feed of training batches for a config.
 
     Args:
         config: Config of the run.
@@ -216,12 +216,12 @@ def evaluation(
 
     Args:
         source: Arrays, which are put on the device, or another source of examples.
-        batch_size: Examples in a batch, over all devices.
-        image_size: Side of the images; None leaves them as they are.
+        batch_size: Number of examples in a batch, over all devices.
+        image_size: Side of the images; None keeps their size.
 
     Returns:
-        The batches, the last filled up with examples whose `mask` is false, and the
-        resident data.
+        The batches, and the resident data. The last batch is filled up with examples
+        whose `mask` is false.
 
     Raises:
         RunError: If there are no examples.
@@ -246,7 +246,7 @@ def _index_batches(size: int, batch_size: int) -> Iterator[Batch]:
 
 
 def _of_whole(batch: Batch, axis: int = 0) -> Batch:
-    """A batch that every process knows; each puts its part on its devices.
+    """Makes a global batch that every process has; each puts its part on its devices.
 
     Args:
         batch: Host arrays.
@@ -262,7 +262,7 @@ def _of_whole(batch: Batch, axis: int = 0) -> Batch:
 
 
 def _of_parts(batch: Batch, axis: int = 0) -> Batch:
-    """A batch of which every process has its part; `axis` is that of the examples."""
+    """Makes a global batch from the parts of all processes along the example axis."""
     if not processes.several():
         return batch
     split = _split(axis)
@@ -284,10 +284,10 @@ def _on_device(arrays: datasets.Arrays) -> dict[str, jax.Array]:
 
 
 def _calls(steps: int, most: int, done: int) -> Iterator[tuple[int, int]]:
-    """Divides the steps of an epoch into calls; those that are done are left out.
+    """Divides the steps of an epoch into calls, without the finished ones.
 
-    The boundaries do not depend on where a run was interrupted, and calls are of two
-    sizes at most, since every size is compiled.
+    The boundaries do not depend on where a run was interrupted. There are at most two
+    sizes of calls, since every size is compiled.
     """
     bounds = np.linspace(0, steps, -(-steps // most) + 1).round().astype(int).tolist()
     for begin, end in itertools.pairwise(bounds):

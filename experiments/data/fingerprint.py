@@ -1,9 +1,9 @@
-"""Identities of data: two data sets are compared by them, without their examples.
+"""Identities of data, to compare two data sets without comparing their examples.
 
-The identity of a part of the data is a small dict: `examples`, how many there are,
-`digest`, a hash in hexadecimal, and `source`, what it is in words. It depends neither
-on the place where the data lie nor on the process, and costs a second at most for
-CIFAR-10; for files it asks for the size of each.
+The identity of a part of the data is a small dict: `examples`, their number, `digest`,
+a hash in hexadecimal, and `source`, a description. It depends neither on the folder of
+the data nor on the process. It takes at most a second for CIFAR-10; for files it reads
+the size of each.
 """
 
 import hashlib
@@ -28,8 +28,8 @@ def of(source: Any) -> dict[str, Any]:
     """The identity of a source of examples.
 
     Args:
-        source: Examples. A source with a method `identity` is asked for it; of any
-            other only the number of examples is known, and the digest is None.
+        source: Examples. If the source has a method `identity`, its result is used. For
+            others only the number of examples is known, and the digest is None.
     """
     if hasattr(source, "identity"):
         return source.identity()
@@ -47,15 +47,15 @@ def of_arrays(**arrays: np.ndarray) -> dict[str, Any]:
 
 
 def of_records(name: str, split: str, size: int, **facts: Any) -> dict[str, Any]:
-    """The identity of a slice of a prepared data set, which is not read for it.
+    """The identity of a slice of a prepared data set, without reading its examples.
 
     Args:
         name: Name of the data set, with its version.
         split: The slice.
         size: Number of examples in the slice.
-        **facts: What else is known of the data set, as JSON: for each split the number
-            of examples and of bytes, and how many examples are in which file. Another
-            image with as many bytes is not noticed.
+        **facts: Other facts about the data set, as JSON: for each split the numbers of
+            examples and bytes, and how many examples are in which file. A changed image
+            of the same size in bytes is not detected.
     """
     digest = hashlib.sha256()
     _add(digest, [name, split, size, facts])
@@ -71,18 +71,18 @@ def of_files(
 ) -> dict[str, Any]:
     """The identity of files: path below the root, size and label of each, in order.
 
-    The first megabyte of `SAMPLE` files, spread evenly, is hashed too. A file that is
-    changed in place and keeps its size is noticed among those only. Times do not count,
-    since a copy has others.
+    The first megabyte of `SAMPLE` files, spread evenly, is hashed too. Only for these
+    files a change that keeps the size is detected. Times are ignored, since a copy has
+    others.
 
     Args:
         paths: The files.
-        labels: Label of each.
-        root: Folder in which they lie; only the part of a path below it counts.
-        source: What the files are, in words.
+        labels: Label of each file.
+        root: Folder of the files; only the part of a path below it counts.
+        source: Description of the files.
 
     Raises:
-        RunError: If a file is not there any more.
+        RunError: If a file no longer exists.
     """
     digest = hashlib.sha256()
     sample = set(np.linspace(0, len(paths) - 1, SAMPLE).astype(int).tolist())
@@ -99,5 +99,5 @@ def of_files(
 
 
 def _add(digest: Any, value: Any) -> None:
-    """Adds a value of JSON, so that no two sequences of values look alike."""
+    """Adds a JSON value, so that different sequences of values differ."""
     digest.update(json.dumps(value, sort_keys=True).encode("ascii") + b"\n")

@@ -1,4 +1,4 @@
-"""Images in files as examples, and what was found in the folder of a split."""
+"""Examples from image files, and what was found in the folder of a split."""
 
 import collections
 import dataclasses
@@ -29,7 +29,7 @@ class ImageFiles:
 
         Args:
             paths: Image files.
-            labels: Class of each.
+            labels: Class of each file.
             root: Folder of the data set. Only the part of a path below it counts for
                 the identity.
             name: Name of the data set and the split.
@@ -50,7 +50,7 @@ class ImageFiles:
         return ImageFiles(paths, self.labels[chosen], root=self._root, name=self._name)
 
     def identity(self) -> dict[str, Any]:
-        """What tells these files from others; see `fingerprint.of_files`."""
+        """Identity of these files; see `fingerprint.of_files`."""
         return fingerprint.of_files(
             self._paths, self.labels, root=self._root, source=self._name
         )
@@ -58,14 +58,14 @@ class ImageFiles:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """What was found in a split of a folder.
+    """The contents of a split of a folder.
 
     Attributes:
         name: `folder/NAME` and the folder that was read.
         files: The images.
         classes: Names of the classes.
-        skipped: For each class, how many files were passed over for which reason. Files
-            in no class are under "".
+        skipped: For each class, the number of skipped files by reason. Files outside of
+            all classes are under "".
     """
 
     name: str
@@ -75,12 +75,12 @@ class Split:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images of each class."""
+        """Number of images of each class."""
         numbers = np.bincount(self.files.labels, minlength=len(self.classes))
         return dict(zip(self.classes, numbers.tolist(), strict=True))
 
     def __str__(self) -> str:
-        """One line on what was read and what was passed over."""
+        """One line about what was read and what was skipped."""
         counts = self.counts
         least, most = min(counts.values()), max(counts.values())
         each = f"{most}" if least == most else f"{least} to {most}"
@@ -91,5 +91,5 @@ class Split:
         reasons = sum(self.skipped.values(), start=collections.Counter[str]())
         if reasons:
             parts = (f"{number} {reason}" for reason, number in sorted(reasons.items()))
-            text += f"; passed over: {', '.join(parts)}"
+            text += f"; skipped: {', '.join(parts)}"
         return text

@@ -1,17 +1,17 @@
-"""Images in folders, one folder for each class, read as they are used.
+"""Images in folders, one folder for each class; they are read as they are used.
 
     NAME/train/CLASS/*.jpg
     NAME/test/CLASS/*.jpg          or val, or validation
 
-or as TinyImageNet comes (http://cs231n.stanford.edu/tiny-imagenet-200.zip):
+or in the form of TinyImageNet (http://cs231n.stanford.edu/tiny-imagenet-200.zip):
 
     NAME/train/CLASS/images/*.JPEG
     NAME/val/images/*.JPEG
     NAME/val/val_annotations.txt   a line each: file, class, and the box, by tabs
 
-`listing` says what counts as a class and as an image, and `images` what becomes of the
-pixels. The path and the label of every image stay in memory, some 150 bytes; an image
-is read and decoded each time it is asked for, again in every epoch.
+`listing` says what counts as a class and as an image, and `images` how pixels are
+converted. Paths and labels stay in memory, some 150 bytes an image. An image is read
+and decoded each time it is used, again in every epoch.
 """
 
 import collections
@@ -24,7 +24,7 @@ from experiments.data import image_files, listing
 from experiments.data.image_files import ImageFiles as ImageFiles
 
 PREFIX = "folder/"
-"""The names of these data sets begin with it; a folder of the data folder follows."""
+"""Prefix of the names of these data sets; a folder of the data folder follows."""
 
 _TEST_FOLDERS = ("test", "val", "validation")
 _ANNOTATIONS = "val_annotations.txt"
@@ -39,7 +39,7 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
 
     Raises:
         RunError: If there is no such folder, if it has no classes, or if the names of
-            two classes look alike.
+            two classes look the same.
     """
     train = _root(name, data_dir) / "train"
     if not train.is_dir():
@@ -50,7 +50,9 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
         )
     names = listing.folders(train)
     if not names:
-        raise errors.RunError(f"{train} has no folders, which would be the classes.")
+        raise errors.RunError(
+            f"{train} has no folders: it needs one folder for each class."
+        )
     spellings = collections.Counter(map(listing.spelt, names))
     twice = [name for name in names if spellings[listing.spelt(name)] > 1]
     if twice:
@@ -62,7 +64,7 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
 
 
 def files(name: str, split: str, data_dir: str | None = None) -> image_files.ImageFiles:
-    """The images of a split, in the order of their paths (TinyImageNet's: of its list).
+    """The images of a split, ordered by path (for TinyImageNet: by its list).
 
     Args:
         name: `"folder/NAME"`.
@@ -71,14 +73,14 @@ def files(name: str, split: str, data_dir: str | None = None) -> image_files.Ima
         data_dir: Folder in which NAME lies. Default: $TFDS_DATA_DIR.
 
     Raises:
-        RunError: If the split is not there, has no images or has unknown classes, or
-            if a class of `train` has no images.
+        RunError: If the split is missing, has no images or has unknown classes, or if a
+            class of `train` has no images.
     """
     return find(name, split, data_dir).files
 
 
 def find(name: str, split: str, data_dir: str | None = None) -> image_files.Split:
-    """The images of a split, and what was passed over.
+    """The images of a split, and what was skipped.
 
     Args:
         name: `"folder/NAME"`.
@@ -86,7 +88,8 @@ def find(name: str, split: str, data_dir: str | None = None) -> image_files.Spli
         data_dir: Folder in which NAME lies. Default: $TFDS_DATA_DIR.
 
     Raises:
-        RunError: If `files` would.
+        RunError: If the split is missing, has no images or has unknown classes, or if a
+            class of `train` has no images.
     """
     names = classes(name, data_dir)
     root = _root(name, data_dir)
@@ -111,8 +114,8 @@ def _root(name: str, data_dir: str | None) -> pathlib.Path:
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     if not folder:
         raise errors.RunError(
-            f"the data set {name!r} is a folder: say where it lies in config.data_dir, "
-            "or in $TFDS_DATA_DIR."
+            f"the data set {name!r} is a folder: say where it lies with "
+            "config.data_dir or $TFDS_DATA_DIR."
         )
     below = pathlib.PurePath(name.removeprefix(PREFIX))
     if below.is_absolute() or ".." in below.parts or not below.parts:
@@ -126,14 +129,14 @@ def _root(name: str, data_dir: str | None) -> pathlib.Path:
 def _in_classes(
     title: str, folder: pathlib.Path, names: Sequence[str], *, strict: bool
 ) -> image_files.Split:
-    """A folder for each class, however deep the images lie in it.
+    """Reads a folder for each class, with images at any depth.
 
     Args:
         title: Name of the data set and the split.
         folder: Folder of the split.
         names: Classes of `train`.
-        strict: Whether each of them must be there. A folder without images is an
-            error in any case.
+        strict: Whether each class must have a folder. A folder without images is always
+            an error.
     """
     places: dict[str, list[str]] = {listing.spelt(name): [] for name in names}
     unknown: list[str] = []
@@ -141,7 +144,7 @@ def _in_classes(
         places.get(listing.spelt(place), unknown).append(place)
     if unknown:
         raise errors.RunError(
-            f"{folder} has classes that train has not: {listing.some(unknown)}."
+            f"{folder} has classes that are not in train: {listing.some(unknown)}."
         )
     beside = listing.images(folder, deep=False)
     skipped = {"": beside.skipped}
@@ -195,11 +198,13 @@ def _annotated(
                 f"{where} must be the name of a file, a tab and a class: {line!r}."
             )
         if listing.spelt(rest[0]) not in numbers:
-            raise errors.RunError(f"{where} has a class that train has not: {rest[0]}.")
+            raise errors.RunError(
+                f"{where} has a class that is not in train: {rest[0]}."
+            )
         path = os.path.join(folder, "images", image)
         if path in lines:
             raise errors.RunError(
-                f"{where} names {image} again, after line {lines[path]}: delete one."
+                f"{where} repeats {image} of line {lines[path]}: delete one."
             )
         if "\0" in path or not os.path.isfile(path):
             raise errors.RunError(

@@ -1,10 +1,10 @@
-"""The one decoder: from a file, from bytes or from a PIL image to 8 bits a channel.
+"""Decodes files, bytes and PIL images to 8 bits a channel; all decoding is done here.
 
-Whatever Pillow raises becomes a `RunError` that says which image it was. The picture is
-turned as its EXIF orientation says. Of an animation the first frame is taken, and
-transparency is dropped: a pixel keeps the colour that the file gives it. Grey values of
-16 bits are divided by 257, so that 65,535 becomes 255; colours of 16 bits keep their
-upper 8. Whole numbers of 32 bits and floats have no known range and are refused.
+Every error of Pillow becomes a `RunError` that names the image. Images are rotated by
+their EXIF orientation. Only the first frame of an animation is used. Transparency is
+dropped: a pixel keeps the colour that the file gives it. Grey values of 16 bits are
+divided by 257, so that 65,535 becomes 255; colours of 16 bits keep their upper 8 bits.
+Integers of 32 bits and floats have no known range and are an error.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from PIL import Image
 from experiments import errors
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-"""Pillow's name of an image with so many channels of 8 bits."""
+"""Pillow's mode of an image, by its number of channels of 8 bits."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -33,18 +33,19 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _DEEP_FORMATS = ("PNG", "PPM")
-"""Images in these formats that Pillow reads as mode "I" lie in 0 ... 65535."""
+"""Formats whose images of Pillow's mode "I" have values in 0 ... 65535."""
 
 
 def read(path: str, mode: str = "RGB") -> Image.Image:
-    """The image of a file.
+    """Reads the image of a file.
 
     Args:
         path: Path of a regular file; a FIFO or a device is not opened.
         mode: Mode of the result: a value of `MODES`.
 
     Raises:
-        RunError: If it cannot be read, or cannot be held in 8 bits. It names the file.
+        RunError: If the image cannot be read, or cannot be converted to 8 bits. The
+            message names the file.
     """
     with named(path):
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -54,15 +55,15 @@ def read(path: str, mode: str = "RGB") -> Image.Image:
 
 
 def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Image:
-    """The image in bytes, or one of Pillow in any mode.
+    """Decodes an image from bytes, or converts a PIL image of any mode.
 
     Args:
         image: A whole file as bytes, or an image.
-        what: What the error calls it: "example 7 of cifar10".
+        what: Name of the image in errors, such as "example 7 of cifar10".
         mode: Mode of the result: a value of `MODES`.
 
     Raises:
-        RunError: If it cannot be read, or cannot be held in 8 bits.
+        RunError: If the image cannot be read, or cannot be converted to 8 bits.
     """
     with named(what):
         if isinstance(image, Image.Image):
@@ -74,7 +75,7 @@ def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Im
 class Decoded:
     """A source of examples whose images are arrays: uint8 [height, width, channels].
 
-    Text, uint8 [length], stays as it is. An error names the number of the example.
+    Text, uint8 [length], is unchanged. An error has the number of the example.
     """
 
     def __init__(self, source: Any):
@@ -90,7 +91,7 @@ class Decoded:
 
 
 def _pixels(image: Any, what: str) -> np.ndarray:
-    """The array of an image in any form: an array, a PIL image or an encoded one."""
+    """The array of an image given as an array, as a PIL image or as encoded bytes."""
     if isinstance(image, bytes | Image.Image):
         image = decode(image, what)
     image = np.asarray(image)
@@ -104,7 +105,7 @@ def _pixels(image: Any, what: str) -> np.ndarray:
 
 @contextlib.contextmanager
 def named(what: str) -> Iterator[None]:
-    """Turns every error within into a `RunError` that names the image.
+    """Turns every error inside into a `RunError` that names the image.
 
     Damage can show as almost any error: OSError, SyntaxError, ValueError, struct.error,
     a decompression bomb, MemoryError.
@@ -121,7 +122,7 @@ def named(what: str) -> Iterator[None]:
 
 
 def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
-    """The image upright, in a mode of 8 bits a channel."""
+    """The image in its upright orientation, in a mode of 8 bits a channel."""
     most = Image.MAX_IMAGE_PIXELS
     if most is not None and image.width * image.height > most:
         raise ValueError(
@@ -136,8 +137,8 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(
-            f"its pixels are {np.asarray(image).dtype}, of no known range; save it "
-            "with 8 or 16 bits a channel"
+            f"its pixels are {np.asarray(image).dtype}, which have no known range; "
+            "save it with 8 or 16 bits a channel"
         )
     elif image.mode in ("P", "PA"):
         image = image.convert("RGBA")  # straight to RGB, Pillow warns of transparency
@@ -146,7 +147,7 @@ def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """How the camera was held; 1, upright, where the file does not say."""
+    """The EXIF orientation; 1 (upright) if the file does not give one."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
     except Exception:  # damaged EXIF data are no reason to refuse the pixels

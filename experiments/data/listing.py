@@ -1,8 +1,8 @@
-"""The one lister of folders of images: what counts as a class, and what as an image.
+"""Lists folders of images: what counts as a class, and what as an image.
 
-Hidden names are passed over, and so is what systems leave behind (`__MACOSX`). Links
-are followed, but no folder is entered twice. Only regular files count: a FIFO, a socket
-or a device is never opened. What is passed over is counted, by its reason.
+Hidden names and files that systems leave behind (`__MACOSX`) are skipped. Links are
+followed, but no folder is entered twice. Only regular files count: a FIFO, a socket or
+a device is never opened. Skipped entries are counted by reason.
 """
 
 import collections
@@ -29,11 +29,11 @@ NOT_REGULAR = "not regular files"
 
 
 class Found(NamedTuple):
-    """What lies in a folder.
+    """The contents of a folder.
 
     Attributes:
-        paths: Images, sorted.
-        skipped: How many other things, by their reason; a suffix is a reason.
+        paths: Paths of the images, sorted.
+        skipped: Number of skipped entries by reason; a suffix is a reason.
     """
 
     paths: list[str]
@@ -41,7 +41,7 @@ class Found(NamedTuple):
 
 
 def spelt(name: str) -> str:
-    """One spelling of a name: systems write the same letters in several ways."""
+    """A normalised spelling, since systems encode the same letters in several ways."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -51,15 +51,15 @@ def some(names: Sequence[str]) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder of this name is passed over."""
+    """Whether a file or folder of this name is skipped."""
     return name.startswith(".") or name.lower() in _JUNK
 
 
 def folders(path: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, with those that a link leads to.
+    """Sorted names of the folders in a folder, including links to folders.
 
     Raises:
-        RunError: If it cannot be read, or a link in it leads nowhere.
+        RunError: If the folder cannot be read, or a link in it is broken.
     """
     return sorted(entry.name for entry in _entries(path) if _kind(entry) == "folder")
 
@@ -69,10 +69,10 @@ def images(path: str | os.PathLike[str], *, deep: bool = True) -> Found:
 
     Args:
         path: The folder.
-        deep: Whether to look into the folders in it, however deep.
+        deep: Whether to search the folders in it too, at any depth.
 
     Raises:
-        RunError: If something cannot be read, or a link leads nowhere.
+        RunError: If something cannot be read, or a link is broken.
     """
     found = Found([], collections.Counter())
     start = os.fspath(path)
@@ -111,7 +111,7 @@ def _holds(real: str, place: str) -> bool:
 def _entries(
     path: str | os.PathLike[str], skipped: collections.Counter[str] | None = None
 ) -> list[os.DirEntry[str]]:
-    """What a folder holds, without what is hidden."""
+    """The entries of a folder that are not hidden."""
     try:
         with os.scandir(path) as entries:
             everything = list(entries)
@@ -127,8 +127,8 @@ def _kind(entry: os.DirEntry[str]) -> str:
     """One of "folder", "file", "other".
 
     Raises:
-        RunError: If it is a link that leads nowhere or to itself. The images behind it
-            would be missing without a word.
+        RunError: If it is a broken link or a link to itself. Without the error its
+            images would be missing silently.
     """
     try:
         if entry.is_dir():
@@ -140,6 +140,6 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "other"
     except OSError as error:
         raise errors.RunError(
-            f"cannot follow {entry.path} ({error.strerror}): mend the link, or delete "
-            "it."
+            f"cannot follow {entry.path} ({error.strerror}): repair the link, or "
+            "delete it."
         ) from error

@@ -1,4 +1,4 @@
-"""Which examples are trained on, kept back and tested on, and in which order."""
+"""Chooses training, validation and test examples, and their order."""
 
 import functools
 
@@ -14,17 +14,18 @@ from experiments import errors
 def epoch_order(
     key: jax.Array, epoch: ArrayLike, num_examples: int, batch_size: int
 ) -> jax.Array:
-    """The shuffled order of one epoch, a function of the key and the epoch alone.
+    """The shuffled order of one epoch, which depends only on the key and the epoch.
 
     Args:
         key: PRNG key of the order of the data.
         epoch: Number of the epoch, from 0; may be traced.
-        num_examples: How many examples there are.
-        batch_size: Examples in a batch.
+        num_examples: Number of examples.
+        batch_size: Number of examples in a batch.
 
     Returns:
         Indices, int32 [num_examples // batch_size, batch_size], all different. The
-        examples of the incomplete last batch are left out, others in every epoch.
+        examples of the incomplete last batch are left out, different ones in every
+        epoch.
 
     Example:
         >>> epoch_order(jax.random.key(0), 0, 10, 4).shape
@@ -38,15 +39,16 @@ def epoch_order(
 def check_counts(
     num_train: int | None, num_test: int | None, validation: float
 ) -> None:
-    """Refuses numbers that no data set can be divided by, before one is read.
+    """Checks the numbers of examples, before data are read.
 
     Args:
         num_train: Number of training examples, or None.
         num_test: Number of test examples, or None.
-        validation: Share or number of the examples that are kept back.
+        validation: Share or number of the examples kept for validation.
 
     Raises:
-        RunError: If a number is below 1, or `validation` is no share and no number.
+        RunError: If a number is below 1, or `validation` is neither a share nor a
+            number.
     """
     for name, count in (("num_train", num_train), ("num_test", num_test)):
         if count is not None and count < 1:
@@ -59,12 +61,12 @@ def check_counts(
 
 
 def division(total: int, validation: float, num_train: int | None) -> tuple[int, int]:
-    """How many examples are kept for validation, and on how many is trained.
+    """Numbers of validation and of training examples.
 
     Args:
         total: Number of examples in the training split.
-        validation: Part that is kept back: a share below 1, or a number of examples.
-        num_train: Number of examples to train on. Default: all that are left.
+        validation: Part for validation: a share below 1, or a number of examples.
+        num_train: Number of training examples. Default: all others.
 
     Raises:
         RunError: If there are too few examples, or nothing is left to train on.
@@ -85,10 +87,10 @@ def division(total: int, validation: float, num_train: int | None) -> tuple[int,
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random order in which every beginning has the classes in their proportions.
+    """A random order in which every prefix has the classes in their proportions.
 
-    Example r of the n of a class, in random order, stands at (r + u) / n, with one u
-    for each class, uniform in [0, 1). An example of text has no class.
+    Example r of the n of a class, in random order, gets the position (r + u) / n, with
+    one u for each class, uniform in [0, 1). Examples of text have no class.
     """
     rng = np.random.default_rng(seed)
     if labels.ndim > 1:
@@ -101,10 +103,9 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def moments(images: np.ndarray, max_value: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every channel, exactly, from counts of values.
+    """Exact mean and standard deviation of every channel, from counts of values.
 
-    A channel that never changes has the standard deviation 1, so that it can be
-    divided by.
+    The standard deviation of a constant channel is 1, so that one can divide by it.
     """
     channels = images.shape[-1]
     counts = np.zeros((channels, 256), np.int64)

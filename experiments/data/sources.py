@@ -1,4 +1,4 @@
-"""Examples by number, of any data set by its name."""
+"""Random access to the examples of any data set, by its name."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypedDict
@@ -12,7 +12,7 @@ from experiments.runs import processes
 
 
 class Example(TypedDict):
-    """One image and its class; or a piece of text and, byte by byte, what follows."""
+    """An image and its class; or a piece of text and the byte after each byte."""
 
     image: Any  # uint8 [height, width, channels], PIL image, encoded; or uint8 [length]
     label: Any  # integer; or uint8 [length]
@@ -30,9 +30,9 @@ class Packaged(NamedTuple):
     """A data set that needs no download.
 
     Attributes:
-        read: Gives its splits, "train" and "test": inputs and labels.
+        read: Returns its splits, "train" and "test": inputs and labels.
         num_classes: Labels are in 0 ... num_classes - 1.
-        max_value: The largest value of a pixel; None for text.
+        max_value: The largest possible value of a pixel; None for text.
         class_names: Names of the labels, in order; None for text.
     """
 

@@ -41,20 +41,20 @@ def open_splits(
     Args:
         name: Name of TensorFlow Datasets, or `"folder/NAME"`; see `image_folder`.
         data_dir: Folder of the data sets. Default: $TFDS_DATA_DIR.
-        num_train: Trains on so many of the examples that are left after validation.
-        num_test: Tests on so many examples. Default: all.
-        validation: Part of the training split that is kept back: a share below 1, or a
-            number of examples. In TFDS, which shuffles when it prepares a data set,
-            they are the first ones.
-        image_size: Side of the images; None leaves them as they are.
+        num_train: Number of training examples, from those left after validation.
+            Default: all.
+        num_test: Number of test examples. Default: all.
+        validation: Part of the training split that is kept for validation: a share
+            below 1, or a number of examples. For TFDS, which shuffles when it prepares
+            a data set, these are the first examples.
+        image_size: Side of the images; None keeps their size.
 
     Returns:
         The splits, as sources of examples. Mean and standard deviation are those of a
         thousand training images.
 
     Raises:
-        RunError: If the data set cannot be found or read, or does not have the
-            examples that are asked for.
+        RunError: If the data set cannot be found or read, or has too few examples.
     """
     selection.check_counts(num_train, num_test, validation)
     transforms.check_size(image_size)
@@ -90,7 +90,7 @@ Parts = tuple[sources.Source, sources.Source, sources.Source, Sequence[str]]
 
 
 Divide = Callable[[int], tuple[int, int]]
-"""From the number of training examples to those kept back and those trained on."""
+"""From the number of examples to the numbers of validation and training examples."""
 
 
 def _parts_of_tfds(
@@ -143,37 +143,39 @@ def stream(
 ) -> grain.IterDataset:
     """Batches of one process, for training or for evaluation.
 
-    In training it never ends: every epoch has another order, of which process p of P
-    takes examples p, p + P, p + 2 P, ..., so the batches of all processes together are
-    the batch of one process alone. The incomplete last batch of an epoch is left out.
+    In training the stream never ends. Every epoch has a new order, of which process p
+    of P takes examples p, p + P, p + 2 P, ... So the batches of all processes together
+    equal the batch of a single process. The incomplete last batch of an epoch is left
+    out.
 
-    In evaluation it ends after one pass in the order of the source. All processes get
-    equally many batches of equal size: the last are filled up, with `mask` false.
+    In evaluation the stream ends after one pass in the order of the source. All
+    processes get the same number of batches of the same size: the last are filled up
+    with examples whose `mask` is false.
 
     Args:
         source: Examples by number. An array image keeps its channels; a PIL image or
-            an encoded one (bytes) becomes RGB; text is an array with one axis.
-        batch_size: Examples in a batch, over all processes.
+            encoded bytes become RGB; text is an array with one axis.
+        batch_size: Number of examples in a batch, over all processes.
         train: Whether to shuffle, repeat, and crop at random.
         seed: Seed of the order and of the crops, at least 0.
         image_size: Side of the square images in a batch. In training a random part of
             the image is stretched to it (8 to 100 % of the area, aspect 3/4 to 4/3);
             in evaluation the shorter side is resized to `image_size / 0.875` and the
-            centre cut out, unless the image has this size already. None leaves images
-            as they are; then all must have one size.
-        num_workers: Processes that decode, besides this one; 0 decodes in threads.
-            Grain needs parsed flags for them, as `absl.app.run` leaves them.
+            centre is cut out, unless the image already has this size. None keeps the
+            size of the images; then all must have the same.
+        num_workers: Number of extra processes that decode; 0 decodes in threads. Grain
+            needs parsed flags for them; `absl.app.run` parses flags.
         process_index: Number of this process. Default: `jax.process_index()`.
-        process_count: How many processes there are. Default: `jax.process_count()`.
+        process_count: Number of processes. Default: `jax.process_count()`.
 
     Returns:
         An iterable of batches: `image`, uint8 [n, height, width, channels]; `label`,
         int32 [n] (of text, both are [n, length]); in evaluation `mask`, bool [n]; with
         n = batch_size / process_count.
 
-        Its iterators have `get_state()`, a small dict to keep in a checkpoint, and
-        `set_state(state)`, after which they give the batches that would have come. A
-        state is for the same `num_workers`; the batches do not depend on it.
+        Its iterators have `get_state()`, which returns a small dict for a checkpoint,
+        and `set_state(state)`, after which they continue from there. A state needs the
+        same `num_workers`; the batches do not depend on `num_workers`.
 
     Raises:
         RunError: If the batch cannot be divided among processes or is larger than the
@@ -240,7 +242,8 @@ def stream(
     if num_workers:
         if not flags.FLAGS.is_parsed():
             raise errors.RunError(
-                "workers need parsed flags: start the program with `absl.app.run`, or "
+                "worker processes need parsed flags: start the program with "
+                "`absl.app.run`, or "
                 "call `absl.flags.FLAGS.mark_as_parsed()` before."
             )
         iterable = iterable.mp_prefetch(

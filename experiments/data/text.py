@@ -8,20 +8,20 @@ LENGTH = 128
 """Bytes in an example."""
 
 VALUES = 256
-"""Values that a byte can have."""
+"""Number of values of a byte."""
 
 
 def pydoc_topics() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """The language reference of this Python, which `help("while")` shows.
 
-    The topics come in a fixed random order, without paragraphs that stood before (many
-    topics quote each other), cut into pieces of 128 bytes. The last tenth is for
-    testing, so no sentence of it is trained on. Another version of Python has another
-    text.
+    The topics come in a fixed random order, cut into pieces of 128 bytes. Repeated
+    paragraphs are removed, since many topics quote each other. The last tenth is for
+    testing, so no sentence of it is in training. Other versions of Python have other
+    texts.
 
     Returns:
         `"train"` (2,630 examples in Python 3.11.7) and `"test"` (292), each a pair of
-        bytes, uint8 [n, 128], and of the bytes that follow them, uint8 [n, 128].
+        bytes, uint8 [n, 128], and the bytes that follow them, uint8 [n, 128].
 
     Raises:
         RunError: If this Python comes without the text.

@@ -1,8 +1,8 @@
 """Data sets of TensorFlow Datasets (TFDS), read without TensorFlow.
 
-TFDS stores examples in array_record files, which can be read at random. Images are
-decoded by `images`: TFDS itself decodes with OpenCV where that is installed, takes the
-numbers of a palette for grey values, and does not say which record is damaged.
+TFDS stores examples in array_record files, which allow random access. Images are
+decoded by `images`: TFDS itself decodes with OpenCV if that is installed, reads palette
+indices as grey values, and does not say which record is damaged.
 """
 
 import os
@@ -16,11 +16,11 @@ from experiments.data import fingerprint, images
 from experiments.runs import processes
 
 _PEEK = 20
-"""Examples whose labels tell whether a split has any."""
+"""Number of examples that are checked to see whether a split has labels."""
 
 
 class Prepared(Protocol):
-    """The part of a TFDS builder that is used; its stubs give no types."""
+    """The part of a TFDS builder that is used here; its stubs have no types."""
 
     info: Any
     as_data_source: Callable[..., Any]
@@ -29,16 +29,16 @@ class Prepared(Protocol):
 def prepare(
     name: str, data_dir: str | None = None, *, download: bool = True
 ) -> Prepared:
-    """Opens an image classification data set; downloads it if it is not there.
+    """Opens an image classification data set; downloads it if it is missing.
 
     Args:
         name: Name of the data set: `"cifar10"`.
         data_dir: Folder of prepared data sets. Default: $TFDS_DATA_DIR, else that of
             TensorFlow Datasets.
-        download: False makes it an error if the data set is not there.
+        download: False makes a missing data set an error.
 
     Returns:
-        The TFDS builder; its data are on the disk.
+        The TFDS builder; its data are on disk.
 
     Raises:
         RunError: If the data set is unknown, cannot be downloaded or read, or does not
@@ -54,12 +54,13 @@ def prepare(
         if not builder.is_prepared():
             if not download:
                 raise errors.RunError(
-                    f"the data set {name!r} is not in {folder}, and it is not "
-                    "downloaded because a file names it: give --data_dir or --dataset."
+                    f"the data set {name!r} is not in {folder}, and a data set that "
+                    "only a file names is not downloaded: give --data_dir or "
+                    "--dataset."
                 )
             processes.say(
                 f"{name} is not in {folder}: downloading and preparing it. (Without a "
-                "network it takes minutes to give up. `digits` needs no download.)"
+                "network this fails after some minutes. `digits` needs no download.)"
             )
             builder.download_and_prepare()
     except errors.RunError:
@@ -95,15 +96,15 @@ def prepare(
 
 
 def class_names(prepared: Prepared) -> tuple[str, ...]:
-    """Names of the classes, in the order of the labels; numbers where it has none."""
+    """Names of the classes, in the order of the labels; numbers if they have none."""
     return tuple(prepared.info.features["label"].names)
 
 
 def test_split(prepared: Prepared) -> str:
-    """The split to test on: `test`, or `validation` where `test` has no labels.
+    """The split to test on: `test`, or `validation` if `test` has no labels.
 
     Raises:
-        RunError: If neither split is there and has labels.
+        RunError: If neither split exists with labels.
     """
     found = [name for name in ("test", "validation") if name in prepared.info.splits]
     for split in found:
@@ -112,7 +113,7 @@ def test_split(prepared: Prepared) -> str:
     if found:
         raise errors.RunError(
             f"the examples of {prepared.info.name} in {' and '.join(found)} have no "
-            "labels, so nothing can be tested on them: take another data set."
+            "labels, so nothing can be tested on them: use another data set."
         )
     raise errors.RunError(
         f"{prepared.info.name} has neither a split `test` nor `validation`; it has "
@@ -126,8 +127,8 @@ test_split.__test__ = False  # type: ignore[attr-defined]
 class Records:
     """Examples by number: a uint8 image [height, width, channels], and its class.
 
-    An example is read and decoded when it is asked for. Labels are as TFDS has them:
-    -1 where an example has none.
+    An example is read and decoded when it is used. Labels are those of TFDS: -1 for an
+    example without a label.
     """
 
     def __init__(self, prepared: Any, split: str, *, labelled: bool = False):
@@ -187,7 +188,7 @@ class Records:
         return [self._example(*pair) for pair in zip(indices, found, strict=True)]
 
     def identity(self) -> dict[str, Any]:
-        """What tells this split from others; see `fingerprint.of_records`."""
+        """Identity of this split; see `fingerprint.of_records`."""
         return self._identity
 
     def labels_outside(self) -> bool:
@@ -207,7 +208,7 @@ class Records:
         if self._labelled and not 0 <= label < self._num_classes:
             raise errors.RunError(
                 f"example {index} of {self._name} has the label {label}, outside 0 ... "
-                f"{self._num_classes - 1}: it cannot be trained on. Take another data "
+                f"{self._num_classes - 1}: it cannot be trained on. Use another data "
                 "set, or a part of this one that has labels."
             )
         image = example["image"]

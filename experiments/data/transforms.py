@@ -1,4 +1,4 @@
-"""What becomes of one example on the host: cropped, resized, and put into a batch."""
+"""Transforms examples on the host: crops, resizes, and puts them into batches."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from experiments.data import sources
 _AREA = (0.08, 1.0)
 _ASPECT = (3 / 4, 4 / 3)
 _MARGIN = 0.875
-"""Share of the shorter side that is left after the centre crop of evaluation."""
+"""Share of the shorter side that remains after the centre crop of evaluation."""
 
 Batch = dict[str, np.ndarray]
 
 
 def check_size(image_size: int | None) -> None:
-    """Refuses a side that no image can have, before one is read.
+    """Checks the side of the images, before they are read.
 
     Raises:
         RunError: If it is below 1.
@@ -33,7 +33,7 @@ def check_size(image_size: int | None) -> None:
 def training_example(
     example: sources.Example, rng: np.random.Generator, *, image_size: int | None
 ) -> dict[str, Any]:
-    """The example, with a random part of its image stretched to `image_size`."""
+    """The example, with a random part of its image resized to `image_size`."""
     image = example["image"]
     if image_size is not None:
         box = random_box(rng, height=image.shape[0], width=image.shape[1])
@@ -44,7 +44,7 @@ def training_example(
 def evaluation_example(
     index: int, *, source: sources.Source, image_size: int | None
 ) -> dict[str, Any]:
-    """Example `index`; beyond the last one that one again, with a false mask."""
+    """Example `index`; beyond the last, the last example with a false mask."""
     last = len(source) - 1
     example = source[min(index, last)]
     image = example["image"]
@@ -62,8 +62,8 @@ def random_box(
 ) -> tuple[float, float, float, float]:
     """A random part of an image: left, top, right, bottom.
 
-    Ten tries at an area and an aspect that fit; then the largest part in the middle
-    that has an admissible aspect.
+    It tries ten times to find an area and an aspect ratio that fit. Then it takes the
+    largest central part with an allowed aspect ratio.
     """
     for _ in range(10):
         area = rng.uniform(*_AREA) * height * width
@@ -82,7 +82,7 @@ def random_box(
 def resize(
     image: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
 ) -> np.ndarray:
-    """Stretches a part of an image to a size, channel by channel unless it is RGB."""
+    """Resizes a part of an image, channel by channel unless it is RGB."""
     if image.shape[-1] != 3:
         planes = np.moveaxis(image, -1, 0)
         return np.stack([_resized(plane, box, size) for plane in planes], axis=-1)
@@ -97,7 +97,7 @@ def _resized(
 
 
 def stack(examples: Sequence[dict[str, Any]], *, batch_size: int) -> Batch:
-    """One batch, filled up by its last example where examples run out.
+    """Makes one batch; if examples run out, the last one fills it up.
 
     Raises:
         RunError: If images differ in size.
@@ -106,8 +106,8 @@ def stack(examples: Sequence[dict[str, Any]], *, batch_size: int) -> Batch:
     if len(shapes) > 1:
         listing = " and ".join(map(str, sorted(shapes)[:2]))
         raise errors.RunError(
-            f"the images differ in size ({listing}): give an image size to which they "
-            "are resized."
+            f"the images differ in size ({listing}): give an image size to resize them "
+            "to."
         )
     missing = batch_size - len(examples)
     filled = [*examples, *[examples[-1]] * missing]

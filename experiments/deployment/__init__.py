@@ -1,1 +1,1 @@
-"""One-bit files in use: what a file says of its network, and the network itself."""
+"""Uses one-bit files: the description of the network in a file, and the network."""

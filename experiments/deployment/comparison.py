@@ -1,4 +1,4 @@
-"""What a file saves, and what each path from weights to logits gives: the report."""
+"""The report of an export: sizes of the files, and accuracy of each form."""
 
 import math
 import os
@@ -22,7 +22,9 @@ TITLES = {
     "file": "file",
     "program": "program",
     "onnx": "ONNX model",
+    "c": "C sources",
     "gguf": "GGUF file",
+    "hugging_face": "Hugging Face",
 }
 
 
@@ -30,7 +32,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
     """Prints a report: bytes of each layer, ratios, and the accuracy of each path."""
     rows = report["tensors"] + [
         {"name": TITLES[name], **report[name]}
-        for name in ("packed", "file", "program", "onnx", "gguf")
+        for name in ("packed", "file", "program", "onnx", "c", "gguf", "hugging_face")
         if name in report
     ]
     consoles.table(
@@ -67,6 +69,8 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
             for name, path in report["paths"].items()
         ],
     )
+    if "c" in report and "c" not in report["paths"]:
+        consoles.say(console, "the C sources were not run: there is no C compiler here")
     consoles.say(
         console,
         "difference: the largest of a logit; changed: predictions; to the "
@@ -76,7 +80,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
 
 def sizes(
     out: str | os.PathLike[str],
-    others: Mapping[str, str | os.PathLike[str] | None],
+    others: Mapping[str, int],
     loaded: export.Loaded,
     params: Any,
     model_state: Any,
@@ -84,14 +88,14 @@ def sizes(
     """Bytes of each tensor and of each file, beside those of float32.
 
     Args:
-        out: The one-bit file.
-        others: The program and the ONNX model; None where there is none.
-        loaded: What was read from `out`.
+        out: Path of the one-bit file.
+        others: Bytes of what else was written, by name.
+        loaded: Contents read from `out`.
         params: Deployed parameters.
         model_state: Batch-norm statistics of the deployed network.
 
     Returns:
-        `tensors`, `packed` and `file`, and the others by name.
+        `tensors`, `packed` and `file`, and the other files by name.
     """
     tensors = []
     packed = []
@@ -112,17 +116,14 @@ def sizes(
         "packed": _sizes(float32_bytes, packed_bytes),
         "file": _sizes(whole, pathlib.Path(out).stat().st_size),
     }
-    for name, path in others.items():
-        if path:
-            report[name] = _sizes(whole, pathlib.Path(path).stat().st_size)
-    return report
+    return report | {name: _sizes(whole, size) for name, size in others.items()}
 
 
 def paths(logits: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-    """Accuracy and loss of each path, and how far its logits are from `deployed`.
+    """Accuracy and loss of each path, and the distance of its logits to `deployed`.
 
     Args:
-        logits: Logits [n, ..., classes] by path.
+        logits: Logits [n, ..., classes] by name of the path.
         labels: Labels [n, ...].
 
     Returns:

@@ -1,7 +1,7 @@
 """The network `decoder` in the forms that llama.cpp and `transformers` read."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adaste_jax import export
@@ -10,17 +10,17 @@ from experiments.deployment import deployed
 from experiments.models import hugging_face, hugging_face_files
 
 
-def check(name: str, **files: Any) -> None:
+def check(name: str, written: Sequence[str]) -> None:
     """Refuses networks that have no such form, before anything is written.
 
     Args:
         name: Name of the network.
-        **files: Where to write, by flag; None for nowhere.
+        written: Flags of the forms that are to be written.
 
     Raises:
         RunError: If the network is no `decoder`, and something is to be written.
     """
-    flags = [f"--{flag}" for flag, file in files.items() if file]
+    flags = [f"--{flag}" for flag in written]
     if name != "decoder" and flags:
         raise errors.RunError(
             f"{' and '.join(flags)}: the network {name!r} has no such form, and a "
@@ -63,6 +63,11 @@ def write_hugging_face(
     """
     context = described["input"]["shape"][0]
     hugging_face_files.write(folder, _network(described), params, context=context)
+
+
+def size(folder: str | os.PathLike[str]) -> int:
+    """Bytes of the files in a folder."""
+    return sum(entry.stat().st_size for entry in os.scandir(folder))
 
 
 def _network(described: Mapping[str, Any]) -> models.Decoder:

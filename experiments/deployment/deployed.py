@@ -1,6 +1,6 @@
-"""A trained network as it is shipped: described in JSON, applied to raw images.
+"""The shipped network: described in JSON, applied to raw images.
 
-What `export.py` writes and `predict.py` reads; neither needs the run.
+`export.py` writes it and `predict.py` reads it; neither needs the run.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def describe(
     *,
     folded: bool,
 ) -> dict[str, Any]:
-    """All that is needed to build and to feed the network, as JSON.
+    """Everything that is needed to build the network and its inputs, as JSON.
 
     Args:
         config: Config of the run.
@@ -35,7 +35,7 @@ def describe(
         folded: Whether batch normalisation is folded; see `export.fold_linen`.
 
     Returns:
-        Part of the metadata of a file.
+        A part of the metadata of a file.
     """
     size = config.image_size or None
     moments = {"mean": splits.mean, "std": splits.std}
@@ -56,18 +56,23 @@ def describe(
         "input": {
             "shape": list(shape),
             "image_size": size,
-            **{name: None if m is None else m.tolist() for name, m in moments.items()},
+            **{name: _numbers(m) for name, m in moments.items()},
             "max_value": splits.max_value,
         },
         "dataset": config.dataset,
     }
 
 
+def _numbers(moments: np.ndarray | None) -> list[float] | None:
+    """Numbers in as few digits as their dtype needs, so that they are read back."""
+    return None if moments is None else [float(str(number)) for number in moments]
+
+
 def network(described: Mapping[str, Any]) -> Logits:
     """The network of a description, from raw images or text to logits.
 
     Raises:
-        RunError: If `description.check` refuses the description.
+        RunError: If the description fails `description.check`.
     """
     module = module_of(described)
     folded = described["architecture"]["folded"]
@@ -84,10 +89,26 @@ def network(described: Mapping[str, Any]) -> Logits:
 
 
 def onnx_network(model: bytes) -> Callable[[jax.Array], np.ndarray]:
-    """An ONNX model in ONNX Runtime, from raw images or text to logits."""
-    import onnxruntime
+    """An ONNX model in ONNX Runtime, from raw images or text to logits.
 
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    Raises:
+        RunError: If ONNX Runtime is missing, or too old for the model.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise errors.RunError(
+            'the ONNX model is written; to compare it, pip install "adaste_jax[onnx]"'
+        ) from error
+    try:
+        session = onnxruntime.InferenceSession(
+            model, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:
+        raise errors.RunError(
+            f"onnxruntime {onnxruntime.__version__} does not run the ONNX model, which "
+            f"is written. It needs onnxruntime 1.24 or newer: {error}"
+        ) from error
     return lambda images: session.run(None, {"input": np.asarray(images)})[0]
 
 
@@ -113,15 +134,15 @@ def fold(described: Mapping[str, Any], params: Any, model_state: Any) -> Any:
             train=False,
         )
     except ValueError as error:
-        raise errors.RunError(f"cannot fold batch normalisation: {error}") from error
+        raise errors.RunError(f"cannot fold batch norm: {error}") from error
     return variables.pop("params"), variables
 
 
 def module_of(described: Mapping[str, Any]) -> nn.Module:
-    """The module of a description, once that has been checked.
+    """The module of a description, which is checked first.
 
     Raises:
-        RunError: If `description.check` refuses the description.
+        RunError: If the description fails `description.check`.
     """
     description.check(described)
     architecture = described["architecture"]
@@ -133,7 +154,7 @@ def module_of(described: Mapping[str, Any]) -> nn.Module:
 
 
 def raw_input(described: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
-    """One raw input, by its shape."""
+    """Shape of one raw input."""
     return jax.ShapeDtypeStruct((1, *described["input"]["shape"]), jnp.uint8)
 
 
@@ -152,18 +173,18 @@ def all_logits(
     image_size: int | None = None,
     most: int = 0,
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Logits of several functions on the same images, read once.
+    """Logits of several functions on the same images, which are read once.
 
     Args:
         functions: Functions from a batch of images to logits, by name.
         source: Images and labels.
-        batch_size: Images in a batch.
-        image_size: Side of the images; None leaves them as they are.
+        batch_size: Number of images in a batch.
+        image_size: Side of the images; None keeps their size.
         most: Number of images; 0 takes all.
 
     Returns:
-        Logits by name, float32 [n, classes], and labels [n]; of text there is an axis
-        of positions after the first.
+        Logits by name, float32 [n, classes], and labels [n]; for text with an axis of
+        positions after the first.
     """
     batches, resident = feeds.evaluation(
         source, batch_size=batch_size, image_size=image_size
@@ -186,22 +207,43 @@ def all_logits(
 
 
 def check_count(name: str, value: int, *, least: int) -> None:
-    """Refuses a number of examples that is not a whole number of at least `least`.
+    """Checks that a number of examples is a whole number of at least `least`.
 
     Args:
         name: Name of the argument, for the message.
         value: The number.
-        least: The smallest number that is right.
+        least: The smallest allowed number.
 
     Raises:
-        RunError: If the number is refused.
+        RunError: If it is not.
     """
     fields.check({name: value}, {name: fields.whole(least)}, prefix="")
 
 
 def labelled(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Which labels are those of a class: bool, of the shape of `labels`."""
+    """Which labels belong to a class: bool, of the shape of `labels`."""
     return (labels >= 0) & (labels < num_classes)
+
+
+def probabilities(logits: Any) -> np.ndarray:
+    """Softmax over the last axis, in float64.
+
+    Args:
+        logits: [batch, classes].
+
+    Raises:
+        RunError: If there is an output for each of several places, as of text, or a
+            logit is not finite.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2:
+        raise errors.RunError(
+            f"the network gives logits of shape {list(logits.shape)}, not [1, classes]."
+        )
+    _refuse_nonfinite(logits)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
+    return shares
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -210,15 +252,15 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     Labels outside of [0, classes), which mark examples without a class, are left out.
 
     Args:
-        logits: [..., classes].
+        logits: Logits [..., classes].
         labels: Integers [...].
 
     Returns:
         `loss` and `accuracy`.
 
     Raises:
-        RunError: If there is one class only, no label is that of a class, or a logit
-            is not finite: then no figure says anything of the network.
+        RunError: If there is only one class, no label belongs to a class, or a logit is
+            not finite, so that no result would be meaningful.
     """
     logits, labels = np.asarray(logits), np.asarray(labels)
     if logits.ndim < 1 or labels.shape != logits.shape[:-1]:
@@ -231,17 +273,12 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             "the network has one logit, so there are no classes to choose from and no "
             "accuracy."
         )
-    bad = ~np.isfinite(logits).all(axis=-1)
-    if bad.any():
-        raise errors.RunError(
-            f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
-            "its weights or its normalisation are damaged."
-        )
+    _refuse_nonfinite(logits)
     known = labelled(labels, logits.shape[-1])
     if not known.any():
         raise errors.RunError(
             f"none of {labels.size} labels lies in 0 ... {logits.shape[-1] - 1}: there "
-            "is nothing to score."
+            "is nothing to evaluate."
         )
     logits, labels = logits[known].astype(np.float64), labels[known].astype(np.int64)
     shifted = logits - logits.max(axis=-1, keepdims=True)
@@ -251,3 +288,12 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "loss": float((normaliser - chosen).mean()),
         "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
     }
+
+
+def _refuse_nonfinite(logits: np.ndarray) -> None:
+    bad = ~np.isfinite(logits).all(axis=-1)
+    if bad.any():
+        raise errors.RunError(
+            f"the network gives NaN or infinity for {bad.sum()} of {bad.size} inputs: "
+            "its weights or its batch norm are damaged."
+        )

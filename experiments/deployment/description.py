@@ -1,9 +1,8 @@
-"""What a file says of the network in it: the schema of its metadata, with limits.
+"""The description of the network in a file: the schema of its metadata, with limits.
 
-Whoever can write a file can write its metadata, so nothing there is believed: `check`
-bounds every number before anything is built from it, and `fits.check` compares what is
-left with the tensors of the file. Whatever is wrong is a `RunError` that names the
-field.
+Whoever can write a file can write its metadata, so the metadata are not trusted.
+`check` bounds every number before anything is built from it, and `fits.check` compares
+the rest with the tensors of the file. Every error is a `RunError` that names the field.
 """
 
 import math
@@ -15,13 +14,13 @@ from typing import Any
 from experiments import errors, fields, models
 
 INPUT_LIMIT = 2**22
-"""Most numbers in one input, for example 1024 x 1024 pixels of three channels."""
+"""Largest size of an input, in numbers; 1024 x 1024 pixels of three channels fit."""
 
 _NAME = fields.Text(letters=(1, 200))
 
 
 def check(metadata: Mapping[str, Any]) -> None:
-    """Refuses metadata that do not describe a network, or one beyond all bounds.
+    """Checks that metadata describe a network, within the limits.
 
     Fields other than `architecture`, `input` and `dataset` are neither checked nor
     used.
@@ -41,7 +40,7 @@ def check(metadata: Mapping[str, Any]) -> None:
 
 
 def check_dataset(name: str) -> None:
-    """Refuses names of data sets that could lead out of the data folder.
+    """Checks that the name of a data set cannot lead out of the data folder.
 
     Args:
         name: Name of a data set, in any form that `sources.source` takes.
@@ -57,18 +56,19 @@ def check_dataset(name: str) -> None:
         or any(part.strip() in ("", ".", "..") or part[0] == "~" for part in parts)
     ):
         raise errors.RunError(
-            f"{reprlib.repr(name)} is no name of a data set: expected a plain one, "
-            "'digits', 'cifar10' or 'folder/NAME', that stays within the data folder."
+            f"{reprlib.repr(name)} is not the name of a data set: expected a plain "
+            "name, 'digits', 'cifar10' or 'folder/NAME', that stays within the data "
+            "folder."
         )
 
 
 def is_in_catalog(name: str) -> bool:
-    """Whether a name can be one of TFDS itself, and not of another place online."""
+    """Whether a name can be in TFDS itself, and not in another place online."""
     return re.fullmatch(r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?", name) is not None
 
 
 def num_layers(options: Mapping[str, Any]) -> int:
-    """How many layers options that are checked ask for; each has tensors of its own."""
+    """Number of layers in checked options; each layer has its own tensors."""
     return (
         options.get("depth", 0)
         + len(options.get("features", ()))
@@ -85,9 +85,7 @@ def _check_architecture(found: Mapping[str, Any]) -> None:
     options, kinds = _object(found, where, "options"), models.OPTIONS[network]
     for name in options:
         if name not in kinds:
-            raise _wrong(
-                f"{where}options.{name}", f" is none of the options of {network}."
-            )
+            raise _wrong(f"{where}options.{name}", f" is not an option of {network}.")
         _field(options, f"{where}options.", name, kinds[name])
     if found.get("class_names") is not None:
         names = fields.Several(_NAME, least=classes, most=classes)

@@ -1,7 +1,7 @@
-"""Whether the tensors of a file are those of the network that it describes.
+"""Checks whether the tensors of a file are those of the network it describes.
 
-Only shapes are computed with, so a file of a few kilobytes cannot make this program
-allocate gigabytes.
+Only shapes are used, so a file of a few kilobytes cannot make this program allocate
+gigabytes.
 """
 
 import contextlib
@@ -68,28 +68,28 @@ def check(described: Mapping[str, Any], params: Any, model_state: Any) -> None:
 
 @contextlib.contextmanager
 def _building() -> Iterator[None]:
-    """Turns any error into one that says that the description is not of a network."""
+    """Turns any error into one that says that the description is wrong."""
     try:
         yield
     # Whatever a foreign description breaks in there, the way out is the same.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise errors.RunError(
-            "the network that the file describes cannot be built of its tensors "
+            "the network that the file describes cannot be built from its tensors "
             f"({reason}): it was changed, or not written by experiments.export."
         ) from error
 
 
 def batch_size(described: Mapping[str, Any], params: Any, model_state: Any) -> int:
-    """How many inputs can go through a network at once without filling the memory.
+    """Number of inputs that a network can process at once without filling the memory.
 
     Args:
-        described: Metadata that fit.
+        described: Metadata that have been checked.
         params: Parameters.
         model_state: Model state.
 
     Returns:
-        The largest number with which no array takes more than half a gigabyte.
+        The largest number for which no array takes more than half a gigabyte.
 
     Raises:
         RunError: If a single input needs an array of two gigabytes.
@@ -106,7 +106,7 @@ def batch_size(described: Mapping[str, Any], params: Any, model_state: Any) -> i
 
 
 def _largest(jaxpr: Any) -> int:
-    """Bytes of the largest value that is computed in a program."""
+    """Bytes of the largest value in a program."""
     found = 0
     for equation in jaxpr.eqns:
         for variable in equation.outvars:

@@ -1,9 +1,9 @@
-"""One page about a run, or several over each other: curves, layers, sizes, config.
+"""Reports of one run or several: a page with curves, layers, sizes and config.
 
     python -m experiments.report --workdir runs/a runs/b --out=report.html
 
-A run writes `report.html` into its workdir when it ends. The page is one file: the
-charts are SVG of matplotlib, so it needs neither a script nor a network, follows dark
+A run writes `report.html` into its workdir when it ends. The page is one file. Its
+charts are SVG of Matplotlib, so it needs neither scripts nor a network, follows dark
 mode, and can be read on a phone.
 """
 

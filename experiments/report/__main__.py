@@ -1,6 +1,5 @@
 """Writes the page."""
 
-import argparse
 import os
 import pathlib
 from collections.abc import Sequence
@@ -13,15 +12,14 @@ from experiments.runs import records, small_files
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Writes the page."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.report",
-        description="Draws a run, or several over each other, on one page.",
+    parser = command_line.Parser(
+        "experiments.report", "Draws a run, or several over each other, on one page."
     )
     parser.add_argument(
         "--workdir", required=True, nargs="+", help="folders of runs; or A,B,C"
     )
     parser.add_argument(
-        "--out", help="file to write; default: report.html in the one workdir"
+        "--out", help="file to write; default with one workdir: report.html in it"
     )
     console = consoles.program()
     arguments = parser.parse_args(argv)
@@ -33,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     with command_line.refusals(console):
         if arguments.out is None and len(folders) > 1:
-            raise errors.RunError("say where the page of several runs goes: --out.")
+            raise errors.RunError("give --out=FILE for the page of several runs.")
         out = pathlib.Path(arguments.out or pathlib.Path(folders[0]) / "report.html")
         text = page([records.read(folder) for folder in folders])
         try:

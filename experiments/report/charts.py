@@ -1,4 +1,4 @@
-"""Charts as SVG inside a page: no script, text that stays text, colours of the page."""
+"""Charts as SVG inside a page: no scripts, real text, the colours of the page."""
 
 import math
 from collections.abc import Sequence
@@ -23,8 +23,8 @@ class Line(NamedTuple):
     Attributes:
         label: Label in the legend.
         x: Epochs.
-        y: Values, as many as epochs.
-        style: Index into `STYLES`, so that a name has one look in all charts.
+        y: Values, one for each epoch.
+        style: Index into `STYLES`, so that a name looks the same in all charts.
     """
 
     label: str
@@ -41,11 +41,11 @@ def lines(
     limits: tuple[float | None, float | None] = (None, None),
     markers: bool = True,
 ) -> str:
-    """Curves, with a legend below that gives their last values.
+    """Draws curves, with a legend below that has their last values.
 
     Args:
         name: Name of the chart, unique on the page.
-        curves: At most as many as `STYLES`.
+        curves: The curves, at most as many as `STYLES`.
         xlabel: Label of the horizontal axis.
         limits: Limits of the vertical axis; None follows the data.
         markers: Whether some of the points have markers.
@@ -88,7 +88,7 @@ def lines(
 def ridges(
     name: str, rows: Sequence[tuple[str, Sequence[int]]], edges: np.ndarray, xlabel: str
 ) -> str:
-    """Histograms one below the other, each to its own height, the last at the bottom.
+    """Draws histograms below each other, each to its own height, the last lowest.
 
     Args:
         name: Name of the chart, unique on the page.
@@ -118,7 +118,7 @@ def ridges(
 
 
 def _axes(height: float, legend: float) -> tuple[Any, Any]:
-    """Axes of a height, above a legend of another."""
+    """Axes and a legend below them, with the given heights."""
     height += legend
     figure = figures.blank((WIDTH / 72, height / 72))
     place = (

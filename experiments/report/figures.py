@@ -1,11 +1,10 @@
-"""The one way to a picture: colours, line styles, axes, and files of PNG and SVG.
+"""Makes all figures: colours, line styles, axes, and PNG and SVG output.
 
 Matplotlib is imported when something is drawn, not before.
 
-The SVG that it writes is a file of its own, with black text, ids that repeat from chart
-to chart and links to namespaces. `svg` makes it part of a page: colours become
-variables of the style sheet, so that it follows dark mode, and the fonts are those of
-the page.
+Matplotlib writes SVG as a separate file, with black text, ids that repeat from chart to
+chart and links to namespaces. `svg` makes it part of a page: colours become variables
+of the style sheet, so that it follows dark mode, and the fonts are those of the page.
 """
 
 import io
@@ -42,7 +41,7 @@ STYLES = tuple(
         ("ink", "-", "X"),
     )
 )
-"""Looks of lines that can be told apart, also without colours."""
+"""Line styles that can be distinguished even without colours."""
 
 _PAGE: Any = {
     "svg.fonttype": "none",
@@ -66,7 +65,7 @@ _PAGE: Any = {
 def panels(
     rows: int, columns: int, size: tuple[float, float], **options: Any
 ) -> tuple[Any, Any]:
-    """A figure with axes side by side, for a PNG.
+    """A figure with a grid of axes, for a PNG.
 
     Args:
         rows: Number of rows.
@@ -82,14 +81,14 @@ def panels(
 
 
 def blank(size: tuple[float, float], **options: Any) -> Any:
-    """A figure of this width and height in inches, without axes."""
+    """A figure without axes, of this width and height in inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, **options)
 
 
 def save(figure: Any, path: str | os.PathLike[str], *, dpi: int = 120) -> None:
-    """Writes a PNG; axes of epochs get whole numbers."""
+    """Writes a PNG file; axes of epochs get whole numbers."""
     for axis in figure.axes:
         if axis.get_xlabel() == "epoch":
             whole_numbers(axis)
@@ -97,7 +96,7 @@ def save(figure: Any, path: str | os.PathLike[str], *, dpi: int = 120) -> None:
 
 
 def whole_numbers(axis: Any, most: Any = "auto") -> None:
-    """Puts whole numbers only below an axis, in at most `most` intervals."""
+    """Puts only whole numbers on an axis, in at most `most` intervals."""
     from matplotlib import ticker
 
     axis.xaxis.set_major_locator(ticker.MaxNLocator(most, integer=True))
@@ -124,9 +123,9 @@ def page_style() -> Any:
 
 
 def plain(label: str) -> str:
-    """A label that Matplotlib shows as it is, and that XML can hold.
+    """A label that Matplotlib shows unchanged, and that is valid in XML.
 
-    Matplotlib would read formulas between dollars, and leave out what begins with "_".
+    Matplotlib would read formulas between dollars, and skip labels that begin with "_".
     """
     shown = "".join(
         c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in label
@@ -136,7 +135,7 @@ def plain(label: str) -> str:
 
 
 def svg(figure: Any, name: str) -> str:
-    """The figure as an element of a page.
+    """The figure as an `svg` element of a page.
 
     Args:
         figure: A figure that was drawn in `page_style`.
@@ -187,5 +186,5 @@ def _style(text: str) -> str:
 
 
 def _local(tag: str) -> str:
-    """A name without its namespace, which HTML knows by itself."""
+    """A name without its namespace, which HTML does not need."""
     return tag.rpartition("}")[2]

@@ -12,13 +12,13 @@ from experiments.runs.lines import EDGES
 
 STYLE = pathlib.Path(__file__).with_name("report.css")
 RIDGES = 9
-"""Epochs whose histogram is drawn, at most."""
+"""Largest number of epochs whose histogram is drawn."""
 
 Draw = Callable[[str], str]
-"""Takes the name of a chart and gives its SVG."""
+"""From the name of a chart to its SVG."""
 
 Figure = tuple[str, str, Draw | None]
-"""Title, what it shows, and how it is drawn; None where there is nothing to draw."""
+"""Title, caption, and function that draws it; None if there is nothing to draw."""
 
 _UNIT = "latent / root mean square of its layer"
 # Title, what it shows, name in the files, factor, format of the last value.
@@ -28,25 +28,30 @@ _LEARNING = (
     ("Bits per byte", "of text", "bits_per_byte", 1.0, "{:.3f}"),
 )
 _BY_LAYER = (
-    ("Flips", "% of weights of another sign than an epoch ago", "flips_per_epoch", 100),
+    (
+        "Flips",
+        "% of weights whose sign changed since the last epoch",
+        "flips_per_epoch",
+        100,
+    ),
     ("Saturated", "% of training weights at full magnitude", "saturated", 100),
     ("Scale of the latents", "root mean square", "rms", 1),
 )
-_ZERO_GRADIENT = ("Gradients of zero", "% of latents that the rule holds")
+_ZERO_GRADIENT = ("Gradients of zero", "% of latents with zero gradient")
 _SPEED = ("Time per step", "ms, without compilation and evaluation")
 _LEARNING_NOTE = (
     "Training is measured with the training weights, which annealing keeps soft at "
-    "first; validation and test with the deployed ones. Behind a name stands its last "
-    "value."
+    "first; validation and test with the deployed ones. The number after a name is "
+    "its last value."
 )
 _WEIGHTS_NOTE = (
-    "Flips that do not fall are weights that chatter about zero. Saturated weights are "
+    "Flips that do not fall are latents that keep crossing zero. Saturated weights are "
     "those that annealing already holds at plus or minus the largest magnitude."
 )
 _REAL_NOTE = "Full precision: no weight of one bit."
 _LATENTS_NOTE = (
     "Counts of the latents, in units of their root mean square. Weights are the signs, "
-    "so only the zero matters: a valley there means signs that are settled."
+    "so only the zero matters: a valley there means that the signs are settled."
 )
 
 
@@ -54,14 +59,14 @@ def page(runs: Sequence[records.Record]) -> str:
     """The page, as HTML.
 
     Args:
-        runs: One, or several to draw over each other.
+        runs: One run, or several to draw over each other.
 
     Raises:
-        RunError: If there are more than can be told apart.
+        RunError: If there are more runs than line styles.
     """
     if len(runs) > len(figures.STYLES):
         raise errors.RunError(
-            f"{len(runs)} runs are too many to tell apart in a chart: give at most "
+            f"{len(runs)} runs are too many for one chart: give at most "
             f"{len(figures.STYLES)}."
         )
     body = _single(runs[0]) if len(runs) == 1 else _several(_distinct(runs))
@@ -77,7 +82,7 @@ def page(runs: Sequence[records.Record]) -> str:
 
 
 def _distinct(runs: Sequence[records.Record]) -> list[records.Record]:
-    """The same runs, numbered where folders have the same name."""
+    """The same runs, numbered if their folders have the same name."""
     labels = [run.label for run in runs]
     return [
         run
@@ -149,7 +154,7 @@ def _single(run: records.Record) -> str:
 
 def _several(runs: Sequence[records.Record]) -> str:
     def overlay(curves: Sequence[tuple[Any, ...]], *arguments: Any, **options: Any):
-        """Draws all runs in one order, so that a run has one look in all charts."""
+        """Draws all runs in one order, so that a run looks the same in all charts."""
         named = [(run.label, *c) for run, c in zip(runs, curves, strict=True)]
         return _lines(named, *arguments, **options)
 
@@ -209,7 +214,7 @@ def _lines(
     written: Callable[[float], str] | None = tables.number,
     **options: Any,
 ) -> Draw | None:
-    """Draws curves whose labels end in their last value; those without data are out."""
+    """Draws curves with their last values in the labels; skips curves without data."""
     found = [
         charts.Line(
             f"{_cut(label)}  {written(y[-1])}" if written else _cut(label), x, y, style
@@ -225,12 +230,12 @@ def _short(layer: str) -> str:
 
 
 def _cut(label: str, most: int = 36) -> str:
-    """A label that fits below a chart: its end says more than its beginning."""
+    """A label cut to fit below a chart; its end, which says most, is kept."""
     return label if len(label) <= most else "…" + label[1 - most :]
 
 
 def _spread(rows: Sequence[Any]) -> list[Any]:
-    """At most `RIDGES` of the rows, evenly, with the first and the last."""
+    """At most `RIDGES` rows, evenly spread, including the first and the last."""
     if len(rows) <= RIDGES:
         return list(rows)
     last = len(rows) - 1

@@ -1,4 +1,4 @@
-"""Curves and histograms of a run, as PNG."""
+"""Curves and histograms of a run, as PNG files."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ def draw_all(
     records: Sequence[Mapping[str, Any]],
     latents: Mapping[str, np.ndarray],
 ) -> None:
-    """Draws `curves.png`, `flips.png` and `latents.png`, each where there is data.
+    """Draws `curves.png`, `flips.png` and `latents.png`, each if there are data.
 
     Args:
-        folder: Folder of the pictures; it is made.
+        folder: Folder for the PNG files; it is created.
         records: The lines of `metrics.jsonl`.
         latents: Latent kernels by path.
     """

@@ -1,4 +1,4 @@
-"""The parts of a report that are words and numbers, as HTML."""
+"""The texts and tables of a report, as HTML."""
 
 import html
 import json
@@ -11,7 +11,7 @@ from experiments.runs.records import Record, is_number
 
 
 def about(run: Record) -> str:
-    """A line on what was trained."""
+    """A line about what was trained."""
     known = {
         name: _value(run.config.get(name, "?"))
         for name in ("method", "dataset", "model", "seed", "num_epochs")
@@ -25,12 +25,12 @@ def about(run: Record) -> str:
 
 
 def notes(run: Record) -> str:
-    """What could not be shown of the run."""
+    """Notes about what could not be shown of the run."""
     return "".join(f"<p>{text(note)}</p>" for note in run.notes)
 
 
 def key_figures(run: Record) -> str:
-    """The numbers one looks for first."""
+    """The most important numbers of a run."""
     result = run.result or {}
     figures = []
     if result:
@@ -59,7 +59,7 @@ def key_figures(run: Record) -> str:
 
 
 def ranking(runs: Sequence[Record]) -> str:
-    """The numbers one looks for first, of several runs, a line each."""
+    """The most important numbers of several runs, one line each."""
     head = ["run", "test accuracy, %", "test loss", "epochs", "ms per step"]
     head += ["weights of one bit", "bytes", "method", "seed"]
     rows = []
@@ -84,7 +84,7 @@ def ranking(runs: Sequence[Record]) -> str:
 
 
 def _typical_milliseconds(run: Record) -> str:
-    """The median over epochs, or nothing."""
+    """The median time of a step over epochs, or None."""
     times = run.milliseconds[1]
     return number(statistics.median(times)) if times else ""
 
@@ -92,7 +92,7 @@ def _typical_milliseconds(run: Record) -> str:
 def sizes(run: Record) -> str:
     """`summary.json` as a table."""
     if not run.sizes:
-        return "<p>The run has left no summary.json.</p>"
+        return "<p>The run has no summary.json.</p>"
     head = ["parameter", "shape", "bits", "parameters", "bytes", "float32 bytes"]
     head.append("multiply-adds")
     names = ("parameters", "bytes", "float32_bytes", "multiply_adds")
@@ -126,7 +126,7 @@ def config(run: Record) -> str:
 
 
 def differences(runs: Sequence[Record]) -> str:
-    """The fields in which runs differ."""
+    """The config fields in which runs differ."""
     fields = [run.fields for run in runs]
     names = list(dict.fromkeys(name for found in fields for name in found))
     rows = [
@@ -139,7 +139,7 @@ def differences(runs: Sequence[Record]) -> str:
 
 
 def folded(title: str, content: str) -> str:
-    """Content that is shown at a click."""
+    """Content that is shown after a click."""
     return f"<details><summary>{text(title)}</summary>{content}</details>"
 
 
@@ -154,18 +154,18 @@ def number(value: float) -> str:
 
 
 def text(value: Any) -> str:
-    """Anything as HTML that shows it as it is; what is no letter is an escape."""
+    """Any value as HTML that shows it unchanged; undecodable bytes become escapes."""
     return html.escape(consoles.shown(str(value), "utf-8"))
 
 
 def _shown(found: Mapping[str, Any], name: str, form: str, scale: float = 1) -> str:
-    """A number of a file as text, or a dash where the file has none."""
+    """A number of a file as text, or a dash if the file has none."""
     value: Any = found.get(name)
     return form.format(scale * value) if is_number(value) else "–"
 
 
 def _bits(row: Mapping[str, Any]) -> str:
-    """Bits of a real parameter, as it is deployed."""
+    """Bits of a real parameter as deployed."""
     size = row["parameters"]
     return f"{8 * row['bytes'] / size:g}" if size else "–"
 
@@ -175,7 +175,7 @@ def _value(value: Any) -> str:
 
 
 def _definitions(kind: str, pairs: Sequence[tuple[str, str]]) -> str:
-    """Names and what they stand for."""
+    """A list of names and values."""
     cells = [f"<div><dt>{text(a)}</dt><dd>{text(b)}</dd></div>" for a, b in pairs]
     return f'<dl class="{kind}">{"".join(cells)}</dl>'
 

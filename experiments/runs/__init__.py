@@ -1,1 +1,1 @@
-"""What a run leaves on the disk, and the processes and signals it lives with."""
+"""The files of a run, its processes, and the signals that stop it."""

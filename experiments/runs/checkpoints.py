@@ -15,11 +15,11 @@ from experiments.runs import kept, plain_path, processes, small_files
 
 
 class Older(NamedTuple):
-    """A form that an older version gave to the arrays.
+    """The form of the arrays in an older version.
 
     Attributes:
         like: Arrays of that form.
-        upgraded: From arrays of that form to those of today.
+        upgraded: Function from arrays of that form to arrays of today's form.
     """
 
     like: Any
@@ -29,18 +29,18 @@ class Older(NamedTuple):
 class Checkpoints:
     """The checkpoints of one run, saved in the background.
 
-    A checkpoint holds a tree of arrays and a small dict that goes into JSON, with a
-    checksum of both: Orbax notices a damaged index, but not a flipped bit in an array.
-    All processes of a run take part in everything.
+    A checkpoint holds a tree of arrays and a small dict (stored as JSON), with a
+    checksum of both: Orbax detects a damaged index, but not a flipped bit in an array.
+    All processes of a run must call every method.
     """
 
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, read_only: bool = False):
         """Opens `folder`, which need not exist.
 
         Args:
-            folder: Where the checkpoints lie, one subfolder each, named by the step.
-            keep: How many of the latest stay; the best stays besides.
-            read_only: Changes nothing: for a folder that another program may write.
+            folder: Folder of the checkpoints; each is a subfolder named by its step.
+            keep: Number of latest checkpoints that are kept; the best is kept too.
+            read_only: Changes nothing; for a folder that another program may write.
 
         Raises:
             RunError: If the folder cannot be used.
@@ -72,7 +72,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: Any, *exception: object) -> None:
-        """Waits for the last save; its error does not hide one that is under way."""
+        """Waits for the last save; its error does not hide one already raised."""
         if kind is None:
             self.close()
             return
@@ -96,15 +96,15 @@ class Checkpoints:
         """Starts saving; the arrays may be donated once this returns.
 
         Args:
-            step: Its name.
+            step: Step of the checkpoint, which is its name.
             arrays: The tree of arrays.
-            record: What goes into JSON.
-            accuracy: See `rate`.
-            progress: Numbers of the training so far, for people who look into it.
+            record: The dict that is stored as JSON.
+            accuracy: Accuracy on validation examples; see `rate`.
+            progress: Metrics of the training so far, for human readers.
 
         Raises:
-            RunError: If it, or the one before, cannot be written, or a number in it is
-                not finite.
+            RunError: If this checkpoint or the one before cannot be written, or a
+                number in it is not finite.
         """
         bad = kept.nonfinite(arrays)
         if bad:
@@ -128,7 +128,7 @@ class Checkpoints:
             )
 
     def last_good(self) -> str:
-        """Which checkpoint a run can go back to, in words; waits for the last save."""
+        """A sentence about the last good checkpoint; waits for the last save."""
         self.wait()
         kept = self.steps
         where = (
@@ -140,11 +140,11 @@ class Checkpoints:
         return f"{where}. {advice}"
 
     def rate(self, step: int, accuracy: float) -> None:
-        """Says how good the network of a step is; the best one's checkpoint stays.
+        """Records the accuracy of a step; the checkpoint of the best is kept.
 
         Args:
-            step: Step of the checkpoint, which may be one that was never saved.
-            accuracy: On validation examples.
+            step: Step of the checkpoint, which need not have been saved.
+            accuracy: Accuracy on validation examples.
         """
         if self._best is None or (accuracy, step) >= self._best:
             self._best = (accuracy, step)
@@ -156,16 +156,17 @@ class Checkpoints:
 
         Args:
             like: Arrays of the structure, shapes, dtypes and shardings to restore;
-                shardings may be others than those that were saved.
-            step: Only this one will do; None is the latest.
-            older: Forms of older versions, tried where that of today does not fit.
+                shardings may differ from the saved ones.
+            step: Step of the only checkpoint to load; None is the latest.
+            older: Forms of older versions, tried if today's form does not fit.
 
         Returns:
             The arrays, the record and messages about checkpoints that could not be
-            read, which are moved aside; None where there is no checkpoint.
+            read, which are moved aside; None if there is no checkpoint.
 
         Raises:
-            RunError: If there are checkpoints and none can be read, or not the one.
+            RunError: If there are checkpoints but none can be read, or the one of
+                `step` cannot.
         """
         steps = self.steps
         if step is not None and step not in steps:
@@ -192,13 +193,13 @@ class Checkpoints:
         raise errors.RunError(
             f"none of the checkpoints in {self._folder} can be read (steps {steps}; "
             f"step {tried}: {kept.first_line(failure)}). Nothing was changed. Move "
-            "that folder away to start anew, or choose another --workdir."
+            "that folder away to start again, or choose another --workdir."
         )
 
     def _load_any(
         self, step: int, forms: Sequence[Older]
     ) -> tuple[Any, dict[str, Any]]:
-        """Loads in the first form that fits; the error is that of the form of today."""
+        """Loads in the first form that fits; an error is that of today's form."""
         failures = []
         for form in forms:
             try:
@@ -220,7 +221,7 @@ class Checkpoints:
         )
         arrays, record = found["arrays"], dict(found["record"])
         if record.pop("checksum", None) != kept.checksum(arrays, record):
-            raise ValueError("its contents do not have the checksum it was saved with")
+            raise ValueError("its contents do not match the checksum saved with it")
         bad = kept.nonfinite(arrays)
         if bad:
             raise ValueError(f"it holds numbers that are not finite ({bad})")
@@ -228,7 +229,7 @@ class Checkpoints:
         return arrays, record
 
     def checksum(self, step: int) -> str:
-        """The checksum in the record of a step, which tells its bits from others.
+        """The checksum in the record of a step, which identifies its bits.
 
         Raises:
             RunError: If the record cannot be read.
@@ -241,7 +242,7 @@ class Checkpoints:
         """Blocks until every save has finished.
 
         Raises:
-            RunError: If one has failed.
+            RunError: If a save has failed.
         """
         with self._writing("write the latest"):
             self._manager.wait_until_finished()
@@ -261,14 +262,14 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
-        """Turns what Orbax raises into an error that says what is safe."""
+        """Turns errors of Orbax into an error that says which checkpoints are safe."""
         try:
             yield
         except Exception as error:  # a full disk is a ValueError of TensorStore
             raise errors.RunError(
                 f"checkpoints in {self._folder}: cannot {what}: "
-                f"{kept.first_line(error)}. Those that are complete are kept: "
-                "mend the cause, and the same command goes on from the latest."
+                f"{kept.first_line(error)}. Complete checkpoints are kept: "
+                "fix the cause, and the same command continues from the latest one."
             ) from error
 
     def _put_aside(self, failures: list[tuple[int, Exception]]) -> list[str]:

@@ -1,9 +1,8 @@
-"""What a run computes, as JSON: by it a workdir knows its own run again.
+"""The identity of a run, as JSON, by which a workdir recognises its own run.
 
-The identity of a run is its config with the options of its own method alone, without
-the fields that do not change a bit of what is computed. So a new method, a new field
-with its default, or another default of a method that is not used leave every workdir
-as it is.
+The identity of a run is its config with the options of its own method only, without the
+fields that do not change any bit of the result. So a new method, a new field with its
+default, or a new default of an unused method change no identity.
 """
 
 import json
@@ -17,7 +16,7 @@ import numpy as np
 from experiments.configs import base
 
 SCHEMA = 1
-"""Number of the form of what `computed` gives; absent in files of version 0.1."""
+"""Version of the form of `computed`; absent in files of version 0.1."""
 
 FREE_FIELDS = (
     "cache_dir",
@@ -27,18 +26,18 @@ FREE_FIELDS = (
     "keep_checkpoints",
     "tensorboard",
 )
-"""Fields that change no bit of what is computed: where data lie, and what is kept."""
+"""Fields that change no bit of the result: folders of data, and what is kept."""
 
 
 def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """The config as JSON, with the options of its own method alone.
+    """The config as JSON, with the options of its own method only.
 
     Args:
         config: Config of a run.
 
     Returns:
-        All fields, in `methods` only those of `config.method`, without the folders in
-        which data lie; tuples are lists. `config_of` undoes it.
+        All fields without the folders of the data; `methods` has only the options of
+        `config.method`; tuples are lists. `config_of` reverses it.
     """
     fields = stored(config)
     for name in ("cache_dir", "data_dir"):
@@ -47,9 +46,9 @@ def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What `computed` gives, for files that leave the machine.
+    """The result of `computed` for files that leave the machine.
 
-    Other runs are named by the last part of their path alone: the workdir, or
+    Other runs are named by the last part of their path only: the workdir, or
     `WORKDIR/checkpoints/STEP`.
     """
     fields = computed(config)
@@ -60,8 +59,33 @@ def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return fields
 
 
+def changed(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `published` gives, without fields that have their defaults.
+
+    `config_of` gives the rest again, in a version with the same defaults.
+    """
+    usual = base.get_config()
+    usual.method = config.method
+    here = published(config)
+    kept = {name: here[name] for name in ("schema", "method")}
+    return kept | _unusual(here, published(usual))
+
+
+def _unusual(here: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that differ, in fields of fields as well."""
+    found = {}
+    for name, value in here.items():
+        if name in usual and isinstance(value, dict):
+            value = _unusual(value, usual[name])
+            if value:
+                found[name] = value
+        elif name not in usual or value != usual[name]:
+            found[name] = value
+    return found
+
+
 def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What a workdir keeps: `computed`, with the folders in which data lie."""
+    """The form that a workdir stores: `computed`, with the folders of the data."""
     fields = json.loads(json.dumps(config.to_dict(), default=_as_json))
     for name in ("init_from", "teacher"):
         fields[name] = fields.get(name) or ""
@@ -69,19 +93,19 @@ def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def config_of(found: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The config that a file holds; fields that it lacks have their defaults.
+    """The config in a file; missing fields have their defaults.
 
     Args:
-        found: What `computed` or `stored` gave, or a whole config of version 0.1.
+        found: The result of `computed` or `stored`, or a whole config of version 0.1.
 
     Raises:
-        ValueError: If it is of a newer schema, or a field is of another type than it
-            should be.
+        ValueError: If the config has a newer schema, or a field has a wrong type.
     """
     schema = found.get("schema", 0)
     if not isinstance(schema, int) or schema > SCHEMA:
         raise ValueError(
-            f"it is of schema {schema!r}, where at most {SCHEMA} is known: use the "
+            f"it is of schema {schema!r}, but this version knows schemas up to "
+            f"{SCHEMA}: use the "
             "version of adaste_jax that wrote it, or a newer one"
         )
     config = base.get_config()
@@ -94,10 +118,10 @@ def config_of(found: Mapping[str, Any]) -> ml_collections.ConfigDict:
 
 
 def upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What `stored` gives today for the config in a file, of this version or older.
+    """Today's form of the stored config in a file, of this version or older.
 
     Raises:
-        ValueError: If `config_of` refuses it.
+        ValueError: If the config has a newer schema, or a field has a wrong type.
     """
     return stored(config_of(found))
 
@@ -105,7 +129,7 @@ def upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
 def different(
     there: Mapping[str, Any], here: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Leaves that differ, without `FREE_FIELDS`: both values by name."""
+    """Fields that differ, without `FREE_FIELDS`: both values by name."""
     there, here = dict(flat(there)), dict(flat(here))
     return {
         name: (there.get(name, "absent"), here.get(name, "absent"))
@@ -116,7 +140,7 @@ def different(
 
 
 def listing(changes: Mapping[str, tuple[Any, Any]]) -> str:
-    """What `different` has found, a line each."""
+    """The result of `different`, one line each."""
     return "\n".join(
         f"  {name}: {there} there, {here} here"
         for name, (there, here) in changes.items()
@@ -135,7 +159,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def _as_json(value: Any) -> Any:
-    """Numbers of NumPy as numbers, all else as text."""
+    """NumPy numbers as numbers, everything else as text."""
     return value.item() if isinstance(value, np.generic) else str(value)
 
 

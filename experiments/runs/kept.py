@@ -1,4 +1,4 @@
-"""Which checkpoints are kept, and whether what one holds is whole."""
+"""Which checkpoints are kept, and whether their contents are complete."""
 
 import contextlib
 import hashlib
@@ -16,7 +16,7 @@ from experiments.runs import small_files
 
 
 def nonfinite(arrays: Any) -> str:
-    """Leaves with numbers that are not finite, in words; empty where there are none."""
+    """Text about leaves with numbers that are not finite; empty if there are none."""
     found = metrics.nonfinite(arrays)
     shown = [f"{path}: {count} of them" for path, count in list(found.items())[:5]]
     if len(found) > len(shown):
@@ -31,7 +31,7 @@ class Policy:
         self._best, self._keep = best, keep
 
     def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
-        """Which of the checkpoints, in ascending order, stay."""
+        """Which of the checkpoints, in ascending order, are kept."""
         del context
         best = self._best()
         first = len(checkpoints) - self._keep
@@ -62,7 +62,7 @@ def best_of(folder: pathlib.Path, steps: list[int]) -> tuple[float, int] | None:
 
 
 def checksum(arrays: Any, record: Mapping[str, Any]) -> str:
-    """Of every bit of the arrays and of the record."""
+    """Checksum of every bit of the arrays and of the record."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps(record, sort_keys=True).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(arrays):
@@ -76,7 +76,7 @@ def checksum(arrays: Any, record: Mapping[str, Any]) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without the places in C++ that TensorStore adds."""
+    """The message of an error, without the C++ locations that TensorStore adds."""
     line = (str(error).strip() or repr(error)).splitlines()[0]
     for tail in (
         " [source locations",

@@ -1,4 +1,4 @@
-"""The files of lines in a workdir: metrics of each epoch, and of each binary layer."""
+"""The line files of a workdir: metrics of each epoch, and of each binary layer."""
 
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -42,14 +42,14 @@ def until(records: Iterable[Mapping[str, Any]], step: int) -> list[Mapping[str, 
 
 
 def put_aside(file: pathlib.Path, bad: Mapping[int, str]) -> str:
-    """Adds lines that cannot be read to a file of their own, and says so.
+    """Moves lines that cannot be read to a separate file, and says so.
 
     Args:
-        file: The file in which they stand.
+        file: The file with the lines.
         bad: The lines by their numbers.
 
     Raises:
-        OSError: If they cannot be written.
+        OSError: If the lines cannot be written.
     """
     aside = file.with_name(f"damaged_{file.name}")
     with open(aside, "a", encoding="utf-8", errors="replace") as out:

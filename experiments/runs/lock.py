@@ -14,13 +14,13 @@ NAME = ".lock"
 
 
 class Lock:
-    """A lock of the operating system, which ends with the process however that ends."""
+    """A lock of the operating system, which is released whenever the process ends."""
 
     def __init__(self, folder: pathlib.Path):
         """Takes the lock of a folder.
 
         Args:
-            folder: Folder in which the file of the lock stands.
+            folder: Folder of the lock file.
 
         Raises:
             RunError: If another process has it.
@@ -36,7 +36,7 @@ class Lock:
                 self.release()
                 raise errors.RunError(
                     f"another program trains in {folder} "
-                    f"({holder or 'it has just begun'}). "
+                    f"({holder or 'it has just started'}). "
                     "Wait for it or stop it, or choose another --workdir."
                 ) from error
             # Some network file systems have no locks: there the user has to take care.

@@ -1,4 +1,4 @@
-"""What a run computes from besides its config: data, and networks it starts from."""
+"""What a run depends on besides its config: data, and networks it starts from."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,12 @@ from typing import Any
 def changes(
     before: Mapping[str, Any], now: Mapping[str, Any], *, begun: bool
 ) -> list[str]:
-    """What differs between the origin that a run recorded and that of today.
+    """Differences between the origin that a run recorded and the origin now.
 
     Args:
         before: The recorded origin: `data`, `init_from` and `teacher`, as JSON.
-        now: The origin of today.
-        begun: Whether the run has checkpoints; then `init_from` does not count.
+        now: The origin now.
+        begun: Whether the run has checkpoints; then `init_from` is ignored.
 
     Returns:
         A line for each difference.
@@ -27,14 +27,14 @@ def changes(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two identities of data, a line each.
+    """Differences between two identities of data, one line each.
 
     Args:
         before: Identity from `datasets.Splits.identity`, perhaps read from JSON.
         now: The identity to compare with it.
 
     Returns:
-        The lines; none if the data are the same as far as is known.
+        The lines; none if no difference was found.
     """
     lines = []
     for part in ("train", "validation", "test"):

@@ -1,8 +1,8 @@
-"""A path to a folder that every library takes.
+"""A path to a folder that every library accepts.
 
-Orbax looks for its files by patterns, in which `[lr]` is a choice of letters: what it
-saves below such a folder cannot be read again. TensorStore takes no names that are not
-UTF-8. Such a folder gets a link with a plain name, for as long as it is used.
+Orbax finds its files by patterns, in which `[lr]` is a choice of letters, so it cannot
+read again what it saves below such a folder. TensorStore accepts only UTF-8 names. Such
+a folder gets a link with a plain name while it is used.
 """
 
 import glob
@@ -12,13 +12,13 @@ from collections.abc import Callable
 
 
 def of(folder: pathlib.Path) -> tuple[pathlib.Path, Callable[[], None]]:
-    """A path without special letters, and what removes it again.
+    """A path without special letters, and a function that removes it again.
 
     Args:
-        folder: Need not exist.
+        folder: The folder, which need not exist.
 
     Returns:
-        The folder itself where its path is plain; else a link to it in a temporary
+        The folder itself if its path is plain; otherwise a link to it in a temporary
         folder.
 
     Raises:

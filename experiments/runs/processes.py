@@ -1,7 +1,7 @@
-"""Several processes that train one network, each with devices of its own.
+"""Several processes that train one network, each with its own devices.
 
 Every process runs the same program on the same config. Arrays on devices are global;
-what is written to files, process 0 writes. With one process nothing here does anything.
+process 0 writes the files. With one process the functions here do nothing.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from experiments import errors
 from experiments.runs import identity
 
 HEARTBEAT_TIMEOUT = 60
-"""Seconds without a sign of life after which a process counts as dead."""
+"""Seconds without a signal after which a process counts as dead."""
 
 JOIN_TIMEOUT = 300
 """Seconds that a process waits for the others when it starts."""
@@ -36,17 +36,19 @@ def initialize(
     heartbeat_timeout: int = HEARTBEAT_TIMEOUT,
     join_timeout: int = JOIN_TIMEOUT,
 ) -> None:
-    """Joins the other processes; to be called before anything touches a device.
+    """Joins the other processes. Call it before anything uses a device.
 
-    Without arguments they are found by JAX on TPU pods, SLURM, Open MPI and
-    Kubernetes; where none of these is, there is one process.
+    Without arguments JAX finds the processes on TPU pods, SLURM, Open MPI and
+    Kubernetes; elsewhere there is one process.
 
     Args:
         coordinator: Address of process 0, `host:port`, the same for all.
-        num_processes: How many there are; 1 alone looks for no others.
-        process_id: Number of this one, from 0.
-        heartbeat_timeout: See `HEARTBEAT_TIMEOUT`.
-        join_timeout: See `JOIN_TIMEOUT`. When it is over JAX ends the process.
+        num_processes: Number of processes; 1 does not look for others.
+        process_id: Number of this process, from 0.
+        heartbeat_timeout: Seconds without a signal after which a process counts as
+            dead.
+        join_timeout: Seconds to wait for the others at the start. Then JAX ends the
+            process.
 
     Raises:
         RunError: If some arguments are missing, or the others cannot be reached.
@@ -57,8 +59,8 @@ def initialize(
     explicit = any(value is not None for value in given)
     if explicit and None in given:
         raise errors.RunError(
-            "--coordinator, --num_processes and --process_id go together; got "
-            f"{coordinator}, {num_processes} and {process_id}."
+            "--coordinator, --num_processes and --process_id must be given together; "
+            f"got {coordinator}, {num_processes} and {process_id}."
         )
     try:
         jax.distributed.initialize(
@@ -83,11 +85,11 @@ def initialize(
 
 
 class LastWords:
-    """Says what has happened where this process cannot: JAX ends it from C++.
+    """Explains the end of this process when it cannot, since JAX ends it from C++.
 
-    When one process dies the others get an exception at best; JAX may as well abort
-    them, with its own message above a page of addresses, or a scheduler kills them. A
-    child that waits for the end of this process has the last word in its log.
+    When one process dies, the others get an exception at best. JAX may also abort them,
+    with its own message above a page of addresses, or a scheduler kills them. A child
+    process waits for the end of this process and then writes a message to its log.
     """
 
     _PROGRAM = "import sys; sys.stdin.read() or print(sys.argv[1], file=sys.stderr)"
@@ -100,7 +102,7 @@ class LastWords:
         """Gets ready; call it before `initialize`.
 
         Args:
-            count: How many processes there are to be, as far as is known.
+            count: Expected number of processes, if it is known.
             seconds: How long JAX waits for them.
         """
         if count is not None and count > 1:
@@ -110,13 +112,13 @@ class LastWords:
             )
 
     def prepare(self) -> None:
-        """Call it when the processes have met; with one process it does nothing."""
+        """Call it when the processes have joined; with one process it does nothing."""
         self.withdraw()
         if several():
             self._prepare(
                 f"error: process {jax.process_index()} of {jax.process_count()} has "
                 "been ended from outside: by JAX, because another process is gone, or "
-                "by a signal. The same command, in all processes, goes on from the "
+                "by a signal. The same command, in all processes, continues from the "
                 "latest checkpoint."
             )
 
@@ -146,7 +148,7 @@ def is_primary() -> bool:
 
 
 def say(text: str) -> None:
-    """Says something on standard error, in process 0."""
+    """Prints a message to standard error, in process 0 only."""
     if is_primary():
         consoles.say(consoles.create(stderr=True), text)
 
@@ -160,10 +162,10 @@ def gather(number: int) -> list[int]:
 
 
 def agree(failure: errors.RunError | None) -> None:
-    """Goes on only where all processes can; every process must call it.
+    """Continues only if all processes can; every process must call it.
 
     Args:
-        failure: Why this one cannot.
+        failure: The error of this process, if it cannot continue.
 
     Raises:
         RunError: `failure`, or one that names the process that has failed.
@@ -182,7 +184,7 @@ def agreeing() -> Iterator[None]:
     """Ends with the same outcome in all processes; every process must enter it.
 
     Raises:
-        RunError: What is raised within, or one that names the process that has failed.
+        RunError: The error raised inside, or one that names the failed process.
     """
     failure = None
     try:
@@ -193,15 +195,15 @@ def agreeing() -> Iterator[None]:
 
 
 def agree_on(what: str, value: Mapping[str, Any], cure: str) -> None:
-    """Goes on only where all processes have the same; every process must call it.
+    """Continues only if all processes have the same value; every process must call it.
 
     Args:
         what: Name of the value, for the message.
-        value: JSON of this process.
-        cure: What the user can do.
+        value: The value of this process, as JSON.
+        cure: What the user can do, for the message.
 
     Raises:
-        RunError: If a process has something else; all processes get it, and the
+        RunError: If a process has another value. All processes raise it, and the
             message names what differs.
     """
     if not several():
@@ -227,10 +229,10 @@ def agree_on(what: str, value: Mapping[str, Any], cure: str) -> None:
 
 
 def primary_first(function: Callable[[], _T]) -> _T:
-    """Calls it in process 0, and then in the others, which find what it left on disk.
+    """Calls a function in process 0, then in the others, which find its files.
 
     Raises:
-        RunError: If it fails anywhere with one.
+        RunError: If the function raises one in any process.
     """
     if not several():
         return function()

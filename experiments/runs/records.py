@@ -1,8 +1,7 @@
-"""What a run has left in its workdir, read to be shown.
+"""Reads the files of a run's workdir, for reports.
 
-Any of its files may have been damaged, or written by another program. A file that is
-no JSON is an error; a line or a number that means nothing is left out, and `notes` say
-so.
+Any of the files may be damaged, or written by another program. A file that is not JSON
+is an error; a line or a number that makes no sense is left out, and `notes` say so.
 """
 
 import os
@@ -15,7 +14,7 @@ from experiments.runs import identity, small_files, workdir
 from experiments.runs.lines import EDGES
 
 LARGEST = 1e100
-"""Magnitude from which numbers are left out: squares of greater ones overflow."""
+"""Magnitude from which numbers are left out, since squares of larger ones overflow."""
 
 _EPOCHS = 10**9
 _SIZES = ("one_bit_parameters", "real_parameters", "bytes", "float32_bytes")
@@ -26,16 +25,16 @@ Points = tuple[list[int], list[float]]
 
 
 class Record(NamedTuple):
-    """What a workdir says of its run.
+    """The contents of a run's workdir.
 
     Attributes:
         label: Name of the folder.
         config: Config of the run, as nested dicts.
         metrics: The good lines of `metrics.jsonl`.
         layers: The good lines of `layers.jsonl`; empty in full precision.
-        sizes: `summary.json`; empty where there is none.
+        sizes: `summary.json`; empty if there is none.
         result: `result.json`; None while the run is not finished.
-        notes: What was left out, a sentence each.
+        notes: A sentence about each thing that was left out.
     """
 
     label: str
@@ -69,14 +68,14 @@ class Record(NamedTuple):
 
     @property
     def milliseconds(self) -> Points:
-        """Epochs, and what a step took in them."""
+        """Epochs, and the time of a step in each, in milliseconds."""
         epochs, speeds = self.curve("steps_per_second", "timing")
         found = [(e, 1000 / s) for e, s in zip(epochs, speeds, strict=True) if s > 1e-9]
         return [epoch for epoch, _ in found], [time for _, time in found]
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The config, with options of the method that was used, and the versions."""
+        """The config, with the options of its method, and the versions."""
         config = {k: v for k, v in self.config.items() if k not in _NOT_SHOWN}
         methods = config.pop("methods", None)
         name = str(config.get("method"))
@@ -93,16 +92,16 @@ _NOT_SHOWN = ("cache_dir", "data_dir")
 def points(
     lines: Sequence[Mapping[str, Any]], name: str, scale: float = 1.0, **chosen: str
 ) -> Points:
-    """Epochs and values of a name in lines of metrics, where they can be drawn.
+    """Epochs and values of a name in lines of metrics, for a chart.
 
     Args:
         lines: Lines of `metrics.jsonl` or `layers.jsonl`.
         name: Name of the value.
-        scale: Factor.
-        **chosen: What else must stand in a line.
+        scale: Factor of the values.
+        **chosen: Names and values that a line must also have.
 
     Returns:
-        Those that are finite numbers below `LARGEST`.
+        The values that are finite and below `LARGEST`, and their epochs.
 
     Example:
         >>> points([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": None}], "loss")
@@ -119,21 +118,21 @@ def points(
 
 
 def is_number(value: Any) -> bool:
-    """Whether something is a number that can be shown and computed with."""
+    """Whether a value is a number that can be shown and computed with."""
     return type(value) in (int, float) and -LARGEST < value < LARGEST
 
 
 def read(
     path: str | os.PathLike[str], *, result: Mapping[str, Any] | None = None
 ) -> Record:
-    """Reads a workdir; the run may still be under way.
+    """Reads a workdir; the run may still be training.
 
     Args:
         path: The workdir.
-        result: What to take in the place of `result.json`.
+        result: Result that replaces that of `result.json`.
 
     Raises:
-        RunError: If it is not a workdir, a file in it is damaged, or nothing is in it
+        RunError: If it is not a workdir, a file in it is damaged, or it has no metrics
             yet.
     """
     folder = pathlib.Path(path).expanduser().absolute()
@@ -180,14 +179,14 @@ def _bad_lines(file: str, bad: Mapping[int, str]) -> list[str]:
 
 
 def _odd_values(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is said of numbers that no chart can show."""
+    """The notes about numbers that no chart can show."""
     odd = sum(
         not (is_number(value) or isinstance(value, str) or key == "latents")
         for line in lines
         for key, value in line.items()
     )
     lost = sum(not _is_epoch(line["epoch"]) for line in lines)
-    notes = [f"{odd} values are no finite numbers and are left out."] if odd else []
+    notes = [f"{odd} values are not finite numbers and are left out."] if odd else []
     return notes + (
         [f"{lost} lines of impossible epochs are left out."] if lost else []
     )
@@ -198,7 +197,7 @@ def _is_epoch(value: Any) -> bool:
 
 
 def _flushed(value: float) -> float:
-    """Numbers that are next to nothing are 0: a chart cannot divide by them."""
+    """Tiny numbers become 0, since a chart cannot divide by them."""
     return value if abs(value) > 1 / LARGEST else 0.0
 
 
@@ -211,7 +210,7 @@ def _is_histogram(value: Any) -> bool:
 
 
 def _is_summary(found: Mapping[str, Any]) -> bool:
-    """Whether the tables of sizes can be made of it."""
+    """Whether a value has the contents for the tables of sizes."""
 
     def counts(names: Sequence[str], where: Any) -> bool:
         return isinstance(where, Mapping) and all(

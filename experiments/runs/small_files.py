@@ -1,9 +1,8 @@
-"""The small files of a run: JSON that is written whole, and read with care.
+"""The small files of a run: JSON that is written as a whole, and checked when read.
 
-A kill, a full disk or a hand may have damaged any of them. A file that cannot be used
-is an error that names it and says what to do; a line that cannot be used is reported
-and left out, and the lines after it count. No file here holds NaN or infinity, which
-are not JSON: in their place stands null.
+A kill, a full disk or an edit may damage any of them. A file that cannot be used is an
+error that names it and says what to do. A line that cannot be used is reported and left
+out; later lines are used. NaN and infinity, which are not JSON, are written as null.
 """
 
 import json
@@ -21,12 +20,12 @@ _LARGEST = 2**63
 
 
 class Lines(NamedTuple):
-    """What is in a file of lines.
+    """The contents of a line file.
 
     Attributes:
         records: The objects of the good lines.
-        bad: The other lines as they are, by their number from 1. A last line that a
-            kill has cut short is not among them.
+        bad: The other lines unchanged, by their number from 1. A last line that a kill
+            has cut short is not included.
     """
 
     records: list[dict[str, Any]]
@@ -34,12 +33,12 @@ class Lines(NamedTuple):
 
 
 def write(path: str | os.PathLike[str], text: str) -> None:
-    """Replaces a file as a whole, or leaves it as it was.
+    """Replaces a file as a whole, or leaves it unchanged.
 
-    Bytes of file names that are no letters are written as escapes.
+    Undecodable bytes of file names are written as escapes.
 
     Raises:
-        OSError: If it cannot be written.
+        OSError: If the file cannot be written.
     """
     export.write_file(path, text.encode("utf-8", "backslashreplace"))
 
@@ -47,7 +46,7 @@ def write(path: str | os.PathLike[str], text: str) -> None:
 def dumps(value: Any, *, indent: int | None = None) -> str:
     """JSON of a value; numbers that are not finite become null.
 
-    Keys keep their order, except with `indent`, for files that people read.
+    Keys keep their order, except with `indent`, which is for files that people read.
     """
     return json.dumps(
         _finite(value), indent=indent, sort_keys=indent is not None, allow_nan=False
@@ -64,15 +63,15 @@ def read(path: str | os.PathLike[str], *, cure: str, **needed: type) -> dict[str
 
     Args:
         path: The file.
-        cure: What the user can do when it is damaged, as a sentence.
-        **needed: Names that it must have, and the type of each.
+        cure: A sentence that says what to do if the file is damaged.
+        **needed: Names that the object must have, and the type of each.
 
     Returns:
-        The object; numbers beyond the range of JSON's readers are None.
+        The object; numbers beyond the range of JSON readers are None.
 
     Raises:
-        RunError: If it cannot be read, is no JSON object, or a name is missing or of
-            another type.
+        RunError: If the file cannot be read, is not a JSON object, or a name is missing
+            or has a wrong type.
     """
     path = pathlib.Path(path)
     try:
@@ -88,7 +87,7 @@ def read(path: str | os.PathLike[str], *, cure: str, **needed: type) -> dict[str
 
 
 def read_lines(path: str | os.PathLike[str], **needed: type) -> Lines:
-    """The JSON objects of a file, one a line; nothing where there is no file.
+    """The JSON objects of a file, one per line; empty if there is no file.
 
     Args:
         path: The file.
@@ -102,7 +101,7 @@ def read_lines(path: str | os.PathLike[str], **needed: type) -> Lines:
         return Lines([], {})
     try:
         if not path.is_file():
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         text = path.read_bytes().decode("utf-8", "replace")
     except OSError as error:
         raise errors.RunError(f"cannot read {path}: {error}.") from error
@@ -136,10 +135,10 @@ def _loads(text: str) -> Any:
 
 
 def _check(found: Any, needed: Mapping[str, type]) -> None:
-    """Refuses what is not an object with these names.
+    """Checks that a value is an object with these names.
 
     Raises:
-        ValueError: Saying what was expected and what is there.
+        ValueError: If it is not. The message says what was expected and what was found.
     """
     if not isinstance(found, dict):
         raise ValueError(f"expected a JSON object, found {reprlib.repr(found)}")
@@ -153,7 +152,7 @@ def _check(found: Any, needed: Mapping[str, type]) -> None:
 
 
 def _finite(value: Any) -> Any:
-    """The value with None in the place of floats that are not finite."""
+    """The value with floats that are not finite replaced by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

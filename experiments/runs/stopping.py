@@ -1,4 +1,4 @@
-"""Stops a run between two steps when it is asked to: preemption, or Ctrl-C."""
+"""Stops a run between two steps at a signal: preemption or Ctrl-C."""
 
 import contextlib
 import os
@@ -14,19 +14,18 @@ from experiments.runs import processes
 
 
 class SignalError(BaseException):
-    """A signal came while nothing was done that cannot be done again.
+    """A signal came during work that can be repeated.
 
-    Not an `Exception`, which readers of files and data sets take for damage.
+    It is not an `Exception`, since code that reads files would treat it as damage.
     """
 
 
 class Stopping(contextlib.AbstractContextManager):
-    """Turns SIGTERM and SIGINT into a request that the loop looks at.
+    """Turns SIGTERM and SIGINT into a request that the loop checks.
 
     With several processes a SIGTERM to one of them stops all at the same step; JAX
     passes it on. A second SIGINT, a second or more after the first, ends the program at
-    once. Outside the main thread, where Python allows no handlers, signals do what
-    they did before.
+    once. Outside the main thread Python allows no handlers, so signals act as before.
     """
 
     def __init__(self) -> None:
@@ -38,7 +37,7 @@ class Stopping(contextlib.AbstractContextManager):
         self._former: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Stopping":
-        """Takes over the signals."""
+        """Installs the signal handlers."""
         if threading.current_thread() is threading.main_thread():
             numbers = [signal.SIGINT]
             if not processes.several():  # JAX has a handler for it, which tells all
@@ -48,18 +47,18 @@ class Stopping(contextlib.AbstractContextManager):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Gives the signals back."""
+        """Restores the previous signal handlers."""
         for number, handler in self._former.items():
             # None: a handler that was not installed from Python.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """Within it a signal raises `SignalError` at once: for long work without steps.
+        """Inside it a signal raises `SignalError` at once, for long work without steps.
 
-        Such work can be done again, as an evaluation or the decoding of images. With
-        several processes, of which none may leave the others alone, a signal waits for
-        its end.
+        Such work, for example an evaluation or the decoding of images, can be repeated.
+        With several processes a signal waits for the end of the work, since no process
+        may leave the others.
 
         Raises:
             SignalError: If a signal comes, or has come before.
@@ -82,7 +81,8 @@ class Stopping(contextlib.AbstractContextManager):
         """Whether to stop here.
 
         Args:
-            step: Steps done. Every process must ask after every call of the step.
+            step: Number of finished steps. Every process must call this after every
+                call of the step.
         """
         if processes.several():
             self._reached |= multihost_utils.reached_preemption_sync_point(step)

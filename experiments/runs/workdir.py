@@ -1,4 +1,4 @@
-"""What a run leaves behind: config, metrics, result; safe against a kill."""
+"""The workdir of a run: config, metrics, result; safe against a kill."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ from experiments.runs import identity, lines, lock, origins, small_files
 LOCK = lock.NAME
 CONFIG = "config.json"
 ORIGIN = "origin.json"
-"""The data that the run computes from, and the networks that it starts from."""
+"""The data of the run, and the networks that it starts from."""
 PROBLEM = "problem.json"
 """The network and its input, so that it can be built again without the data."""
 RESULT = "result.json"
@@ -22,22 +22,22 @@ METRICS, LAYERS, read_lines = lines.METRICS, lines.LAYERS, lines.read
 
 _CURES = {
     CONFIG: "The config that this workdir belongs to is unknown: choose another "
-    "--workdir, or put the file back from a copy.",
-    ORIGIN: "What the run began with is unknown: put the file back from a copy, or "
-    "delete it to go on without a check of the data.",
-    PROBLEM: "Put it back from a copy, or delete it: then the data are read instead.",
-    RESULT: "Delete it, and the same command writes it anew from the checkpoint.",
+    "--workdir, or restore the file from a copy.",
+    ORIGIN: "What the run began with is unknown: restore the file from a copy, or "
+    "delete it to continue without a check of the data.",
+    PROBLEM: "Restore it from a copy, or delete it; then the data are read instead.",
+    RESULT: "Delete it; the same command writes it again from the checkpoint.",
 }
 
 
 class Workdir:
     """A folder that belongs to one config, and to one program while it is unfinished.
 
-    The second program to open it is refused.
+    A second program that opens it gets an error.
 
     Attributes:
         path: The folder.
-        writes: Whether this process writes to it; where not, writing does nothing.
+        writes: Whether this process writes to it; if not, the writers do nothing.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Workdir:
         writes: bool = True,
         upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
     ):
-        """Makes the folder, or checks that what stands there is of this config.
+        """Makes the folder, or checks that it belongs to this config.
 
         Args:
             path: The folder.
             config: Config of the run, as JSON.
-            writes: False in all processes of a run but one: then nothing is checked.
-            upgrade: Takes a config that an older version has written to today's form;
-                raises ValueError where that cannot be done.
+            writes: False in all processes of a run but one; then nothing is checked.
+            upgrade: Converts a config of an older version to today's form; raises
+                ValueError if it cannot.
 
         Raises:
             RunError: If the folder belongs to another config, another program trains
@@ -102,17 +102,17 @@ class Workdir:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Lets other programs have the folder."""
+        """Releases the folder for other programs."""
         if self._lock is not None:
             self._lock.release()
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Turns an error of the file system into one that says what is safe.
+        """Turns a file system error into one that says which files are safe.
 
         Raises:
-            RunError: If something in the folder cannot be written, or the folder is
-                not the one that the run began in.
+            RunError: If something in the folder cannot be written, or the folder has
+                been replaced.
         """
         self.check_place()
         try:
@@ -120,11 +120,11 @@ class Workdir:
         except OSError as error:
             raise errors.RunError(
                 f"cannot write to {self.path}: {error}. The checkpoints there are "
-                "whole: mend the cause, and the same command goes on from the latest."
+                "complete: fix the cause; the same command continues from the latest."
             ) from error
 
     def check_place(self) -> None:
-        """Refuses to write where the folder has been removed or replaced.
+        """Checks that the folder has not been removed or replaced.
 
         Raises:
             RunError: If the lock there is not the one that this process holds.
@@ -132,8 +132,8 @@ class Workdir:
         if self._lock is not None and not self._lock.is_in_place():
             raise errors.RunError(
                 f"{self.path} has been removed or replaced while the run trained in "
-                "it, so nothing more is written there. Put it back as it was, or start "
-                "the run anew; the same command does."
+                "it, so nothing more is written there. Restore it; or give the same "
+                "command, which starts a new run."
             )
 
     def write(self, name: str, text: str) -> None:
@@ -153,10 +153,10 @@ class Workdir:
         return read_lines(self.path / file).records
 
     def rewind(self, step: int, *, to_report: bool = False) -> list[str]:
-        """Begins the files of lines, or drops what a resumed run writes again.
+        """Starts the line files, or drops lines that a resumed run writes again.
 
-        Lines after the step are dropped, and those of the test, which comes last.
-        Lines that cannot be read are moved to a file of their own.
+        Lines after the step are dropped, and the lines of the test, which comes last.
+        Lines that cannot be read are moved to a separate file.
 
         Args:
             step: Step of the checkpoint; -1 drops everything.
@@ -176,11 +176,11 @@ class Workdir:
         return messages
 
     def settle_origin(self, found: Mapping[str, Any], *, begun: bool) -> list[str]:
-        """Records what the run computes from, or checks that it is the same.
+        """Records the origin of the run, or checks that it has not changed.
 
         Args:
-            found: What there is now, as JSON: `data`, `init_from` and `teacher`.
-            begun: Whether the run has checkpoints; then `init_from` does not count.
+            found: The origin now, as JSON: `data`, `init_from` and `teacher`.
+            begun: Whether the run has checkpoints; then `init_from` is ignored.
 
         Returns:
             Messages.
@@ -196,21 +196,21 @@ class Workdir:
             if not begun:
                 return []
             return [
-                "this run was begun by a version that did not record its data: from "
-                f"now on {ORIGIN} does."
+                "this run was started by a version that did not record its data; "
+                f"{ORIGIN} now records them."
             ]
         changes = origins.changes(recorded, found, begun=begun)
         if changes:
             listing = "".join(f"  {line}\n" for line in changes)
             raise errors.RunError(
                 f"the run in {self.path} began with other data or networks:\n{listing}"
-                "The rest of it would not fit its beginning. Put them back as they "
-                "were, or take another --workdir."
+                "It cannot continue with these. Restore them, or choose another "
+                "--workdir."
             )
         return []
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished run has measured, or None.
+        """The result of a finished run, or None.
 
         Raises:
             RunError: If the file is damaged.
@@ -218,7 +218,7 @@ class Workdir:
         return finished(self.path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
-        """Writes `result.json`, which says that the run is done."""
+        """Writes `result.json`, which marks the run as finished."""
         self.write(RESULT, small_files.dumps(result, indent=2) + "\n")
 
 
@@ -233,12 +233,12 @@ def check(
     *,
     upgrade: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> None:
-    """Refuses a folder that belongs to another config; changes nothing.
+    """Checks that a folder does not belong to another config; changes nothing.
 
     Args:
         path: The folder.
         config: Config of the run, as JSON.
-        upgrade: Takes a config of an older version to today's form.
+        upgrade: Converts a config of an older version to today's form.
 
     Raises:
         RunError: If the configs differ; the message names the fields.
@@ -271,7 +271,7 @@ def finished(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def origin(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What the run in a folder began with; None where that is not recorded.
+    """The recorded origin of the run in a folder; None if there is no record.
 
     Raises:
         RunError: If the file is damaged.
@@ -280,7 +280,7 @@ def origin(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def problem(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What the run in a folder recorded of its problem; None of version 0.1.
+    """The recorded problem of the run in a folder; None for version 0.1.
 
     Raises:
         RunError: If the file is damaged.
@@ -296,5 +296,5 @@ def _read(folder: pathlib.Path, name: str, **needed: type) -> dict[str, Any] | N
 
 
 def _is_foreign(file: pathlib.Path) -> bool:
-    """Whether a file is not one that a kill may leave before there is a config."""
+    """Whether a file cannot come from a run that was killed before its config."""
     return file.name != LOCK and not file.match(f".{CONFIG}.*")

@@ -1,1 +1,1 @@
-"""Questions that were put to the library, as programs that answer them again."""
+"""Studies: programs that measure the answer to a question about the library."""

@@ -5,8 +5,8 @@ r"""Does AdaSTE's adaptive rule help, and where in the update?
         --seeds=3
 
 Every row of `VARIANTS` is one way to put the slope of AdaSTE into an update, or to
-leave it out; `experiments.compare` does the rest and writes the table. What was found:
-docs/results/adaptive_rule.md.
+leave it out; `experiments.compare` does the rest and writes the table. The results are
+in docs/results/adaptive_rule.md.
 """
 
 import functools
@@ -57,7 +57,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def enter() -> None:
-    """Enters the method of this study, which is not one of the library."""
+    """Registers the method of this study, which is not part of the library."""
     methods.METHODS["adaptive_rule"] = adaptive_rule
 
 
@@ -82,16 +82,16 @@ def adaptive_rule(
     """A method with AdaSTE's slope in one place of the update, or in none.
 
     Args:
-        steps: Length of the run.
+        steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
-        forward: Forward map: `"annealed"` in units of the layer, `"literal"` as the
-            paper has it, in absolute units, or `"sign"`.
+        forward: Forward map: `"annealed"` in units of the layer, `"literal"` as in the
+            paper, in absolute units, or `"sign"`.
         place: Place of the slope: `"before"` or `"after"` the average, or `"none"`.
         average: Coefficient of the average of the gradient.
         adam: Whether the average is divided by Adam's second moment.
         cap: Largest slope toward zero.
         away: Slope away from zero; below 0 it is that of the rule.
-        noise: Holds latents whose average is below so many standard deviations.
+        noise: Latents whose average is below this many standard deviations are held.
         keep_rms: Whether the latents of a layer are scaled to a constant RMS.
         alpha: Margin of AdaSTE.
         mu_init: mu in step 0.
@@ -156,7 +156,7 @@ class HoldInNoiseState(NamedTuple):
 
 
 def hold_in_noise(threshold: float, *, average: float) -> optax.GradientTransformation:
-    """Sets updates to 0 where their average is less than their noise.
+    """Sets updates to 0 where their average is smaller than their noise.
 
     With m and v the averages of u and u^2 (v over ten times as many steps), u is kept
     where |m| > threshold sqrt(v).
@@ -224,4 +224,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     enter()  # before the config is read
-    command_line.run(main)
+    command_line.run(main, __doc__)

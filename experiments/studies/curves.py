@@ -3,11 +3,10 @@
 python -m experiments.studies.curves --out=curves.png NAME=WORKDIR NAME=WORKDIR ...
 """
 
-import argparse
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from experiments import errors
+from experiments import command_line, errors
 from experiments.report import figures
 from experiments.runs import records
 
@@ -19,8 +18,8 @@ def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) ->
     """Draws training and validation loss over epochs.
 
     Args:
-        workdirs: Folders of runs by the name that they get in the legend.
-        out: PNG to write.
+        workdirs: Folders of runs, by name in the legend.
+        out: The PNG file to write.
     """
     figure, axes = figures.panels(1, 2, (10, 4), sharey=True)
     titles = {
@@ -39,10 +38,10 @@ def draw(workdirs: Mapping[str, str | pathlib.Path], out: str | pathlib.Path) ->
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Draws the runs that are named."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.studies.curves",
-        description="Draws loss curves of several runs in one picture.",
+    """Draws the runs given on the command line."""
+    parser = command_line.Parser(
+        "experiments.studies.curves",
+        "Draws loss curves of several runs in one picture.",
     )
     parser.add_argument("--out", required=True, help="PNG to write")
     parser.add_argument("runs", nargs="+", metavar="NAME=WORKDIR")

@@ -2,11 +2,12 @@
 
     python -m experiments.studies.gallery --out=docs/gallery
 
-For an estimator, on the left the weight as a function of the latent, on the right what
-the backward rule makes of a gradient of +1 and of -1, in colours from the start of
-annealing to its end. Estimators that look at a whole tensor get the latents of the axis
-as one group; those that draw weights are shown as the mean of many draws. For `bop` and
-`proxquant`, which have no estimator, the step itself; and the picture of `order.py`.
+For an estimator, the left side shows the weight as a function of the latent. The right
+side shows the result of the backward rule for gradients of +1 and -1. Colours go from
+the start of annealing to its end. Estimators of a whole tensor get the latents of the
+axis as one group; for random estimators the mean of many draws is shown. `bop` and
+`proxquant` have no estimator, so their step is shown. The picture of `order.py` is
+drawn too.
 """
 
 import contextlib
@@ -31,15 +32,15 @@ DRAWS = 4000
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """What is drawn for one estimator.
+    """The picture of one estimator.
 
     Attributes:
-        estimator: The estimator, a function of a latent and of `name` if there is one.
+        estimator: The estimator, a function of a latent and of `name` if it is given.
         name: Name of the hyperparameter that changes in training.
-        values: Its values, from the start to the end.
+        values: Values of the hyperparameter, from the start to the end.
         random: Whether the estimator takes a key.
-        lift: Makes the latents of a weight that has several, from that of the axis.
-        extent: Latents are shown up to this magnitude.
+        lift: For weights with several latents, makes them from the latent on the axis.
+        extent: Largest magnitude of the latents shown.
     """
 
     estimator: Callable[..., jax.Array]
@@ -115,11 +116,11 @@ def curves(picture: Picture, value: float) -> dict[str, np.ndarray]:
     """Weights, and the backward rule, over latents from -extent to extent.
 
     Args:
-        picture: What to compute.
+        picture: The picture to compute.
         value: Value of its hyperparameter.
 
     Returns:
-        `latent`, `weight`, and `up` and `down`: what the rule makes of g = +1 and of
+        `latent`, `weight`, and `up` and `down`: the results of the rule for g = +1 and
         g = -1, for all weights at once. For pairs of latents, `latent` is their
         difference.
     """
@@ -147,7 +148,7 @@ def curves(picture: Picture, value: float) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _picture(name: str, path: pathlib.Path) -> Iterator[tuple[Any, Any]]:
-    """Two axes; they are finished, and written as a PNG, at the end."""
+    """Context with two axes, which are finished and written as a PNG at its end."""
     figure, axes = figures.panels(1, 2, (9, 3.2))
     yield axes
     for axis in axes:
@@ -225,7 +226,7 @@ DRAWN: dict[str, Callable[[pathlib.Path], Any]] = {
     "order": order.draw,
     "proxquant": draw_proxquant,
 }
-"""All pictures by name; each function takes the path of the PNG."""
+"""All pictures by name; each function takes the path of the PNG file."""
 
 _OUT = flags.DEFINE_string("out", "docs/gallery", "Folder of the pictures.")
 

@@ -1,11 +1,11 @@
-"""The picture of a right and a wrong order of averaging, computed by the code itself.
+"""The picture of the right and the wrong order of averaging, computed by the library.
 
 `python -m experiments.studies.gallery` draws it.
 
-AdaSTE's backward rule is not additive. On the left one weight that gets a gradient from
-each half of a batch, over its latent: the rule of their mean, and the mean of their
-rules. On the right every weight of a perceptron on digits, its batch cut into eight
-parts: a rule that is additive would put all points on the diagonal.
+AdaSTE's backward rule is not additive. The left side shows, over the latent, one weight
+that gets a gradient from each half of a batch: the rule of their mean, and the mean of
+their rules. The right side shows every weight of a perceptron on digits, with its batch
+cut into eight parts: an additive rule would put all points on the diagonal.
 """
 
 import pathlib
@@ -52,7 +52,7 @@ def adaste(latent: jax.Array, grad: jax.Array, *, mu: float = 10.0) -> jax.Array
 
 
 def gradients() -> tuple[jax.Array, jax.Array]:
-    """Latents of a perceptron on digits, and a gradient of each part of a batch.
+    """Latents of a perceptron on digits, and the gradient of each part of a batch.
 
     Returns:
         Latents of shape [n], and gradients at the weights of shape [PARTS, n].

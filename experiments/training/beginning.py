@@ -1,4 +1,4 @@
-"""Everything before the first step: the workdir is opened, and what is read checked."""
+"""Everything before the first step: opens the workdir and checks what is read."""
 
 import os
 import platform
@@ -27,14 +27,14 @@ def prepare(
     path: str | os.PathLike[str],
     console: rich.console.Console,
 ) -> Prepared | dict[str, Any]:
-    """Everything before the first step; or the result, where the run is finished."""
+    """Does everything before the first step; returns the result of a finished run."""
     stored = identity.stored(config)
     with processes.agreeing():
         if processes.is_primary():
             workdir.check(path, stored, upgrade=identity.upgraded)
     result = workdir.finished(path)
     if result is not None:
-        text = f"{workdir.absolute(path)} holds a finished run; nothing to do."
+        text = f"{workdir.absolute(path)} holds a finished run; there is nothing to do."
         consoles.say(console, text)
         return result
     recorded = workdir.origin(path) or {}
@@ -66,7 +66,7 @@ def prepare(
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """Versions of the packages that the results depend on."""
     own = {"python": platform.python_version(), "adaste_jax": adaste_jax.__version__}
     packages = ("jax", "jaxlib", "flax", "optax", "numpy")
     return own | {name: metadata.version(name) for name in packages}

@@ -1,6 +1,6 @@
-"""What a config may hold: what no run can have is refused at the start.
+"""Checks of a config, before a run starts.
 
-Everything that can be known without the data is looked at here, before any are read.
+Everything that can be checked without the data is checked here, before data are read.
 """
 
 import os
@@ -55,17 +55,18 @@ FIELDS: dict[str, fields.Kind | None] = {
     "keep_checkpoints": fields.whole(1),
     "tensorboard": fields.Flag(),
 }
-"""Every field of `configs/base.py` and what it may be."""
+"""The kind of every field of `configs/base.py`."""
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Refuses what no run can have.
+    """Checks a config.
 
     Args:
         config: A config with the fields of `configs/base.py`.
 
     Raises:
-        RunError: Naming the field, what it must be and its value.
+        RunError: If a field is wrong. The message names the field, what it must be and
+            its value.
     """
     check_common(config)
     method, options = _value(config, "method"), _value(config, "methods")
@@ -73,14 +74,15 @@ def check(config: ml_collections.ConfigDict) -> None:
 
 
 def check_common(config: ml_collections.ConfigDict) -> None:
-    """Refuses what no run can have, whatever its method.
+    """Checks a config without its method.
 
     Args:
         config: A config with the fields of `configs/base.py`. Its `method` and
-            `methods` are not looked at.
+            `methods` are ignored.
 
     Raises:
-        RunError: Naming the field, what it must be and its value.
+        RunError: If a field is wrong. The message names the field, what it must be and
+            its value.
     """
     _check_fields(config)
     options = fields.mapping(_value(config, "model_options"), "config.model_options")
@@ -90,34 +92,35 @@ def check_common(config: ml_collections.ConfigDict) -> None:
 
 
 def check_own(config: ml_collections.ConfigDict) -> None:
-    """Refuses what no run can have, whatever its method, network and data.
+    """Checks a config without its method, network and data.
 
     Args:
-        config: A config with the fields of `configs/base.py`; of network and data
-            nothing is looked at.
+        config: A config with the fields of `configs/base.py`; its fields of network and
+            data are ignored.
 
     Raises:
-        RunError: Naming the field, what it must be and its value.
+        RunError: If a field is wrong. The message names the field, what it must be and
+            its value.
     """
     _check_fields(config)
     _check_together(config)
 
 
 def check_name(name: str) -> None:
-    """Refuses a name that no field has.
+    """Checks that a config has a field of this name.
 
     Raises:
-        RunError: Saying which field may be meant.
+        RunError: If there is none. The message suggests a field.
     """
     if name not in FIELDS:
         raise errors.RunError(
-            f"config has no field {name!r}{fields.guess(name, FIELDS)}; the fields "
-            "and their meaning: experiments/configs/base.py."
+            f"config has no field {name!r}{fields.guess(name, FIELDS)}; all fields are "
+            "described in experiments/configs/base.py."
         )
 
 
 def _check_fields(config: ml_collections.ConfigDict) -> None:
-    """Refuses unknown and missing fields, and values out of range."""
+    """Checks for unknown and missing fields, and values out of range."""
     for name in config:
         check_name(name)
     if missing := sorted(set(FIELDS) - set(config)):
@@ -139,7 +142,7 @@ def _value(config: ml_collections.ConfigDict, name: str) -> Any:
 
 
 def _check_together(config: ml_collections.ConfigDict) -> None:
-    """Fields that are right alone, and not together."""
+    """Checks fields that depend on each other."""
     if config.warmup_epochs >= config.num_epochs:
         raise errors.RunError(
             "config.warmup_epochs must lie in [0, num_epochs), got "
@@ -165,7 +168,7 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
 
 
 def _check_dataset(config: ml_collections.ConfigDict) -> None:
-    """Refuses a data set that is not known, and one that does not fit the network."""
+    """Checks that the data set is known and fits the network."""
     name = config.dataset
     packaged = sources.PACKAGED
     if name.startswith(image_folder.PREFIX):
@@ -198,7 +201,7 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
 
 
 def _folder(data_dir: str | None) -> pathlib.Path | None:
-    """Where data sets lie, if it is said."""
+    """The folder of data sets, if it is given."""
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
     return pathlib.Path(folder).expanduser() if folder else None
 
@@ -211,7 +214,7 @@ def _is_prepared(name: str, data_dir: str | None) -> bool:
 
 
 def _check_folder(config: ml_collections.ConfigDict) -> None:
-    """Refuses a folder that is misspelt, or outside of the data folder."""
+    """Checks that a folder of images is there, and inside the data folder."""
     name = config.dataset.removeprefix(image_folder.PREFIX)
     path = pathlib.PurePath(name)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
@@ -221,8 +224,8 @@ def _check_folder(config: ml_collections.ConfigDict) -> None:
         )
     if config.resident:
         raise errors.RunError(
-            f"{config.dataset} is read as it is used: pass --config.resident=False and "
-            "a --config.image_size."
+            f"{config.dataset} is streamed: pass --config.resident=False and a "
+            "--config.image_size."
         )
     root = _folder(config.data_dir)
     if root and root.is_dir() and not (root / name).is_dir():

@@ -1,4 +1,4 @@
-"""The end of an epoch and of a run: what is measured, written and printed."""
+"""What is measured, written and printed at the end of an epoch and of a run."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from experiments.training.run import Run
 
 
 def values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
-    """Means of the metrics of an epoch, and what is counted over the whole of it."""
+    """Means of the metrics of an epoch, and values counted over the whole epoch."""
     found: dict[str, Any] = dict(epoch_tally.means())
     nonfinite = epoch_tally.nonfinite_steps(run.problem.steps_per_epoch)
     if nonfinite:
@@ -28,7 +28,7 @@ def values(run: Run, state: Any, epoch_tally: tally.Tally) -> dict[str, Any]:
 
 
 def validate(run: Run, state: Any, epoch: int) -> dict[str, float]:
-    """Loss and accuracy on validation examples; empty where it is not their turn."""
+    """Loss and accuracy on validation examples; empty in epochs without evaluation."""
     config = run.config
     due = epoch == config.num_epochs or epoch % config.eval_every_epochs == 0
     if not due or not len(run.splits.validation):
@@ -68,7 +68,7 @@ def report(
 def write_page(
     folder: workdir.Workdir, result: dict[str, Any], console: rich.console.Console
 ) -> None:
-    """Writes `report.html`. What goes wrong there is no reason to lose the run."""
+    """Writes `report.html`. An error there does not end the run."""
     if not folder.writes:
         return
     try:
@@ -77,6 +77,6 @@ def write_page(
     except Exception as error:
         consoles.say(
             console,
-            f"could not write report.html: {error!r}. The run is whole; "
-            "`python -m experiments.report` writes it anew.",
+            f"could not write report.html: {error!r}. The run is complete; `python -m "
+            "experiments.report` writes the page again.",
         )

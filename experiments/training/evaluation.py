@@ -1,4 +1,4 @@
-"""How good the network is that a method would ship."""
+"""Evaluates the network that a method would ship."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ class Evaluation:
 
         Args:
             problem: The problem.
-            method: How its network is trained.
+            method: The training method of its network.
         """
         self._problem, self._method = problem, method
         prepare = functools.partial(problem.prepare, kind="none")
@@ -40,8 +40,8 @@ class Evaluation:
             split: `"train"`, `"validation"` or `"test"`.
 
         Returns:
-            `loss`, in nats, and `accuracy`; of text also `bits_per_byte`. Examples with
-            a label that is none of the classes (-1: unknown) are left out.
+            `loss`, in nats, and `accuracy`; for text also `bits_per_byte`. Examples
+            with a label that is not one of the classes (-1: unknown) are left out.
 
         Raises:
             RunError: If no example has a label, or the loss is not finite.
@@ -81,7 +81,7 @@ class Evaluation:
         """Batch-norm statistics for the deployed weights.
 
         They are those of the state, unless the training weights are still soft. Then
-        they are taken anew over batches of training examples, always the same ones.
+        they are re-estimated on batches of training examples, always the same ones.
         """
         model_state = state.model_state
         if int(state.step) >= self._method.statistics_from:

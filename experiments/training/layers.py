@@ -1,8 +1,8 @@
-"""What every binary layer does over time: flips, saturation, and where its latents lie.
+"""Records every binary layer over time: flips, saturation, histogram of the latents.
 
-The histogram is that of the latents in units of their root mean square, which is what
-signs depend on: a layer whose latents grow together has not changed. Its bins are
-`EDGES`; what lies beyond counts in the outermost.
+The histogram has the latents in units of their root mean square, since a layer whose
+latents grow together has not changed its signs. Its bins are `EDGES`; values beyond
+count in the outermost bins.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from experiments.training.run import Run
 
 
 class Watch:
-    """Looks at the layers of one run; compiled once."""
+    """Measures the layers of one run; compiled once."""
 
     def __init__(self, run: Run):
         """Nothing is computed yet."""
@@ -29,17 +29,16 @@ class Watch:
         """A line of `layers.jsonl` for each binary layer.
 
         Args:
-            state: After the last step of the epoch.
-            epoch: Epochs that are done; 0 is before the first step.
-            signs: Signs of the latents when the epoch began; `metrics.pack_signs` gives
-                them; None in full precision.
+            state: State after the last step of the epoch.
+            epoch: Number of finished epochs; 0 is before the first step.
+            signs: Signs of the latents at the start of the epoch, from
+                `metrics.pack_signs`; None in full precision.
 
         Returns:
             By layer: `step`, `epoch`, `layer` (its path), `flips_per_epoch` (share of
-            weights of another sign than when the epoch began; absent in epoch 0),
-            `saturated` (share of the training weights that annealing holds at their
-            largest magnitude), `rms` of the latents, and `latents`, their histogram.
-            Empty in full precision.
+            weights whose sign changed in the epoch; absent in epoch 0), `saturated`
+            (share of the training weights that have their largest magnitude), `rms` of
+            the latents, and `latents`, their histogram. Empty in full precision.
         """
         if signs is None:
             return []

@@ -28,20 +28,20 @@ def train_and_evaluate(
     *,
     console: rich.console.Console | None = None,
 ) -> dict[str, Any]:
-    """Trains the network of a config, or resumes what stands in the workdir.
+    """Trains the network of a config, or resumes the run in the workdir.
 
     A resumed run ends with the same bits as one that was never interrupted.
 
     Args:
         config: A config with the fields of `configs/base.py`.
         workdir_path: The folder of the run; see `Workdir`.
-        console: Where progress is shown. Default: standard output.
+        console: Console for progress. Default: standard output.
 
     Returns:
-        What `result.json` holds.
+        The contents of `result.json`.
 
     Raises:
-        RunError: If the run cannot start or go on; the message says why.
+        RunError: If the run cannot start or continue; the message says why.
         StoppedError: If it was stopped by SIGTERM or SIGINT, and has been saved.
     """
     console = console or consoles.create()
@@ -119,11 +119,11 @@ def _train(
     stop: stopping.Stopping,
     console: rich.console.Console,
 ) -> tuple[Any, progress.Clock]:
-    """Takes the state, or the checkpoint there is, to the last step.
+    """Trains from the state, or from the latest checkpoint, to the last step.
 
-    At the end of an epoch the state is saved first, with the sums of the epoch, and
-    evaluated and reported then: a run that is killed in between reports when it goes
-    on.
+    At the end of an epoch the state is first saved, with the sums of the epoch, and
+    then evaluated and reported. If a run is killed in between, it reports when it
+    resumes.
     """
     config, feed = run.config, run.problem.feed
     epoch_tally = run.start_tally(state)
@@ -233,16 +233,16 @@ def _train(
 
 
 def _time_to_look(log: progress.Log, calls: int) -> bool:
-    """Whether to stop the device and look at the metrics.
+    """Whether to stop the device and read the metrics.
 
-    Once a second; where there are several processes, which have to look at the same
-    step, every hundred calls.
+    Once a second; with several processes, which must read at the same step, every
+    hundred calls.
     """
     return calls % 100 == 99 if processes.several() else log.due()
 
 
 def _crosses(step: int, taken: int, every: int) -> bool:
-    """Whether the last `taken` steps have passed a multiple of `every`; 0 has none."""
+    """Whether the last `taken` steps passed a multiple of `every`; never if 0."""
     return every > 0 and step // every > (step - taken) // every
 
 
@@ -254,7 +254,7 @@ def _stop(step: int, run: Run, stop: stopping.Stopping) -> NoReturn:
     """
     raise errors.StoppedError(
         f"stopped by {stop.name} at step {step} of {run.num_steps}, and saved: the "
-        "same command goes on from there."
+        "same command continues from there."
     )
 
 
@@ -265,11 +265,11 @@ def _refuse_bad_loss(
     step: int,
     store: checkpoints.Checkpoints,
 ) -> None:
-    """Stops a run whose loss is not a number any more.
+    """Stops a run whose loss is no longer finite.
 
     Raises:
-        RunError: If a loss since the start of the epoch was not finite, or more updates
-            in a row were not than may be skipped.
+        RunError: If a loss since the start of the epoch was not finite, or more
+            consecutive updates than may be skipped were not finite.
     """
     bad = int(epoch_tally.first_bad_step)
     what = "the loss"

@@ -1,4 +1,4 @@
-"""The loss that a config asks for: cross-entropy, smoothed, or of a teacher too."""
+"""The loss of a config: cross-entropy, with label smoothing or with a teacher."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from adaste_jax import train
 
 
 class Teacher(NamedTuple):
-    """A trained network whose outputs are learned from.
+    """A trained network whose outputs the student learns from.
 
     Attributes:
-        logits: From `variables` and inputs as the student gets them to logits.
-        variables: Its parameters and batch-norm statistics.
-        source: Which checkpoint they are of: its `step` and `checksum`.
+        logits: Function from `variables` and the student's inputs to logits.
+        variables: Parameters and batch-norm statistics of the teacher.
+        source: The checkpoint of the variables: its `step` and `checksum`.
     """
 
     logits: Callable[[Any, jax.Array], jax.Array]
@@ -30,10 +30,10 @@ def cross_entropy(smoothing: float) -> train.Loss:
     (1 - smoothing) [class = y] + smoothing / C.
 
     Args:
-        smoothing: In [0, 1); 0 leaves labels as they are.
+        smoothing: Amount of smoothing, in [0, 1); 0 leaves labels unchanged.
 
     Returns:
-        From logits [batch, classes] and labels int [batch] to losses [batch].
+        Function from logits [batch, classes] and labels int [batch] to losses [batch].
 
     Reference:
         Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the Inception
@@ -63,11 +63,12 @@ def distillation(hard: train.Loss, *, weight: float, temperature: float) -> trai
 
     Args:
         hard: Loss of logits and labels.
-        weight: In [0, 1].
-        temperature: T > 0.
+        weight: Weight of the teacher, in [0, 1].
+        temperature: The temperature T, above 0.
 
     Returns:
-        From logits and a dict of `label` and `teacher` (its logits) to losses [batch].
+        Function from logits and a dict of `label` and `teacher` (its logits) to losses
+        [batch].
 
     Reference:
         Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015,

@@ -1,4 +1,4 @@
-"""Forms that older versions gave to what a checkpoint holds."""
+"""Forms of the contents of a checkpoint in older versions."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,14 +15,14 @@ class _Count(NamedTuple):
 
 
 def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints.Older]:
-    """The form that version 0.1 gave to the state of `adaste`.
+    """The form of the state of `adaste` in version 0.1.
 
-    Its transformation of the latents counted steps once more, between Adam and the
-    learning rate. All other methods have kept their form.
+    There the transformation of the latents had one more step count, between Adam and
+    the learning rate. All other methods have kept their form.
 
     Args:
         config: The config of the run.
-        like: The tree of arrays that a checkpoint holds today.
+        like: The tree of arrays in a checkpoint of today.
     """
     if config.method != "adaste":
         return []

@@ -1,4 +1,4 @@
-"""What is learned: data, network and loss. How it is trained is a method's business."""
+"""What a run learns: data, network and loss. The method says how."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from experiments.training import losses
 
 
 class Keys(NamedTuple):
-    """The four keys that the seed of a run stands for."""
+    """The four PRNG keys made from the seed of a run."""
 
     network: jax.Array
     train: jax.Array
@@ -38,8 +38,8 @@ class Problem:
         described: The network and its input, as JSON; see `deployed.describe`.
         num_train: Number of training examples.
         forward: The network as a function; see `adaste_jax.train`.
-        draw: From a key to parameters and state of the network.
-        steps_per_epoch: Whole batches in the training examples.
+        draw: Function from a key to parameters and state of the network.
+        steps_per_epoch: Number of whole batches in the training examples.
         num_steps: Optimiser steps in the whole run.
     """
 
@@ -55,14 +55,14 @@ class Problem:
 
         Args:
             config: A config with the fields of `configs/base.py`, checked.
-            splits: The data, if they are loaded already. Default: they are loaded when
+            splits: The data, if they are already loaded. Default: they are loaded when
                 they are needed.
-            record: What `record` gave for this config, from the workdir of its run.
-            functions: A network in the place of that of the config: `forward`, and
+            record: The result of `record` for this config, from the workdir of its run.
+            functions: A network that replaces that of the config: `forward`, and
                 `draw`, from a key to parameters and model state.
 
         Raises:
-            RunError: If the data cannot be had, or do not fit the config.
+            RunError: If the data cannot be read, or do not fit the config.
         """
         self.config = config
         if splits is not None:
@@ -84,7 +84,7 @@ class Problem:
         self.num_steps = config.num_epochs * self.steps_per_epoch
 
     def record(self) -> dict[str, Any]:
-        """What has to be known of the data to build the network again, as JSON."""
+        """The facts about the data that the network is built from, as JSON."""
         return {"network": self.described, "num_train": self.num_train}
 
     @functools.cached_property
@@ -92,7 +92,7 @@ class Problem:
         """The data, loaded when they are first needed.
 
         Raises:
-            RunError: If they cannot be had.
+            RunError: If the data cannot be found, downloaded or read.
         """
         return processes.primary_first(functools.partial(load, self.config))
 
@@ -111,7 +111,7 @@ class Problem:
         if self.num_classes < 2:
             raise errors.RunError(
                 f"{self.config.dataset} has {self.num_classes} class, and there is "
-                "nothing to tell apart: give a data set of two classes or more."
+                "nothing to learn: give a data set of two classes or more."
             )
         if self.num_train < self.config.batch_size:
             raise errors.RunError(
@@ -134,7 +134,7 @@ class Problem:
         return jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
 
     def _of_config(self) -> tuple[train.Forward, Callable[[jax.Array], Any]]:
-        """The network that the config names, and what draws its parameters."""
+        """The network that the config names, and the function that draws parameters."""
         network = models.create(
             self.config.model,
             num_classes=self.num_classes,
@@ -150,7 +150,7 @@ class Problem:
         return models.functional(network, self.inputs, flax_api=api), draw
 
     def loss(self, teacher: losses.Teacher | None = None) -> train.Loss:
-        """The loss of the config, with what a teacher adds to it."""
+        """The loss of the config, including that of a teacher."""
         config = self.config
         hard = losses.cross_entropy(config.label_smoothing)
         if teacher is None:
@@ -169,7 +169,7 @@ class Problem:
         Args:
             key: PRNG key of the augmentation.
             batch: A batch of `feed`.
-            resident: The data that every step gets.
+            resident: The resident data, the same for every step.
             kind: Kind of augmentation.
         """
         images, labels = feeds.images_and_labels(batch, resident)
@@ -179,10 +179,10 @@ class Problem:
 
 
 def load(config: ml_collections.ConfigDict) -> datasets.Splits[sources.Source]:
-    """The data of a config.
+    """Loads the data of a config.
 
     Raises:
-        RunError: If they cannot be had.
+        RunError: If the data cannot be found, downloaded or read.
     """
     common: dict[str, Any] = {
         "data_dir": config.data_dir or None,

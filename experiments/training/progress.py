@@ -1,4 +1,4 @@
-"""What a run shows while it works, and where its metrics go."""
+"""What a run shows while it trains, and where its metrics are written."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ class Clock:
     """Steps per second of training, without compilation, evaluation and saving."""
 
     def __init__(self, record: Mapping[str, float] | None = None):
-        """Goes on from `record`, what an earlier part of the run has taken."""
+        """Continues from `record`, the times of an earlier part of the run."""
         record = record or {"seconds": 0.0, "steps": 0}
         self._seconds, self._steps = record["seconds"], record["steps"]
         self._begin: tuple[float, int] | None = None
 
     def start(self, step: int) -> None:
-        """Counts from here, where `step` steps are known to be done."""
+        """Starts to count; `step` steps are known to be done."""
         self._begin = (time.perf_counter(), step)
 
     @property
@@ -32,7 +32,7 @@ class Clock:
         return self._begin is not None
 
     def stop(self, step: int) -> float | None:
-        """Counts up to here; steps per second since `start`."""
+        """Stops counting; returns steps per second since `start`."""
         if self._begin is None or step == self._begin[1]:
             return None
         seconds, steps = time.perf_counter() - self._begin[0], step - self._begin[1]
@@ -43,12 +43,12 @@ class Clock:
 
     @property
     def record(self) -> dict[str, float]:
-        """What a checkpoint keeps."""
+        """The record for a checkpoint."""
         return {"seconds": self._seconds, "steps": self._steps}
 
     @property
     def steps_per_second(self) -> float:
-        """Over the whole run; 0 where nothing was timed."""
+        """Steps per second over the whole run; 0 if nothing was timed."""
         return self._steps / self._seconds if self._seconds else 0.0
 
 
@@ -67,10 +67,10 @@ class Log:
         """Opens everything.
 
         Args:
-            folder: Where metrics are written.
-            console: Where progress is shown.
-            step: Steps that are done.
-            num_steps: Steps of the whole run.
+            folder: Folder for the metrics.
+            console: Console for progress.
+            step: Number of finished steps.
+            num_steps: Number of steps of the whole run.
             tensorboard: Whether to write for TensorBoard, if tensorboardX is installed.
         """
         self._folder = folder
@@ -86,13 +86,13 @@ class Log:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Takes the bar away, and closes what is open."""
+        """Removes the bar, and closes all files."""
         self._bar.stop()
         if self._writer is not None:
             self._writer.close()
 
     def due(self) -> bool:
-        """Whether it is time to look at the metrics again; they stop the device."""
+        """Whether it is time to read the metrics again, which stops the device."""
         return time.perf_counter() - self._shown > 1.0
 
     def show(self, step: int, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Runs that stand in a workdir, and what another run takes from them.
+"""Restores runs from their workdirs, for export or for another run.
 
-A run is rebuilt from its config and filled from a checkpoint: to be exported, to start
-another from its parameters, or to teach it.
+A run is rebuilt from its config and filled from a checkpoint. Then it can be exported,
+or another run can start from its parameters or learn from it as a teacher.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ class Saved:
     """A run on the disk.
 
     Attributes:
-        folder: Its workdir.
-        config: Its config; fields that are newer than it have their defaults.
-        step: Step of the checkpoint that was named; None is the latest.
+        folder: Workdir of the run.
+        config: Config of the run; fields newer than the run have their defaults.
+        step: Step of the given checkpoint; None is the latest.
     """
 
     folder: pathlib.Path
@@ -42,17 +42,17 @@ class Saved:
 
     @property
     def fixed(self) -> bool:
-        """Whether the state is the same whenever it is read."""
+        """Whether the state is the same every time it is read."""
         return self.step is not None or (self.folder / workdir.RESULT).exists()
 
     def problem(self, splits: datasets.Splits[Any] | None = None) -> Problem:
-        """What the run learns.
+        """The problem of the run.
 
-        The data are read only if the run began before version 0.2, which records what
-        has to be known of them, or when they are used.
+        Version 0.2 records the facts about the data that are needed. So data are read
+        only for older runs, or when they are used.
 
         Args:
-            splits: The data, if they are loaded already.
+            splits: The data, if they are already loaded.
         """
         record = workdir.problem(self.folder) if splits is None else None
         return Problem(self.config, splits=splits, record=record)
@@ -60,11 +60,11 @@ class Saved:
     def load(
         self, problem: Problem, method: methods.Method
     ) -> tuple[train.TrainState, dict[str, Any]]:
-        """What a checkpoint holds, and which one it is.
+        """Loads a checkpoint of the run, and says which one it is.
 
         Args:
-            problem: What the run learns.
-            method: How it is trained.
+            problem: The problem of the run.
+            method: The method of the run.
 
         Returns:
             The state, and `step` and `checksum` of the checkpoint.
@@ -99,7 +99,7 @@ def saved(path: str | os.PathLike[str]) -> Saved:
         path: A workdir, or one of its checkpoints: `WORKDIR/checkpoints/STEP`.
 
     Returns:
-        The run; of its checkpoints nothing is read yet.
+        The run; its checkpoints are not read yet.
 
     Raises:
         RunError: If there is no run.
@@ -113,7 +113,7 @@ def saved(path: str | os.PathLike[str]) -> Saved:
             f"{folder} holds no config.json: give the workdir of a run, or one of its "
             "checkpoints (WORKDIR/checkpoints/STEP)."
         )
-    cure = "Put it back from a copy, or name another run."
+    cure = "Restore it from a copy, or name another run."
     found = small_files.read(file, cure=cure)
     try:
         config = identity.config_of(found)
@@ -123,13 +123,13 @@ def saved(path: str | os.PathLike[str]) -> Saved:
 
 
 class Start(NamedTuple):
-    """What another run has in store for a first state.
+    """What a run takes from another run for its first state.
 
     Attributes:
-        params: Its parameters.
-        model_state: Its batch-norm statistics.
-        same_method: Whether they are of the same method.
-        source: `step` and `checksum` of its checkpoint.
+        params: Parameters of the other run.
+        model_state: Batch-norm statistics of the other run.
+        same_method: Whether both runs have the same method.
+        source: `step` and `checksum` of the checkpoint.
     """
 
     params: Any
@@ -141,16 +141,16 @@ class Start(NamedTuple):
 def start(
     problem: Problem, state: train.TrainState, *, step: int | None = None
 ) -> Start:
-    """What `config.init_from` names has in store for a run.
+    """Reads the start of a run from the run that `config.init_from` names.
 
     Args:
-        problem: What the run learns.
-        state: The first state of the run; only shapes matter.
-        step: Step of the checkpoint, where the config names none: the one that the run
+        problem: The problem of the new run.
+        state: The first state of the new run; only shapes matter.
+        step: Step of the checkpoint if the config names none: the step that the run
             started from before. Default: the latest.
 
     Raises:
-        RunError: If they cannot be read, or have other paths or shapes.
+        RunError: If the parameters cannot be read, or have other paths or shapes.
     """
     config = problem.config
     with _naming("init_from"):
@@ -170,16 +170,16 @@ def start(
 
 
 def teacher(problem: Problem) -> losses.Teacher:
-    """The network that `config.teacher` names, deployed.
+    """Reads the deployed network of the run that `config.teacher` names.
 
     Args:
-        problem: What its student learns.
+        problem: The problem of the student.
 
     Returns:
         The network.
 
     Raises:
-        RunError: If it cannot be read, is not finished, or knows other data.
+        RunError: If the run cannot be read, is not finished, or has other data.
     """
     config = problem.config
     with _naming("teacher"):
@@ -214,10 +214,10 @@ def teacher(problem: Problem) -> losses.Teacher:
 
 
 def _check_data(other: Saved, problem: Problem) -> None:
-    """Refuses a run whose training or validation data were not those of `problem`.
+    """Checks that a run had the training and validation data of `problem`.
 
     Raises:
-        RunError: Saying what differs.
+        RunError: If it had others. The message says what differs.
     """
     recorded = workdir.origin(other.folder)
     if recorded is None:  # of version 0.1
@@ -235,7 +235,7 @@ def _check_data(other: Saved, problem: Problem) -> None:
 
 
 def _rebuilt(other: Saved, problem: Problem) -> Problem:
-    """What another run learns, on the data of `problem` if they are the same."""
+    """The problem of another run, with the data of `problem` if they are the same."""
     here = problem.config
     same = all(other.config[name] == here[name] for name in _DATA_FIELDS)
     config = other.config.copy_and_resolve_references()
@@ -246,7 +246,7 @@ def _rebuilt(other: Saved, problem: Problem) -> Problem:
 
 @contextlib.contextmanager
 def _naming(field: str) -> Iterator[None]:
-    """Puts the field of the config before what went wrong."""
+    """Puts the name of the config field before the message of an error."""
     try:
         yield
     except errors.RunError as error:
@@ -271,7 +271,7 @@ def _check_shapes(found: Any, like: Any, folder: pathlib.Path) -> None:
 
 
 def _shapes(trees: Any) -> dict[str, tuple[int, ...]]:
-    """By path; `trees` are parameters and model state."""
+    """Shapes by path; `trees` are parameters and model state."""
     params, model_state = trees
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape

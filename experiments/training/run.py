@@ -1,4 +1,4 @@
-"""A config made into functions: its problem, its method and the compiled steps."""
+"""Turns a config into functions: its problem, its method and the compiled steps."""
 
 import functools
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from experiments.training.problem import Problem
 
 
 class Run:
-    """Everything a config says, built; nothing is compiled before it is used.
+    """Everything that a config describes; nothing is compiled before it is used.
 
     Attributes:
         config: The config.
         problem: Data, network and loss.
-        method: How the network is trained.
+        method: The training method.
     """
 
     def __init__(
@@ -38,10 +38,10 @@ class Run:
 
         Args:
             config: A config with the fields of `configs/base.py`.
-            splits: The data of this config, if they are loaded already.
-            initial_step: Step of the checkpoint of `config.init_from` to start from,
-                where that names a workdir. Default: the latest.
-            problem: The problem of this config, if it is built already; then the
+            splits: The data of this config, if they are already loaded.
+            initial_step: Step of the checkpoint to start from, if `config.init_from`
+                names a workdir. Default: the latest.
+            problem: The problem of this config, if it is already built; then the
                 config is not checked.
 
         Raises:
@@ -77,10 +77,10 @@ class Run:
         return self.method.where if states.is_binary(self.method, params) else None
 
     def init(self, seed: int | None = None) -> train.TrainState:
-        """The state before the first step, of a run that starts from nothing.
+        """The state before the first step, without `config.init_from`.
 
         Args:
-            seed: Seed in the place of that of the config.
+            seed: Seed that replaces that of the config.
 
         Raises:
             RunError: If `binary_exclude` does not fit the network.
@@ -90,18 +90,18 @@ class Run:
     def warm_started(
         self, state: train.TrainState, seed: int | None = None
     ) -> train.TrainState:
-        """The state before the first step, with what `config.init_from` says.
+        """The state before the first step, with `config.init_from`.
 
         Args:
-            state: The state that `init` gives.
-            seed: Seed in the place of that of the config.
+            state: The result of `init`.
+            seed: Seed that replaces that of the config.
 
         Returns:
-            The state with the parameters and batch-norm statistics of another run:
-            its latents, where the method is the same; `state`, where none is named.
+            The state with the parameters and batch-norm statistics of another run (its
+            latents if the method is the same); `state` if no other run is named.
 
         Raises:
-            RunError: If that run cannot be read, or its network has other shapes.
+            RunError: If the other run cannot be read, or its network has other shapes.
         """
         found = self.initial
         if found is None:
@@ -120,7 +120,7 @@ class Run:
 
     @functools.cached_property
     def initial(self) -> restore.Start | None:
-        """What `config.init_from` names; None where it names nothing.
+        """The start that `config.init_from` names; None if it is empty.
 
         Raises:
             RunError: If that run cannot be read, or its network has other shapes.
@@ -134,16 +134,16 @@ class Run:
 
     @functools.cached_property
     def teacher(self) -> losses.Teacher | None:
-        """The deployed network of `config.teacher`; None where none is named.
+        """The deployed network of `config.teacher`; None if it is empty.
 
         Raises:
-            RunError: If it cannot be read, is not finished, or knows other data.
+            RunError: If the run cannot be read, is not finished, or has other data.
         """
         return restore.teacher(self.problem) if self.config.teacher else None
 
     @functools.cached_property
     def resident(self) -> Any:
-        """What every step gets besides its batch: examples, and the teacher."""
+        """The resident data of every step: examples, and the teacher."""
         if self.teacher is None:
             return self.feed.resident
         return {**(self.feed.resident or {}), "teacher": self.teacher.variables}
@@ -161,7 +161,7 @@ class Run:
         )
 
     def pure_step(self, learning_rate: jax.Array) -> Callable[..., Any]:
-        """The step as a pure function, with another learning rate; it may be traced."""
+        """The step as a pure function, with a learning rate that may be traced."""
         return train.train_step(
             self.problem.forward,
             states.method_of(self.problem, learning_rate=learning_rate),
@@ -170,7 +170,7 @@ class Run:
         )
 
     def _prepare(self, key: Any, batch: Any, resident: Any) -> tuple[jax.Array, Any]:
-        """Inputs and labels; with a teacher the logits that it has for them too."""
+        """Inputs and labels; with a teacher also its logits."""
         kind = self.config.augment
         inputs, labels = self.problem.prepare(key, batch, resident, kind=kind)
         if self.teacher is None:
@@ -183,7 +183,7 @@ class Run:
         return self._evaluation(state, split)
 
     def skipped(self, state: train.TrainState) -> tuple[int, int]:
-        """Updates that were not finite and were skipped: the last in a row, and all."""
+        """Numbers of skipped updates: the last consecutive ones, and all."""
         if not self.config.skip_nonfinite:
             return 0, 0
         counts = state.opt_state
@@ -219,7 +219,7 @@ class Run:
 
 
 def _keep_finite(forward: train.Forward) -> train.Forward:
-    """Drops new batch-norm statistics that are not finite, as their update is."""
+    """Keeps the old batch-norm statistics if the new ones are not finite."""
 
     def guarded(params, model_state, inputs, *, train, key):
         outputs, new = forward(params, model_state, inputs, train=train, key=key)

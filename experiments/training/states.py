@@ -20,11 +20,10 @@ def method_of(
 
     Args:
         problem: The problem.
-        learning_rate: Learning rate in the place of that of the config. It may be
-            traced.
+        learning_rate: Learning rate that replaces that of the config; may be traced.
 
     Returns:
-        The method; it skips updates that are not finite, where the config says so.
+        The method. It skips updates that are not finite if the config says so.
 
     Raises:
         RunError: If an option is out of range.
@@ -60,11 +59,11 @@ def start(
 
     Args:
         problem: The problem.
-        method: Its method.
+        method: The method.
         seed: Seed of the run.
-        params: Parameters of a trained network. Default: what the layers draw.
+        params: Parameters of a trained network. Default: initial parameters.
         model_state: Batch-norm statistics of that network.
-        latents: Whether `params` are latents of this method already.
+        latents: Whether `params` are already latents of this method.
 
     Returns:
         The state, whole on every device.
@@ -87,7 +86,7 @@ def start(
 
 
 def is_binary(method: library.Method, params: Any) -> bool:
-    """Whether any leaf is a latent: not so in full precision."""
+    """Whether any leaf is a latent; there are none in full precision."""
     return any(jax.tree.leaves(method.where(params)))
 
 

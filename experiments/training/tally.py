@@ -19,11 +19,11 @@ from adaste_jax import metrics
 )
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """Part of a checkpoint, so that a resumed epoch reports what an unbroken one does.
+    """Sums of metrics, saved in checkpoints so that a resumed epoch reports the same.
 
     Attributes:
         sums: Sum of each metric over the steps in which all metrics were finite.
-        count: Steps summed.
+        count: Number of steps in the sums.
         first_bad_step: First step with a metric that was not finite, or -1.
         signs: Signs of the latents when the epoch began, packed; None in full
             precision.
@@ -36,11 +36,11 @@ class Tally:
 
     @classmethod
     def start(cls, params: Any, where: Any, names: Sequence[str]) -> "Tally":
-        """Nothing summed yet.
+        """An empty tally.
 
         Args:
             params: Latents at the start of the epoch.
-            where: Which are binary; None in full precision.
+            where: Which leaves are binary; None in full precision.
             names: Names of the metrics that the step reports.
         """
         return cls(
@@ -51,17 +51,17 @@ class Tally:
         )
 
     def means(self) -> dict[str, np.ndarray]:
-        """Mean of each metric over the steps summed; of none there is no mean."""
+        """Mean of each metric over the summed steps; empty without steps."""
         sums, count = jax.device_get((self.sums, self.count))
         if not count:
             return {}
         return {name: total / np.float32(count) for name, total in sums.items()}
 
     def nonfinite_steps(self, steps: int) -> int:
-        """How many of the steps of the epoch are in no mean.
+        """Number of steps of the epoch that are left out of the means.
 
         Args:
-            steps: How many there were.
+            steps: Number of steps in the epoch.
         """
         return steps - int(self.count)
 

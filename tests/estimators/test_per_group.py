@@ -136,14 +136,14 @@ def test_a_latent_without_entries_has_no_groups():
 @pytest.mark.parametrize(
     ("shape", "size", "axis", "message"),
     [
-        ((100, 3), 64, -2, r"do not fill 100.*64 or 128 inputs would do"),
-        ((30, 3), 64, -2, r"the last would be short\. 64 inputs would do"),
-        ((8,), 4, -2, r"`axis=-2` is no axis of a latent of shape \(8,\)"),
-        ((8, 4), 4, 2, r"`axis=2` is no axis"),
-        ((8, 4), 4, (), r"is no axis"),
+        ((100, 3), 64, -2, r"do not fill 100.*Use 64 or 128 inputs"),
+        ((30, 3), 64, -2, r"the last would be short\. Use 64 inputs"),
+        ((8,), 4, -2, r"`axis=-2` is not an axis of a latent of shape \(8,\)"),
+        ((8, 4), 4, 2, r"`axis=2` is not an axis"),
+        ((8, 4), 4, (), r"is not an axis"),
         ((8, 4), 4, (1, 0), r"in rising order"),
-        ((8, 4, 2), 4, (0, 2), r"must be neighbouring axes"),
-        ((12, 64, 3), 96, (0, 1), r"do not lie evenly in the axes `axis=\(0, 1\)`"),
+        ((8, 4, 2), 4, (0, 2), r"must name neighbouring axes"),
+        ((12, 64, 3), 96, (0, 1), r"do not fit the axes `axis=\(0, 1\)`"),
     ],
 )
 def test_groups_that_do_not_fit_are_refused(shape, size, axis, message):

@@ -166,5 +166,7 @@ def test_what_cannot_be_meant_is_refused():
         estimators.scaled_sign,
         functools.partial(estimators.irnet_weight, sharpness=1.0),
     ):
-        with pytest.raises(ValueError, match=r"`axis=2` is no axis .*shape \(2, 2\)"):
+        with pytest.raises(
+            ValueError, match=r"`axis=2` is not an axis .*shape \(2, 2\)"
+        ):
             estimator(jnp.ones((2, 2)), axis=2)

@@ -60,7 +60,7 @@ def test_groups_are_the_entries_of_the_axis(estimator):
         mapped = jax.vmap(estimator, in_axes=axis, out_axes=axis)(latent)
         np.testing.assert_allclose(estimator(latent, axis=axis), mapped, rtol=1e-6)
     assert not np.allclose(estimator(latent, axis=-1), estimator(latent))
-    with pytest.raises(ValueError, match=r"`axis=3` is no axis"):
+    with pytest.raises(ValueError, match=r"`axis=3` is not an axis"):
         estimator(latent, axis=3)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints come back bit for bit, and a broken one is passed over."""
+"""Checkpoints come back bit for bit, and a broken one is skipped."""
 
 import pathlib
 import shutil

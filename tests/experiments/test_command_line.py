@@ -1,12 +1,15 @@
 """What a user mistypes is answered in a few lines, without a traceback."""
 
 import argparse
+import importlib
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
+from experiments import __main__ as adaste
 from experiments import command_line, export, predict
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -87,3 +90,70 @@ def test_a_comparison_refuses_numbers_that_mean_nothing(flag, tmp_path):
     assert found.returncode == 1
     assert found.stdout.startswith(f"error: flag {flag}")
     assert "Traceback" not in found.stdout + found.stderr
+
+
+def run(*arguments, folder):
+    """The command `adaste` in a folder that is not the clone."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "experiments", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_config_is_found_by_its_name_from_any_folder(tmp_path, monkeypatch):
+    there = ROOT / "experiments" / "configs" / "quickstart.py"
+    monkeypatch.chdir(tmp_path)
+    for name in ("quickstart", "experiments/configs/quickstart.py"):
+        assert command_line.config_file(f"{name}:smoke") == f"{there}:smoke"
+    own = tmp_path / "quickstart.py"
+    own.write_text("")
+    assert command_line.config_file("quickstart.py") == "quickstart.py"
+    with pytest.raises(ValueError, match=r"no config 'vit'; there are cifar100_"):
+        command_line.config_file("vit")
+
+
+def test_configs_that_are_listed_can_be_read():
+    for name in command_line.config_names():
+        importlib.import_module(f"experiments.configs.{name}").get_config("smoke")
+
+
+def test_adaste_says_what_there_is(tmp_path):
+    found = run(folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    for name in (*adaste.COMMANDS, "cifar10_resnet18"):
+        assert name in found.stdout
+    found = run("trian", folder=tmp_path)
+    assert found.returncode == 1
+    assert "no command 'trian' (did you mean 'train'?)" in found.stdout
+
+
+@pytest.mark.parametrize("command", ["train", "compare", "export"])
+def test_help_lists_the_flags_and_is_no_failure(command, tmp_path):
+    found = run(command, "--help", folder=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert "--workdir" in found.stdout
+    assert max(map(len, found.stdout.splitlines())) <= 100
+    if command != "export":
+        assert "config.batch_size = 128  # over all devices" in found.stdout
+
+
+def test_adaste_takes_a_config_by_its_name(tmp_path):
+    found = run("train", "quickstrat", "--workdir=run", folder=tmp_path)
+    assert found.returncode == 1
+    assert "no config 'quickstrat' (did you mean 'quickstart'?)" in found.stdout
+    wrong = "--config.methods.adaste.learning_rte=1"
+    found = run("train", "quickstart:smoke", "--workdir=run", wrong, folder=tmp_path)
+    assert found.returncode == 1
+    assert "did you mean" in found.stdout.lower()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistyped_flag_is_guessed(capsys):
+    with pytest.raises(SystemExit):
+        export.main(["--workdir=w", "--out=o", "--nmu_test=3"])
+    assert "--nmu_test=3 (did you mean --num_test?)" in capsys.readouterr().err

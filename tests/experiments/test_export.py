@@ -19,7 +19,7 @@ import adaste_jax
 from adaste_jax import export
 from experiments import errors, predict
 from experiments import export as command
-from experiments.configs import base
+from experiments.configs import base, quickstart
 from experiments.deployment import deployed, description
 from experiments.runs import checkpoints, identity, workdir
 from experiments.training import loop, problem, restore
@@ -331,19 +331,33 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
 def test_a_file_records_its_own_method_and_no_private_path(tmp_path):
     """As JSON: what `identity.config_of` reads again, and little else."""
-    run = make_run("mlp", data_dir="/private/data", cache_dir="/private/cache")
+    rate = {"ste": {"learning_rate": 0.5}}
+    run = make_run(
+        "mlp", data_dir="/private/data", cache_dir="/private/cache", methods=rate
+    )
     out = tmp_path / "m.safetensors"
     export_state(run, run.init(), out, num_test=10)
     assert b"private" not in out.read_bytes()
     assert b"python" not in out.read_bytes()
     header = export.load(out).header
     config = header["metadata"]["config"]
-    assert set(config["methods"]) == {"ste"}
+    assert config["methods"] == rate
     again = identity.config_of(config)
     assert again.methods.ste.learning_rate == run.config.methods.ste.learning_rate
     assert list(again.model_options.features) == [48, 24]
     del header["tensors"]
     assert len(json.dumps(header)) < 2000
+
+
+def test_the_header_of_a_small_network_is_short(tmp_path):
+    """At most 2 kB for that of the quickstart, with the config of its run in it."""
+    config = quickstart.get_config()
+    run = Run(config.lock())
+    out = tmp_path / "m.safetensors"
+    export_state(run, run.init(), out, data=False)
+    assert int.from_bytes(out.read_bytes()[:8], "little") <= 2048
+    found = identity.config_of(export.load(out).metadata["config"])
+    assert identity.computed(found) == identity.computed(config)
 
 
 def test_other_runs_are_recorded_by_name_alone():

@@ -401,4 +401,4 @@ def test_the_program_exits_with_75_on_sigterm_and_refuses_a_second_beside_it(tmp
     assert second.returncode == 1
     assert f"process {process.pid} " in second.stdout
     assert process.returncode == 75
-    assert "the same command goes on" in output.replace("\n", " ")
+    assert "the same command continues" in output.replace("\n", " ")

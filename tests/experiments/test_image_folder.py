@@ -103,7 +103,7 @@ def test_what_is_missing_is_named(plain, tmp_path, monkeypatch):
     with pytest.raises(errors.RunError, match=r"no split 'test': none of test, val"):
         image_folder.files("folder/empty", "test", plain)
     (tmp_path / "pets" / "validation" / "cow").mkdir()
-    with pytest.raises(errors.RunError, match="classes that train has not: cow"):
+    with pytest.raises(errors.RunError, match="classes that are not in train: cow"):
         image_folder.files("folder/pets", "test", plain)
     monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     with pytest.raises(errors.RunError, match=r"say where it lies"):
@@ -229,10 +229,10 @@ def test_a_class_may_be_missing_in_test_and_that_is_said(plain, tmp_path, capfd)
     assert splits.class_names == ("cat", "dog", "owl")
     assert splits.num_classes == 3
     assert capfd.readouterr().err.splitlines() == [
-        "folder/pets/train: 13 images, 1 to 6 of each class; passed over: 2 .txt, "
+        "folder/pets/train: 13 images, 1 to 6 of each class; skipped: 2 .txt, "
         "1 images in no class",
-        "folder/pets/validation: 6 images, 0 to 3 of each class; none of owl; passed "
-        "over: 2 .txt",
+        "folder/pets/validation: 6 images, 0 to 3 of each class; none of owl; "
+        "skipped: 2 .txt",
     ]
 
 
@@ -286,13 +286,13 @@ def test_annotations_as_editors_write_them(tiny_imagenet):
     ("line", "message"),
     [
         (b"val_1.JPEG n00000001", "must be the name of a file, a tab and a class"),
-        (b"val_1.JPEG\t", "must be the name|class that train has not"),
+        (b"val_1.JPEG\t", "must be the name|class that is not in train"),
         (b"\tn00000001", "must be the name of a file"),
         (b"val_9.JPEG\tn00000001", r"names val_9\.JPEG, but there is no file"),
         (b"val_\xff.JPEG\tn00000001", "but there is no file"),
         (b"val_1\0.JPEG\tn00000001", "but there is no file"),
-        (b"val_1.JPEG\tbird", "class that train has not: bird"),
-        (b"val_0.JPEG\tn00000001", r"names val_0\.JPEG again, after line 1"),
+        (b"val_1.JPEG\tbird", "class that is not in train: bird"),
+        (b"val_0.JPEG\tn00000001", r"repeats val_0\.JPEG of line 1"),
     ],
 )
 def test_a_wrong_line_of_the_annotations_is_named(tiny_imagenet, line, message):

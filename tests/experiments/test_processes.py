@@ -109,7 +109,7 @@ def assert_the_last_word_is_ours(log):
             break
         time.sleep(0.1)
     assert "has lost the others" in last or "ended from outside" in last
-    assert "goes on from the latest checkpoint" in last
+    assert "continues from the latest checkpoint" in last
 
 
 def final_state(path, **fields):
@@ -173,7 +173,7 @@ def test_a_job_survives_a_kill_a_preemption_and_another_number_of_processes(
         assert job.wait() == [errors.STOPPED] * 2, job.text()
         assert "ended from outside" not in job.text()
         assert "resuming at step" in job.text()
-        assert "the same command goes on" in job.text()
+        assert "the same command continues" in job.text()
     stopped = max(steps(path))
     with Job(path, 1, devices=4, epochs=60) as job:
         assert job.wait() == [0], job.text()
@@ -206,7 +206,7 @@ def test_an_error_of_the_first_process_reaches_the_others(tmp_path):
     "arguments", [("localhost:1",), (None, 2), (None, None, 1), ("localhost:1", 2)]
 )
 def test_flags_that_belong_together_are_given_together(arguments):
-    with pytest.raises(errors.RunError, match="go together"):
+    with pytest.raises(errors.RunError, match="must be given together"):
         processes.initialize(*arguments)
     assert not jax.distributed.is_initialized()
 

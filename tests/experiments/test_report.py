@@ -9,7 +9,6 @@ import http.server
 import json
 import re
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -19,14 +18,8 @@ from experiments.report import __main__ as command
 from experiments.report import charts, figures, plots
 from experiments.report import html as report
 from experiments.runs import records
+from tests import chromium
 from tests.experiments import test_loop
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="no Chromium: apt-get install chromium chromium-driver",
-)
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +238,7 @@ def test_extreme_numbers_make_a_page(finished, tmp_path, value, which):
     assert not re.search(r">(nan|inf|-inf|None)\b", text)
     odd = type(value) not in (int, float) or not abs(value) < 1e100
     if odd and not isinstance(value, str):
-        assert any("no finite numbers" in note for note in run.notes)
+        assert any("not finite numbers" in note for note in run.notes)
 
 
 def test_lines_that_cannot_be_read_are_said_and_the_others_count(finished, tmp_path):
@@ -288,7 +281,7 @@ def test_a_damaged_summary_is_left_out_and_said(finished, tmp_path, fields):
     change(path / "summary.json", **fields)
     page = report.page([records.read(path)])
     assert "summary.json is damaged" in page
-    assert "The run has left no summary.json" in page
+    assert "The run has no summary.json" in page
 
 
 def test_a_config_and_a_result_without_fields_make_a_page(finished, tmp_path):
@@ -336,40 +329,8 @@ def test_plots_leave_out_what_is_no_number(tmp_path):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def show(browser, url, *, width, mode):
-    """Opens a page, on a screen of a width in pixels; the requests it makes."""
-    browser.get_log("performance")
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False},
-    )
-    browser.execute_cdp_cmd(
-        "Emulation.setEmulatedMedia",
-        {"features": [{"name": "prefers-color-scheme", "value": mode}]},
-    )
-    browser.get(url)
-    messages = [
-        json.loads(entry["message"])["message"]
-        for entry in browser.get_log("performance")
-    ]
-    urls = [
-        message["params"]["request"]["url"]
-        for message in messages
-        if message["method"] == "Network.requestWillBeSent"
-    ]
-    return [found for found in urls if not found.startswith("data:")]
+    with chromium.started() as driver:
+        yield driver
 
 
 LOOK = """
@@ -394,12 +355,14 @@ return [...document.querySelectorAll('figure')].map(figure => {
 """
 
 
-@needs_browser
+@chromium.needed
 @pytest.mark.parametrize("mode", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
 def test_a_browser_shows_every_chart(browser, finished, overlaid, width, mode):
     for file in (finished / "report.html", overlaid):
-        assert show(browser, file.as_uri(), width=width, mode=mode) == [file.as_uri()]
+        assert chromium.show(browser, file.as_uri(), width=width, mode=mode) == [
+            file.as_uri()
+        ]
         shown = browser.execute_script(LOOK)
         assert [chart["title"] for chart in shown] == titles(file.read_text())
         ink = "rgb(27, 27, 27)" if mode == "light" else "rgb(232, 232, 232)"
@@ -427,14 +390,11 @@ class Silent(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@needs_browser
+@chromium.needed
 def test_the_look_at_a_page_sees_what_is_wrong(browser, finished, tmp_path):
     """So that the test above can fail: hidden, empty, cut off, and a request."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), Silent)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        address = f"http://127.0.0.1:{server.server_port}/nothing.css"
+    with chromium.served(Silent) as root:
+        address = f"{root}/nothing.css"
         text = (finished / "report.html").read_text()
         text = text.replace(
             "</style>", "#learning-0-title ~ svg {display: none}</style>"
@@ -443,11 +403,7 @@ def test_the_look_at_a_page_sees_what_is_wrong(browser, finished, tmp_path):
         text = re.sub(r'(text-anchor: end[^>]* x=)"[^"]*"', r'\1"-60"', text)
         page = tmp_path / "page.html"
         page.write_text(text)
-        requests = show(browser, page.as_uri(), width=360, mode="light")
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        requests = chromium.show(browser, page.as_uri(), width=360, mode="light")
     assert requests == [page.as_uri(), address]
     hidden, second, *_ = browser.execute_script(LOOK)
     assert not hidden["visible"]

@@ -52,7 +52,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(errors.RunError, match="no such file"):
         small_files.read(tmp_path / "fifo", cure="")
-    with pytest.raises(errors.RunError, match="no regular file"):
+    with pytest.raises(errors.RunError, match="not a regular file"):
         small_files.read_lines(tmp_path / "fifo")
 
 

@@ -397,7 +397,8 @@ BROKEN = {
     "checksum of the header": WHOLE.replace(b"float32", b"float64", 1),
     "checksum of the data": WHOLE[:-1] + bytes([WHOLE[-1] ^ 1]),
     "checksum of no text": _inner(sha256=7),
-    "version 3": _header(format=3),
+    "version 3 without its checksum": _header(format=3),
+    "version 4": _header(format=4),
     "version 2.0": _header(format=2.0),
     "version 0": _header(format=0),
     "an escape of nothing": _renamed("params/a~2kernel", format=2),
@@ -475,3 +476,38 @@ def test_writing_without_safetensors_names_the_extra(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(ImportError, match=r"adaste_jax\[export\]"):
         export.save(path, network()[0])
+
+
+def test_a_compact_file_holds_the_same_with_a_short_header(tmp_path):
+    """Also groups, ternary weights, and keys with slashes."""
+    rng = np.random.default_rng(0)
+    params = {
+        "a/b": {"kernel": jnp.asarray(rng.normal(size=(64, 6)), jnp.float32)},
+        "odd": {"kernel": jnp.asarray(rng.normal(size=(3, 3)), jnp.float32)},
+        "real": {"bias": jnp.arange(3, dtype=jnp.bfloat16)},
+    }
+    sizes = []
+    for deploy in (
+        None,
+        estimators.ternary_absmean,
+        estimators.per_group(estimators.scaled_sign, 8),
+    ):
+        part = {k: v for k, v in params.items() if k != "odd" or deploy is None}
+        found = []
+        for compact in (False, True):
+            path = tmp_path / f"{compact}.safetensors"
+            export.save(path, part, deploy=deploy, compact=compact)
+            found.append(export.load(path))
+            sizes.append(path.stat().st_size)
+        plain, short = found
+        assert short.header["format"] == 3
+        jax.tree.map(np.testing.assert_array_equal, short.params, plain.params)
+        for name, tensor in plain.header["tensors"].items():
+            del tensor["sha256"]
+            assert short.header["tensors"][name] == tensor
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(export.FormatError, match="the data does not have its checksum"):
+        export.load(path)
+    assert all(b < a - 200 for a, b in zip(sizes[::2], sizes[1::2], strict=True))

@@ -79,8 +79,9 @@ def _text_changed(rng, whole):
 
 
 def _kinds():
-    """Good files of each version, in parts; the last has scales of groups."""
-    return hostile.parts(), hostile.parts(version=2), hostile.grouped()
+    """Good files of each version, in parts; the last two have scales of groups."""
+    two = hostile.parts(version=2), hostile.grouped()
+    return hostile.parts(), *two, hostile.compact()
 
 
 def wholes():

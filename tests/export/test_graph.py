@@ -45,6 +45,7 @@ FUNCTIONS = {
     "row": (lambda x: x[:, 2] * x[:, -1], (6, 4)),
     "grid": (lambda x: x[:, 0:4:2, 1:4:2], (4, 4, 3)),
     "rows out of order": (lambda x: x[:, jnp.array([3, 0, 0])], (4, 2)),
+    "stack": (lambda x: jnp.stack([x, 2 * x, -x], axis=2), (4, 2)),
     "reversed": (lambda x: x[:, ::-1] - jnp.flip(x, -1), (4, 2)),
     "split": (lambda x: sum(jnp.split(x, 3, axis=-1)), (2, 6)),
     "class token": (
@@ -258,10 +259,14 @@ def test_an_unknown_operation_is_named_with_its_module():
         (nn.GroupNorm(2), None),
         (nn.RMSNorm(), None),
         (jax.nn.softmax, {"softmax": 1}),
+        (jax.nn.gelu, {"gelu_tanh": 1}),
+        (functools.partial(jax.nn.gelu, approximate=False), {"gelu": 1}),
         (lambda x: jax.nn.softmax(x, axis=1), None),
     ],
 )
-def test_layer_norm_and_softmax_of_the_last_axis_are_one_operation(layer, kept):
+def test_gelu_and_layer_norm_and_softmax_of_the_last_axis_are_one_operation(
+    layer, kept
+):
     x = draw(3, 4, 6)
     params = {}
     if isinstance(layer, nn.Module):

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,10 @@ import adaste_jax
 from adaste_jax import estimators, export, methods
 from adaste_jax.export import _onnx_weights
 from adaste_jax.nn import linen
+from experiments import errors, models
 from experiments import export as command
-from experiments import models
 from experiments.configs import base
+from experiments.deployment import deployed
 from experiments.training import loop
 
 NETWORKS = {
@@ -155,7 +157,7 @@ def test_a_model_says_its_names_and_the_batch_is_free(tmp_path):
     data = export.to_onnx(
         lambda weights, x: (x @ weights, x.sum(-1)),
         weights,
-        input_shape=(4,),
+        input_shape=(np.prod([2, 2]),),  # an integer of NumPy
         path=path,
         metadata={"classes": ["a", "b", "c"]},
         method=methods.full_precision(steps=1),
@@ -171,6 +173,22 @@ def test_a_model_says_its_names_and_the_batch_is_free(tmp_path):
     ]
     stored = session.get_modelmeta().custom_metadata_map
     assert json.loads(stored["classes"]) == ["a", "b", "c"]
+
+
+def test_outputs_that_are_equal_the_input_or_a_constant():
+    """And parameters with the name of an output."""
+
+    def network(params, x):
+        y = x @ params["output"]
+        return y, y, x, params["output"][0]
+
+    weights = {"output": np.ones((4, 3), np.float32)}
+    method = methods.full_precision(steps=1)
+    model = export.to_onnx(network, weights, input_shape=(4,), method=method)
+    x = np.arange(8, dtype=np.float32).reshape(2, 4)
+    wanted = [x.sum(1, keepdims=True) * np.ones(3)] * 2 + [x, np.ones(3)]
+    for found, expected in zip(outputs(model, x), wanted, strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_bfloat16_networks_are_exported_in_float32():
@@ -246,3 +264,35 @@ def test_an_nnx_module_with_its_method():
     written = export.to_onnx(model, params, method=method, input_shape=(32,))
     nnx.update(model, method.deploy(params))
     close(outputs(written, x), np.asarray(model(x)))
+
+
+@pytest.mark.parametrize(
+    ("approximate", "fused"), [(True, "FastGelu"), (False, "Gelu")]
+)
+def test_gelu_is_one_operation_in_onnx_runtime(tmp_path, approximate, fused):
+    """It is written in operations of ONNX, in the order that ONNX Runtime looks for."""
+    x = np.linspace(-6, 6, 1000, dtype=np.float32)[:, None]
+    gelu = functools.partial(jax.nn.gelu, approximate=approximate)
+    model = export.to_onnx(
+        lambda _, x: 2 * gelu(jnp.abs(x)),
+        {},
+        input_shape=(1,),
+        method=methods.full_precision(steps=1),
+    )
+    domains = {node.domain for node in onnx.load_from_string(model).graph.node}
+    assert domains == {""}
+    np.testing.assert_allclose(outputs(model, x), 2 * gelu(np.abs(x)), atol=2e-6)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    assert [node.op_type for node in graph.node] == ["Abs", fused, "Mul"]
+
+
+def test_an_engine_that_is_missing_or_refuses_a_model_is_named(monkeypatch):
+    with pytest.raises(errors.RunError, match=r"needs onnxruntime 1\.24 or newer"):
+        deployed.onnx_network(b"of another time")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(errors.RunError, match=r"pip install .adaste_jax\[onnx\]"):
+        deployed.onnx_network(b"")

@@ -1,12 +1,12 @@
 """Flax Linen layers whose kernel passes through an estimator.
 
-The parameter tree is that of the Flax layer: what is stored is the latent kernel. A
-checkpoint of `nn.Dense` loads into `BinaryDense`, and the reverse. Which layers there
-are, and what to do where there is none: docs/layers.md.
+The parameter tree is that of the Flax layer, and stores the latent kernel. A checkpoint
+of `nn.Dense` loads into `BinaryDense`, and the reverse. docs/layers.md lists the layers
+and says what to do for other layers.
 
 These layers suit networks in which each layer is called once per loss. Otherwise, and
 under gradient accumulation with a rule that is not additive, use `adaste_jax.binarize`
-on the whole tree, with layers of Flax.
+on the whole tree, with the layers of Flax.
 """
 
 from adaste_jax.nn._hyperparameters import HYPERPARAMETERS

@@ -1,4 +1,4 @@
-"""What the layers share: their fields, and a parameter on its way to the product."""
+"""What the layers share: their fields, and the estimate of a parameter."""
 
 import dataclasses
 import importlib
@@ -38,7 +38,7 @@ class Estimating(nn.Module, kw_only=True):
 
 
 class Binary(Estimating, kw_only=True):
-    """A layer of Flax of which one parameter is estimated where it is asked for."""
+    """A Flax layer that estimates one parameter when it is read."""
 
     use_scale: bool = False
 
@@ -46,7 +46,7 @@ class Binary(Estimating, kw_only=True):
 
     @nn.nowrap
     def param(self, name: str, *args: Any, **kwargs: Any) -> Any:
-        """As `nn.Module.param`; the parameter called `latent` is estimated."""
+        """Like `nn.Module.param`, but estimates the parameter called `latent`."""
         value = super().param(name, *args, **kwargs)
         if name != self.latent:
             return value
@@ -65,7 +65,7 @@ class Binary(Estimating, kw_only=True):
 
 
 class BinaryProduct(Binary, kw_only=True):
-    """One whose inputs may be made binary too."""
+    """A binary layer whose inputs may be made binary too."""
 
     input_estimator: Callable[[jax.Array], jax.Array] | None = None
 

@@ -10,23 +10,25 @@ from adaste_jax.nn.linen import _base
 class BinaryConv(_base.BinaryProduct, nn.Conv, kw_only=True):
     """`nn.Conv` with a binary kernel; the bias stays real.
 
-    In one, two or three dimensions after `kernel_size`, grouped and depthwise by
-    `feature_group_count`. Takes the fields of `nn.Conv`, and these by keyword.
+    It works in one, two or three dimensions, by the length of `kernel_size`; grouped
+    and depthwise with `feature_group_count`. It takes the fields of `nn.Conv`, and
+    these by keyword.
 
     Attributes:
         estimator: Map from the latent kernel to the kernel used in the product.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature.
-        input_estimator: Map from inputs to binary ones.
-        padding_value: What the inputs are padded with, after `input_estimator`. With
-            binary activations, 1 or -1 keeps them binary. Where it is not 0, `padding`
-            is "SAME", "SAME_LOWER", "VALID", a number or pairs of numbers.
+        input_estimator: Map from inputs to binary inputs.
+        padding_value: Number that the inputs are padded with, after `input_estimator`.
+            With binary activations, 1 or -1 keeps them binary. If it is not 0,
+            `padding` must be "SAME", "SAME_LOWER", "VALID", a number or pairs of
+            numbers.
 
     Raises:
-        ValueError: When called with a `padding_value` and a `padding` or
-            `input_dilation` that do not go together.
+        ValueError: When called, if a `padding_value` other than 0 is combined with an
+            unsupported `padding` or with `input_dilation`.
 
     Example:
         >>> import jax
@@ -73,16 +75,16 @@ class BinaryConv(_base.BinaryProduct, nn.Conv, kw_only=True):
 class BinaryConvTranspose(_base.BinaryProduct, nn.ConvTranspose, kw_only=True):
     """`nn.ConvTranspose` with a binary kernel; the bias stays real.
 
-    Takes the fields of `nn.ConvTranspose`, and these by keyword. There is no
-    `padding_value`: between the inputs stand zeros anyway, where there are strides.
+    It takes the fields of `nn.ConvTranspose`, and these by keyword. There is no
+    `padding_value`: with strides there are zeros between the inputs anyway.
 
     Attributes:
         estimator: Map from the latent kernel to the kernel used in the product.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature.
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
 
     Example:
         >>> import jax

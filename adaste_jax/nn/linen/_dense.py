@@ -8,21 +8,21 @@ from adaste_jax.nn.linen import _base
 class BinaryDense(_base.BinaryProduct, nn.Dense, kw_only=True):
     """`nn.Dense` with a binary kernel; the bias stays real.
 
-    Takes the fields of `nn.Dense`, and these by keyword.
+    It takes the fields of `nn.Dense`, and these by keyword.
 
     Attributes:
         estimator: Map from the latent kernel, in `param_dtype`, to the kernel used in
-            the product, which is cast to `dtype` afterwards. It has no default: the
-            estimator is what an experiment is about.
+            the product, which is cast to `dtype` afterwards. There is no default, so
+            that the choice is visible.
         hyperparameters: Keyword arguments of `estimator` that change during training,
             with their first values. Each is a variable in the collection
             "hyperparameters" of this layer, so that changing it by
-            `set_hyperparameters` does not recompile. What does not change is bound to
-            the estimator by `functools.partial`.
-        use_scale: Whether the kernel is multiplied by a learned number per output
-            feature: one more parameter, `scale` of shape [features], ones at first.
-        input_estimator: Map from inputs to those used in the product, for binary
-            activations; `estimators.ste_clipped` is the usual one.
+            `set_hyperparameters` does not recompile. Bind constant arguments to the
+            estimator by `functools.partial`.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
+            feature: an extra parameter `scale` of shape [features], ones at first.
+        input_estimator: Map from inputs to the inputs used in the product, for binary
+            activations; `estimators.ste_clipped` is usual.
 
     Example:
         >>> import jax
@@ -48,14 +48,13 @@ class BinaryDenseGeneral(_base.BinaryProduct, nn.DenseGeneral, kw_only=True):
     fields of `nn.DenseGeneral`, and these by keyword.
 
     Attributes:
-        estimator: Map from the latent kernel to the kernel used in the product. It sees
-            the kernel in its own shape,
-            [*batch, *in, *features].
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        estimator: Map from the latent kernel to the kernel used in the product, both of
+            shape [*batch, *in, *features].
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature; `scale` has the shape [*features].
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
 
     Example:
         >>> import jax

@@ -10,21 +10,21 @@ from adaste_jax.nn.linen import _base
 class BinaryEmbed(_base.Binary, nn.Embed, kw_only=True):
     """`nn.Embed` with binary embeddings.
 
-    Takes the fields of `nn.Embed`, and these by keyword. The table is estimated once
-    for all calls of a bound layer, `__call__` and `attend`, so that its rule sees the
-    sum of their gradients: tied embeddings are right.
+    It takes the fields of `nn.Embed`, and these by keyword. The table is estimated once
+    for all calls of a bound layer, `__call__` and `attend`, so that the rule is applied
+    to the sum of their gradients. So tied embeddings are right.
 
     The parameter is called `embedding`, which `adaste_jax.kernels` does not select:
     `adaste_jax.deploy`, `export.save` and the like need
     `where=("kernel", "embedding")`.
 
     Attributes:
-        estimator: Map from the latent table to the one that is looked up, both of shape
-            [num_embeddings, features].
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the table is multiplied by a learned number per feature:
-            one more parameter, `scale` of shape [features], ones at first.
+        estimator: Map from the latent table to the table that is looked up, both of
+            shape [num_embeddings, features].
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the table is multiplied by a learned factor per feature:
+            an extra parameter `scale` of shape [features], ones at first.
 
     Example:
         >>> import jax

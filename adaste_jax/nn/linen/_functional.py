@@ -1,4 +1,4 @@
-"""A Linen module as a pure function, for programs that train it."""
+"""Turns a Linen module into a pure function, for training programs."""
 
 import functools
 import inspect
@@ -14,26 +14,27 @@ from adaste_jax.nn._hyperparameters import HYPERPARAMETERS
 def functional(
     module: nn.Module, *, axis_name: Hashable | tuple[Hashable, ...] | None = None
 ) -> Callable[..., tuple[Any, Any]]:
-    """A Linen module as a pure function of parameters and state.
+    """Turns a Linen module into a pure function of parameters and state.
 
     `params` is `variables["params"]` and `model_state` the dict of all other
-    collections, often `{}`. In training all of them may change but "hyperparameters".
+    collections, often `{}`. In training all collections except "hyperparameters" may
+    change.
 
     Args:
-        module: Its `__call__` takes the inputs, and a keyword `train` if it does
-            something else in training than in evaluation.
+        module: The module. Its `__call__` takes the inputs, and a keyword `train` if it
+            behaves differently in training.
         axis_name: Mapped axes over which every batch norm of the module averages its
-            statistics in training, for `jax.shard_map` and `jax.pmap`, which see the
-            share of one device: `train.DATA_AXIS` for the steps of `train`. The module
-            need not know. Under `jax.jit` leave it out.
+            statistics in training. It is needed for `jax.shard_map` and `jax.pmap`,
+            which see the part of one device; the steps of `train` use
+            `train.DATA_AXIS`. Under `jax.jit` leave it out.
 
     Returns:
         `forward(params, model_state, inputs, *, train, key)`, which returns the outputs
         and the new `model_state`. `key` is for dropout; without dropout it is None.
 
     Raises:
-        TypeError: If `__call__` has another keyword than `train` for the same thing,
-            such as `deterministic`.
+        TypeError: If `__call__` uses another keyword than `train` for this, such as
+            `deterministic`.
 
     Example:
         >>> import jax
@@ -81,7 +82,7 @@ def keywords(module: nn.Module, *, train: bool) -> dict[str, Any]:
 
 
 def _takes_train(layer: Any) -> bool:
-    """Whether it is to be called with the keyword `train`."""
+    """Whether the module is called with the keyword `train`."""
     if isinstance(layer, nn.Sequential):  # gives keywords to its first layer
         return bool(layer.layers) and _takes_train(layer.layers[0])
     try:

@@ -1,4 +1,4 @@
-"""The hyperparameters of layers: a collection of variables, and new values for it."""
+"""The collection of variables for hyperparameters of layers, and how to set it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from adaste_jax.nn import _hyperparameters
 def set_hyperparameters(
     variables: Mapping[str, Any], **values: ArrayLike
 ) -> dict[str, Any]:
-    """Gives hyperparameters new values, in every layer that has them.
+    """Sets hyperparameters to new values, in every layer that has them.
 
-    Shapes and dtypes stay, so a compiled step is not compiled again. Works within
+    Shapes and dtypes stay, so a compiled step is not compiled again. It works inside
     `jit` too.
 
     Args:
-        variables: The variables of a module, or those besides "params".
+        variables: The variables of a module, with or without "params".
         **values: New values by name, each a scalar or an array that broadcasts to the
             variable (layers stacked by `nn.scan` have one entry per layer, unless
             "hyperparameters" is broadcast). May be traced.

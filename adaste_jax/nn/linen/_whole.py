@@ -1,4 +1,4 @@
-"""Layers of several kernels, each of which is estimated once in a call."""
+"""Layers with several kernels, each of which is estimated once per call."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from adaste_jax.nn.linen import _base
 
 
 class _Whole(_base.Estimating, kw_only=True):
-    """A layer of Flax below which every kernel is estimated, outside of its loops."""
+    """A Flax layer that estimates every kernel inside it, outside of its loops."""
 
     def setup(self) -> None:
         self._bound = self._values(jnp.float32)
@@ -52,14 +52,14 @@ class _Whole(_base.Estimating, kw_only=True):
 class BinaryMultiHeadAttention(_Whole, nn.MultiHeadAttention, kw_only=True):
     """`nn.MultiHeadAttention` with binary projections; biases stay real.
 
-    Takes the fields of `nn.MultiHeadAttention`, and these by keyword. For a scale per
-    feature or binary inputs build the projections of `BinaryDenseGeneral`.
+    It takes the fields of `nn.MultiHeadAttention`, and these by keyword. For a scale
+    per feature or binary inputs build the projections of `BinaryDenseGeneral`.
 
     Attributes:
-        estimator: Map from a latent kernel to the one used; it is called with each of
+        estimator: Map from a latent kernel to the kernel used; it is called for each of
             the kernels `query`, `key`, `value` and `out`.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training; one set for the layer.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values; one set for the layer.
 
     Example:
         >>> import jax
@@ -77,20 +77,20 @@ class BinaryMultiHeadAttention(_Whole, nn.MultiHeadAttention, kw_only=True):
 class BinaryRNN(_Whole, nn.RNN, kw_only=True):
     """`nn.RNN` with binary kernels in its cell; biases stay real.
 
-    Takes the fields of `nn.RNN`, and these by keyword. The cell is one of Flax:
+    It takes the fields of `nn.RNN`, and these by keyword. The cell is one of Flax:
     `nn.LSTMCell`, `nn.OptimizedLSTMCell`, `nn.GRUCell`, ...
 
-    Each kernel is estimated once, before the loop over time, so that its rule sees the
+    Each kernel is estimated once, before the loop over time, so that the rule gets the
     gradient summed over all steps. A binary cell within `nn.RNN` would apply the rule
-    in every step, which is another gradient where the rule is not additive: so there
-    is none here. For a cell that you loop over yourself, `adaste_jax.binarize` its
-    parameters before the loop.
+    in every step, which is a different gradient if the rule is not additive, so there
+    is no such layer here. For a cell that you loop over yourself, `adaste_jax.binarize`
+    its parameters before the loop.
 
     Attributes:
-        estimator: Map from a latent kernel to the one used; it is called with each
+        estimator: Map from a latent kernel to the kernel used; it is called for each
             kernel of the cell.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training; one set for the layer.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values; one set for the layer.
 
     Raises:
         ValueError: When called, if no parameter of the cell is called `kernel`.

@@ -1,12 +1,12 @@
 """Flax NNX layers whose kernel passes through an estimator.
 
-The parameters are those of the Flax layer: what is stored is the latent kernel. A
-checkpoint of `nnx.Linear` loads into `BinaryLinear`, and the reverse. Which layers
-there are, and what to do where there is none: docs/layers.md.
+The parameters are those of the Flax layer, with the latent kernel in place of the
+kernel. A checkpoint of `nnx.Linear` loads into `BinaryLinear`, and the reverse.
+docs/layers.md lists the layers and says what to do for other layers.
 
 These layers suit networks in which each layer is called once per loss. Otherwise, and
 under gradient accumulation with a rule that is not additive, use `adaste_jax.binarize`
-on the whole state, with layers of Flax.
+on the whole state, with the layers of Flax.
 """
 
 from adaste_jax.nn.nnx._conv import BinaryConv, BinaryConvTranspose

@@ -1,4 +1,4 @@
-"""What the layers share: their options, and a parameter on its way to the product."""
+"""What the layers share: their options, and the estimate of a parameter."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ _Module = TypeVar("_Module", bound=nnx.Module)
 
 
 class Binary(nnx.Module):
-    """A layer of Flax of which one parameter is estimated in every call."""
+    """A Flax layer that estimates one parameter in every call."""
 
     latent: ClassVar[str] = "kernel"
     param_dtype: Any  # of the layer of Flax
@@ -44,7 +44,7 @@ class Binary(nnx.Module):
         return (-1,)
 
     def _estimated(self) -> Any:
-        """A copy with the weight in the place of the latent; see `replaced`."""
+        """A copy with the weight in place of the latent; see `replaced`."""
         hyperparameters = _hyperparameters.read(self.hyperparameters)
         weight = self.estimator(getattr(self, self.latent)[...], **hyperparameters)
         if self.scale is not None:
@@ -53,7 +53,7 @@ class Binary(nnx.Module):
 
 
 class BinaryProduct(Binary):
-    """One whose inputs may be made binary too."""
+    """A binary layer whose inputs may be made binary too."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class BinaryProduct(Binary):
 def replaced(layer: _Module, **attributes: Any) -> _Module:
     """A copy of `layer` with other attributes, for one call of its parent class.
 
-    The attributes are written past the checks of NNX, since the copy is no part of a
-    model: it is never split, and the layer itself stays as it is.
+    The attributes are set without the checks of NNX, since the copy is not part of a
+    model: it is never split, and the layer itself does not change.
     """
     other = copy.copy(layer)
     vars(other).update(attributes)

@@ -12,23 +12,25 @@ from adaste_jax.nn.nnx import _base
 class BinaryConv(_base.BinaryProduct, nnx.Conv):
     """`nnx.Conv` with a binary kernel; the bias stays real.
 
-    In one, two or three dimensions after `kernel_size`, grouped and depthwise by
-    `feature_group_count`. Takes the arguments of `nnx.Conv`, and these by keyword.
+    It works in one, two or three dimensions, by the length of `kernel_size`; grouped
+    and depthwise with `feature_group_count`. It takes the arguments of `nnx.Conv`, and
+    these by keyword.
 
     Args:
         estimator: Map from the latent kernel to the kernel used in the product.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature.
-        input_estimator: Map from inputs to binary ones.
-        padding_value: What the inputs are padded with, after `input_estimator`. With
-            binary activations, 1 or -1 keeps them binary. Where it is not 0, `padding`
-            is "SAME", "SAME_LOWER", "VALID", a number or pairs of numbers.
+        input_estimator: Map from inputs to binary inputs.
+        padding_value: Number that the inputs are padded with, after `input_estimator`.
+            With binary activations, 1 or -1 keeps them binary. If it is not 0,
+            `padding` must be "SAME", "SAME_LOWER", "VALID", a number or pairs of
+            numbers.
 
     Raises:
-        ValueError: When called with a `padding_value` and a `padding` or
-            `input_dilation` that do not go together.
+        ValueError: When called, if a `padding_value` other than 0 is combined with an
+            unsupported `padding` or with `input_dilation`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -71,16 +73,16 @@ class BinaryConv(_base.BinaryProduct, nnx.Conv):
 class BinaryConvTranspose(_base.BinaryProduct, nnx.ConvTranspose):
     """`nnx.ConvTranspose` with a binary kernel; the bias stays real.
 
-    Takes the arguments of `nnx.ConvTranspose`, and these by keyword. There is no
-    `padding_value`: between the inputs stand zeros anyway, where there are strides.
+    It takes the arguments of `nnx.ConvTranspose`, and these by keyword. There is no
+    `padding_value`: with strides there are zeros between the inputs anyway.
 
     Args:
         estimator: Map from the latent kernel to the kernel used in the product.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature.
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
 
     Example:
         >>> import jax.numpy as jnp

@@ -11,21 +11,21 @@ from adaste_jax.nn.nnx import _base
 class BinaryEmbed(_base.Binary, nnx.Embed):
     """`nnx.Embed` with binary embeddings.
 
-    Takes the arguments of `nnx.Embed`, and these by keyword. Each call of the layer or
-    of `attend` estimates the table anew. Embeddings that are tied, looked up and
-    attended to in one loss, need `adaste_jax.binarize` where the rule is not additive.
+    It takes the arguments of `nnx.Embed`, and these by keyword. Each call of the layer
+    or of `attend` estimates the table again. Tied embeddings (lookup and `attend` in
+    one loss) need `adaste_jax.binarize` if the rule is not additive.
 
     The parameter is called `embedding`, which `adaste_jax.kernels` does not select:
     `adaste_jax.deploy`, `export.save` and the like need
     `where=("kernel", "embedding")`.
 
     Args:
-        estimator: Map from the latent table to the one that is looked up, both of shape
-            [num_embeddings, features].
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the table is multiplied by a learned number per feature:
-            one more parameter, `scale` of shape [features], ones at first.
+        estimator: Map from the latent table to the table that is looked up, both of
+            shape [num_embeddings, features].
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the table is multiplied by a learned factor per feature:
+            an extra parameter `scale` of shape [features], ones at first.
 
     Example:
         >>> import jax.numpy as jnp
@@ -41,7 +41,7 @@ class BinaryEmbed(_base.Binary, nnx.Embed):
     latent: ClassVar[str] = "embedding"
 
     def __call__(self, inputs: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-        """Looks tokens of any shape up; returns [..., features]."""
+        """Looks up tokens of any shape; returns [..., features]."""
         return nnx.Embed.__call__(self._estimated(), inputs, *args, **kwargs)
 
     def attend(self, query: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""An NNX module as a pure function, for programs that train it."""
+"""Turns an NNX module into a pure function, for training programs."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -12,22 +12,22 @@ _State: TypeAlias = nnx.State[Any, Any]
 def functional(
     model: nnx.Module,
 ) -> tuple[Callable[..., tuple[Any, Any]], _State, _State]:
-    """An NNX module as a pure function of parameters and state.
+    """Turns an NNX module into a pure function of parameters and state.
 
     `params` are the variables of type `nnx.Param`, `model_state` all others: running
     averages, hyperparameters, random streams.
 
     Args:
-        model: Its `__call__` takes the inputs. Training or not is told to its parts by
-            `model.train()` and `model.eval()`, as for `nnx.Dropout` and
-            `nnx.BatchNorm`.
+        model: The module. Its `__call__` takes the inputs. `model.train()` and
+            `model.eval()` switch its parts, such as `nnx.Dropout` and `nnx.BatchNorm`,
+            between training and evaluation.
 
     Returns:
         `(forward, params, model_state)` with
         `forward(params, model_state, inputs, *, train, key)`, which returns the outputs
-        and the new `model_state`; without training that is the old one. All random
-        streams of the module start from `key`; if it is None, they go on from
-        `model_state`. `model` is left as it is.
+        and the new `model_state`; in evaluation the state does not change. All random
+        streams of the module start from `key`, or continue from `model_state` if it is
+        None. `model` does not change.
 
     Example:
         >>> import jax

@@ -1,4 +1,4 @@
-"""The hyperparameters of layers: variables of their own, and new values for them."""
+"""The variable type for hyperparameters of layers, and how to set them."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar, overload
@@ -15,10 +15,10 @@ _Module = TypeVar("_Module", bound=nnx.Module)
 
 
 class Hyperparameter(nnx.Variable[Any]):
-    """A number that an estimator is given, as `mu`: traced, and not trained.
+    """A hyperparameter of an estimator, such as `mu`: traced, but not trained.
 
-    `nnx.bridge` makes it of the collection "hyperparameters" of a Linen layer, and the
-    reverse, so layers of one kind within a model of the other are annealed too.
+    `nnx.bridge` maps it to the collection "hyperparameters" of a Linen layer and back,
+    so Linen layers in an NNX model, and the reverse, are annealed too.
     """
 
 
@@ -28,7 +28,7 @@ nnx.register_variable_name(
 
 
 def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Dict[Any]:
-    """Those of a layer whose latents have this dtype."""
+    """The variables of a layer whose latents have this dtype."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     return nnx.Dict(
         {
@@ -39,7 +39,7 @@ def variables(hyperparameters: Mapping[str, float] | None, dtype: Any) -> nnx.Di
 
 
 def read(hyperparameters: nnx.Dict[Any]) -> dict[str, jax.Array]:
-    """Their values, as keyword arguments of an estimator."""
+    """The values of hyperparameters, as keyword arguments of an estimator."""
     return {
         name: variable[...]
         # Not `.items()`: `nnx.tabulate` replaces the methods of `nnx.Dict`.
@@ -57,14 +57,14 @@ def set_hyperparameters(model: _Module, **values: ArrayLike) -> _Module: ...
 
 
 def set_hyperparameters(model: Any, **values: ArrayLike) -> Any:
-    """Gives hyperparameters new values, in every layer that has them.
+    """Sets hyperparameters to new values, in every layer that has them.
 
-    A module is changed in place, as by `nnx.update`. Of a state a changed copy is
-    returned. Shapes and dtypes stay, so a compiled step is not compiled again. Works
-    within `nnx.jit` and `jax.jit` too.
+    A module is changed in place, as by `nnx.update`; for a state a changed copy is
+    returned. Shapes and dtypes stay, so a compiled step is not compiled again. It works
+    inside `nnx.jit` and `jax.jit` too.
 
     Args:
-        model: A module, or a state of one, as the `model_state` of `functional`.
+        model: A module, or its state, such as the `model_state` of `functional`.
         **values: New values by name, each a scalar or an array that broadcasts to the
             variable (layers stacked by `nnx.vmap` have one entry per layer, unless
             `Hyperparameter` is broadcast). May be traced.

@@ -8,20 +8,20 @@ from adaste_jax.nn.nnx import _base
 class BinaryLinear(_base.BinaryProduct, nnx.Linear):
     """`nnx.Linear` with a binary kernel; the bias stays real.
 
-    Takes the arguments of `nnx.Linear`, and these by keyword.
+    It takes the arguments of `nnx.Linear`, and these by keyword.
 
     Args:
         estimator: Map from the latent kernel, in `param_dtype`, to the kernel used in
-            the product, which is cast to `dtype` afterwards. It has no default: the
-            estimator is what an experiment is about.
+            the product, which is cast to `dtype` afterwards. There is no default, so
+            that the choice is visible.
         hyperparameters: Keyword arguments of `estimator` that change during training,
             with their first values. Each is a `Hyperparameter` of this layer, so that
-            changing it by `set_hyperparameters` does not recompile. What does not
-            change is bound to the estimator by `functools.partial`.
-        use_scale: Whether the kernel is multiplied by a learned number per output
-            feature: one more parameter, `scale` of shape [out_features], ones at first.
-        input_estimator: Map from inputs to those used in the product, for binary
-            activations; `estimators.ste_clipped` is the usual one.
+            changing it by `set_hyperparameters` does not recompile. Bind constant
+            arguments to the estimator by `functools.partial`.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
+            feature: an extra parameter `scale` of shape [out_features], ones at first.
+        input_estimator: Map from inputs to the inputs used in the product, for binary
+            activations; `estimators.ste_clipped` is usual.
 
     Example:
         >>> import jax.numpy as jnp
@@ -49,14 +49,13 @@ class BinaryLinearGeneral(_base.BinaryProduct, nnx.LinearGeneral):
     arguments of `nnx.LinearGeneral`, and these by keyword.
 
     Args:
-        estimator: Map from the latent kernel to the kernel used in the product. It sees
-            the kernel in its own shape,
-            [*batch, *in_features, *out_features].
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training.
-        use_scale: Whether the kernel is multiplied by a learned number per output
+        estimator: Map from the latent kernel to the kernel used in the product, both of
+            shape [*batch, *in_features, *out_features].
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values.
+        use_scale: Whether the kernel is multiplied by a learned factor per output
             feature; `scale` has the shape [*out_features].
-        input_estimator: Map from inputs to binary ones.
+        input_estimator: Map from inputs to binary inputs.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Layers of several kernels, each of which is estimated once in a call."""
+"""Layers with several kernels, each of which is estimated once per call."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from adaste_jax.nn.nnx import _hyperparameters
 
 
 class _Whole(nnx.Module):
-    """A layer of Flax below which every kernel is estimated, outside of its loops."""
+    """A Flax layer that estimates every kernel inside it, outside of its loops."""
 
     def __init__(
         self,
@@ -56,10 +56,10 @@ class BinaryMultiHeadAttention(_Whole, nnx.MultiHeadAttention):
     per feature or binary inputs build the projections of `BinaryLinearGeneral`.
 
     Args:
-        estimator: Map from a latent kernel to the one used; it is called with each of
+        estimator: Map from a latent kernel to the kernel used; it is called for each of
             the kernels `query`, `key`, `value` and `out`.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training; one set for the layer.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values; one set for the layer.
 
     Example:
         >>> import jax.numpy as jnp
@@ -79,17 +79,17 @@ class BinaryRNN(_Whole, nnx.RNN):
     Takes the arguments of `nnx.RNN`, and these by keyword. The cell is one of Flax:
     `nnx.LSTMCell`, `nnx.OptimizedLSTMCell`, `nnx.GRUCell`, ...
 
-    Each kernel is estimated once, before the loop over time, so that its rule sees the
+    Each kernel is estimated once, before the loop over time, so that the rule gets the
     gradient summed over all steps. A binary cell within `nnx.RNN` would apply the rule
-    in every step, which is another gradient where the rule is not additive: so there
-    is none here. For a cell that you loop over yourself, `adaste_jax.binarize` its
-    state before the loop.
+    in every step, which is a different gradient if the rule is not additive, so there
+    is no such layer here. For a cell that you loop over yourself, `adaste_jax.binarize`
+    its state before the loop.
 
     Args:
-        estimator: Map from a latent kernel to the one used; it is called with each
+        estimator: Map from a latent kernel to the kernel used; it is called for each
             kernel of the cell.
-        hyperparameters: First values of those keyword arguments of `estimator` that
-            change during training; one set for the layer.
+        hyperparameters: Keyword arguments of `estimator` that change during training,
+            with their first values; one set for the layer.
 
     Raises:
         ValueError: When called, if no parameter of the cell is called `kernel`.

@@ -1,0 +1,131 @@
+"""A network in the forms of other engines: written, and run if the engine is here."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from adaste_jax import export
+from experiments import errors
+from experiments.deployment import c_sources, decoders, deployed
+
+Path = str | os.PathLike[str]
+Run = Callable[[Any], Any] | None  # from raw images or text to logits
+
+
+class Network(NamedTuple):
+    """What is written.
+
+    Attributes:
+        described: Description of the network, from `deployed.describe`.
+        params: The weights that are shipped.
+        model_state: Batch-norm statistics.
+        latents: The latents of the weights.
+        metadata: What the files say of the network.
+        where: Which of the weights are binary.
+    """
+
+    described: Mapping[str, Any]
+    params: Any
+    model_state: Any
+    latents: Any
+    metadata: Mapping[str, Any]
+    where: Any
+
+    @property
+    def traced(self) -> tuple[Any, Any, Any]:
+        """The arguments by position that exporters share."""
+        return deployed.network(self.described), self.params, self.model_state
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """The arguments by keyword that exporters share."""
+        shape = self.described["input"]["shape"]
+        return {"input_shape": shape, "input_dtype": np.uint8}
+
+
+def _program(path: Path, network: Network) -> tuple[int, Run]:
+    written = export.to_stablehlo(
+        *network.traced,
+        **network.inputs,
+        path=path,
+        where=network.where,
+        deploy=lambda weights: weights,  # shipped already; their scale is found
+        metadata=network.metadata,
+    )
+    read_back = jax.export.deserialize(bytearray(written))
+    return len(written), jax.jit(read_back.call)
+
+
+def _onnx(path: Path, network: Network) -> tuple[int, Run]:
+    model = export.to_onnx(
+        *network.traced, **network.inputs, path=path, metadata=network.metadata
+    )
+    return len(model), deployed.onnx_network(model)
+
+
+def _c(path: Path, network: Network) -> tuple[int, Run]:
+    sources = export.to_c(*network.traced, **network.inputs, path=path)
+    compiler = c_sources.compiler()
+    run = c_sources.network(path, compiler) if compiler else None
+    return c_sources.flash(sources["network.h"]), run
+
+
+def _gguf(path: Path, network: Network) -> tuple[int, Run]:
+    decoders.write_gguf(path, network.described, network.params)
+    return os.path.getsize(path), None
+
+
+def _hugging_face(path: Path, network: Network) -> tuple[int, Run]:
+    decoders.write_hugging_face(path, network.described, network.latents)
+    return decoders.size(path), None
+
+
+WRITERS: dict[str, Callable[[Path, Network], tuple[int, Run]]] = {
+    "program": _program,
+    "onnx": _onnx,
+    "c": _c,
+    "gguf": _gguf,
+    "hugging_face": _hugging_face,
+}
+"""By the flag of `experiments.export`: each returns bytes, and a function or None."""
+
+LANGUAGE_MODELS = ("gguf", "hugging_face")
+
+
+def write(
+    files: Mapping[str, Path], network: Network
+) -> tuple[dict[str, int], dict[str, Callable[[Any], Any]]]:
+    """Writes files, in the order of `WRITERS`.
+
+    Args:
+        files: Where to write, by the name of the writer.
+        network: What is written.
+
+    Returns:
+        Bytes of each file, and functions of those that can be run here.
+
+    Raises:
+        RunError: If a file cannot be written; the message names it.
+    """
+    sizes, functions = {}, {}
+    for name, writer in WRITERS.items():
+        if name in files:
+            with writing(files[name]):
+                sizes[name], run = writer(files[name], network)
+            if run is not None:
+                functions[name] = run
+    return sizes, functions
+
+
+@contextlib.contextmanager
+def writing(file: Path) -> Iterator[None]:
+    """Says of an error in the library which file could not be written."""
+    try:
+        yield
+    except (OSError, ImportError, TypeError, ValueError) as error:
+        reason = ", ".join([str(error), *getattr(error, "__notes__", ())])
+        raise errors.RunError(f"cannot write {os.fspath(file)}: {reason}") from error
