@@ -31,6 +31,7 @@ FLOORS = {
 
 # Floor of each room and each top module of `experiments`.
 EXPERIMENTS = {
+    "_allocator": 0,
     "_moved": 0,
     "console": 0,
     "errors": 0,

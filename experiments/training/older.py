@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from experiments.runs import checkpoints
@@ -15,17 +16,27 @@ class _Count(NamedTuple):
 
 
 def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints.Older]:
-    """The form that version 0.1 gave to the state of `adaste`.
+    """The forms that version 0.1 gave to the tally and to the state of `adaste`.
 
-    Its transformation of the latents counted steps once more, between Adam and the
-    learning rate. All other methods have kept their form.
+    Its tally summed the shares of the latents in every step. The transformation of the
+    latents of `adaste` counted steps once more, between Adam and the learning rate.
 
     Args:
         config: The config of the run.
         like: The tree of arrays that a checkpoint holds today.
     """
-    if config.method != "adaste":
+    if like["tally"].measured is None:  # full precision
         return []
+
+    def counted(tree: Any, measured: Any) -> Any:
+        return {**tree, "tally": dataclasses.replace(tree["tally"], measured=measured)}
+
+    def renewed(tree: Any) -> Any:
+        return counted(tree, jnp.copy(tree["tally"].count))  # both are donated
+
+    old = counted(like, None)
+    if config.method != "adaste":
+        return [checkpoints.Older(old, renewed)]
 
     def changed(tree: Any, change: Callable[[Any], Any]) -> Any:
         whole = tree["state"].opt_state
@@ -39,5 +50,10 @@ def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints
         state = dataclasses.replace(tree["state"], opt_state=partition)
         return {**tree, "state": state}
 
-    old = changed(like, lambda inner: (inner[0], _Count(inner[1].count), inner[1]))
-    return [checkpoints.Older(old, lambda found: changed(found, lambda i: i[::2]))]
+    old = changed(old, lambda inner: (inner[0], _Count(inner[1].count), inner[1]))
+    return [checkpoints.Older(old, lambda found: changed(renewed(found), _without))]
+
+
+def _without(inner: Any) -> Any:
+    """Without the second count."""
+    return inner[::2]

@@ -11,10 +11,16 @@ import numpy as np
 
 from adaste_jax import metrics
 
+SHARES = ("flip_rate", "saturated", "zero_gradient")
+"""Shares of the latents, which a step measures now and then."""
+
+EVERY = 16
+"""How often: in every so many steps, and once an epoch at least."""
+
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["sums", "count", "first_bad_step", "signs"],
+    data_fields=["sums", "count", "first_bad_step", "signs", "measured"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +33,14 @@ class Tally:
         first_bad_step: First step with a metric that was not finite, or -1.
         signs: Signs of the latents when the epoch began, packed; None in full
             precision.
+        measured: Steps in which `SHARES` were summed; None in full precision.
     """
 
     sums: dict[str, jax.Array]
     count: jax.Array
     first_bad_step: jax.Array
     signs: list[jax.Array] | None
+    measured: jax.Array | None
 
     @classmethod
     def start(cls, params: Any, where: Any, names: Sequence[str]) -> "Tally":
@@ -48,14 +56,21 @@ class Tally:
             count=jnp.zeros((), jnp.int32),
             first_bad_step=jnp.full((), -1, jnp.int32),
             signs=None if where is None else metrics.pack_signs(params, where=where),
+            measured=None if where is None else jnp.zeros((), jnp.int32),
         )
 
     def means(self) -> dict[str, np.ndarray]:
         """Mean of each metric over the steps summed; of none there is no mean."""
-        sums, count = jax.device_get((self.sums, self.count))
-        if not count:
-            return {}
-        return {name: total / np.float32(count) for name, total in sums.items()}
+        sums, count, measured = jax.device_get((self.sums, self.count, self.measured))
+        counts = {
+            name: count if measured is None or name not in SHARES else measured
+            for name in sums
+        }
+        return {
+            name: total / np.float32(counts[name])
+            for name, total in sums.items()
+            if counts[name]
+        }
 
     def nonfinite_steps(self, steps: int) -> int:
         """How many of the steps of the epoch are in no mean.
@@ -67,20 +82,38 @@ class Tally:
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def add(tally: Tally, report: dict[str, jax.Array], step: jax.Array) -> Tally:
-    """Adds the metrics of one step, or of a scan of steps that begins at `step`."""
+def add(
+    tally: Tally,
+    report: dict[str, jax.Array],
+    step: jax.Array,
+    every: jax.Array | int = 1,
+) -> Tally:
+    """Adds the metrics of one step, or of a scan of steps that begins at `step`.
+
+    Args:
+        tally: Where they are added.
+        report: What the step reports.
+        step: The first step.
+        every: `SHARES` are measured in steps whose number this divides; in all others
+            the report repeats them.
+    """
     report = jax.tree.map(jnp.atleast_1d, report)
     finite = [jnp.isfinite(report[name]) for name in tally.sums]
     bad = ~functools.reduce(jnp.logical_and, finite)
+    due = (step + jnp.arange(len(bad))) % every == 0
+    left_out = {name: bad | ~due if name in SHARES else bad for name in tally.sums}
     found = jnp.where(jnp.any(bad), step + jnp.argmax(bad), -1).astype(jnp.int32)
     return dataclasses.replace(
         tally,
         sums={
-            name: total + jnp.sum(jnp.where(bad, 0.0, report[name]))
+            name: total + jnp.sum(jnp.where(left_out[name], 0.0, report[name]))
             for name, total in tally.sums.items()
         },
         count=tally.count + jnp.sum(~bad, dtype=jnp.int32),
         first_bad_step=jnp.where(
             tally.first_bad_step >= 0, tally.first_bad_step, found
         ),
+        measured=None
+        if tally.measured is None
+        else tally.measured + jnp.sum(due & ~bad, dtype=jnp.int32),
     )
