@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from experiments.runs import checkpoints
+from experiments.training import tally
 
 
 class _Count(NamedTuple):
@@ -25,16 +26,18 @@ def before_0_2(config: ml_collections.ConfigDict, like: Any) -> list[checkpoints
         config: The config of the run.
         like: The tree of arrays that a checkpoint holds today.
     """
-    if like["tally"].measured is None:  # full precision
+    sums = like["tally"].sums
+    if tally.MEASURED not in sums:  # full precision
         return []
 
-    def counted(tree: Any, measured: Any) -> Any:
-        return {**tree, "tally": dataclasses.replace(tree["tally"], measured=measured)}
+    def summing(tree: Any, sums: Any) -> Any:
+        return {**tree, "tally": dataclasses.replace(tree["tally"], sums=sums)}
 
     def renewed(tree: Any) -> Any:
-        return counted(tree, jnp.copy(tree["tally"].count))  # both are donated
+        count = tree["tally"].count.astype(jnp.float32)
+        return summing(tree, {**tree["tally"].sums, tally.MEASURED: count})
 
-    old = counted(like, None)
+    old = summing(like, {k: v for k, v in sums.items() if k != tally.MEASURED})
     if config.method != "adaste":
         return [checkpoints.Older(old, renewed)]
 

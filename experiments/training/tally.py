@@ -14,13 +14,16 @@ from adaste_jax import metrics
 SHARES = ("flip_rate", "saturated", "zero_gradient")
 """Shares of the latents, which a step measures now and then."""
 
+MEASURED = "measured"
+"""Stands among the sums for the number of steps that measured them."""
+
 EVERY = 16
 """How often: in every so many steps, and once an epoch at least."""
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["sums", "count", "first_bad_step", "signs", "measured"],
+    data_fields=["sums", "count", "first_bad_step", "signs"],
     meta_fields=[],
 )
 @dataclasses.dataclass(frozen=True)
@@ -28,19 +31,18 @@ class Tally:
     """Part of a checkpoint, so that a resumed epoch reports what an unbroken one does.
 
     Attributes:
-        sums: Sum of each metric over the steps in which all metrics were finite.
+        sums: Sum of each metric over the steps in which all metrics were finite; and
+            under `MEASURED` how many of them measured the `SHARES`, if any does.
         count: Steps summed.
         first_bad_step: First step with a metric that was not finite, or -1.
         signs: Signs of the latents when the epoch began, packed; None in full
             precision.
-        measured: Steps in which `SHARES` were summed; None in full precision.
     """
 
     sums: dict[str, jax.Array]
     count: jax.Array
     first_bad_step: jax.Array
     signs: list[jax.Array] | None
-    measured: jax.Array | None
 
     @classmethod
     def start(cls, params: Any, where: Any, names: Sequence[str]) -> "Tally":
@@ -52,20 +54,17 @@ class Tally:
             names: Names of the metrics that the step reports.
         """
         return cls(
-            sums={name: jnp.zeros(()) for name in names},
+            sums={name: jnp.zeros(()) for name in _summed(names)},
             count=jnp.zeros((), jnp.int32),
             first_bad_step=jnp.full((), -1, jnp.int32),
             signs=None if where is None else metrics.pack_signs(params, where=where),
-            measured=None if where is None else jnp.zeros((), jnp.int32),
         )
 
     def means(self) -> dict[str, np.ndarray]:
         """Mean of each metric over the steps summed; of none there is no mean."""
-        sums, count, measured = jax.device_get((self.sums, self.count, self.measured))
-        counts = {
-            name: count if measured is None or name not in SHARES else measured
-            for name in sums
-        }
+        sums, count = jax.device_get((self.sums, self.count))
+        measured = sums.pop(MEASURED, count)
+        counts = {name: measured if name in SHARES else count for name in sums}
         return {
             name: total / np.float32(counts[name])
             for name, total in sums.items()
@@ -98,10 +97,13 @@ def add(
             the report repeats them.
     """
     report = jax.tree.map(jnp.atleast_1d, report)
+    report[MEASURED] = jnp.ones(len(report["loss"]))
     finite = [jnp.isfinite(report[name]) for name in tally.sums]
     bad = ~functools.reduce(jnp.logical_and, finite)
     due = (step + jnp.arange(len(bad))) % every == 0
-    left_out = {name: bad | ~due if name in SHARES else bad for name in tally.sums}
+    left_out = {
+        name: bad | ~due if name in (*SHARES, MEASURED) else bad for name in tally.sums
+    }
     found = jnp.where(jnp.any(bad), step + jnp.argmax(bad), -1).astype(jnp.int32)
     return dataclasses.replace(
         tally,
@@ -113,7 +115,9 @@ def add(
         first_bad_step=jnp.where(
             tally.first_bad_step >= 0, tally.first_bad_step, found
         ),
-        measured=None
-        if tally.measured is None
-        else tally.measured + jnp.sum(due & ~bad, dtype=jnp.int32),
     )
+
+
+def _summed(names: Sequence[str]) -> list[str]:
+    """The names of all sums of metrics of these names."""
+    return [*names, MEASURED] if set(SHARES) <= set(names) else list(names)
