@@ -1,7 +1,7 @@
 """Every config lowers for TPUs and GPUs, which are rarely at hand; nothing runs.
 
-Shapes alone: train step, evaluation and exported program of each config, and each way to
-share a step over devices, one at a time and scanned.
+Shapes alone: train step, evaluation and exported program of each config, and each way
+to share a step over devices, one at a time and scanned.
 """
 
 import importlib
