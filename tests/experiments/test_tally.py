@@ -54,14 +54,14 @@ def test_shares_are_means_over_the_steps_that_measured_them():
     What such a step reports is not looked at.
     """
     names = ["loss", *tally.SHARES]
-    whole = tally.Tally.start({}, lambda tree: {}, names)
+    whole = tally.Tally.start({}, None, names)
     for step, share in enumerate([0.5, 9, 9, 9, 0.25, 9]):
         report = dict.fromkeys(tally.SHARES, jnp.float32(share))
         report["loss"] = jnp.float32(step)
         whole = tally.add(whole, report, step, 4)
     means = whole.means()
     assert means == {"loss": 2.5, **dict.fromkeys(tally.SHARES, 0.375)}
-    scanned = tally.Tally.start({}, lambda tree: {}, names)
+    scanned = tally.Tally.start({}, None, names)
     shares = dict.fromkeys(tally.SHARES, jnp.array([0.5, 9, 9, 9, 0.25, 9]))
     scanned = tally.add(scanned, {"loss": jnp.arange(6.0), **shares}, 0, 4)
     assert scanned.means() == means
