@@ -162,7 +162,7 @@ class Run:
     @property
     def shares_every(self) -> int:
         """Shares of the latents are measured in every so many steps."""
-        return min(tally.EVERY, self.problem.steps_per_epoch)
+        return max(1, min(tally.EVERY, self.problem.steps_per_epoch // tally.LEAST))
 
     def pure_step(self, learning_rate: jax.Array) -> Callable[..., Any]:
         """The step as a pure function, with another learning rate; it may be traced."""

@@ -18,7 +18,10 @@ MEASURED = "measured"
 """Stands among the sums for the number of steps that measured them."""
 
 EVERY = 16
-"""How often: in every so many steps, and once an epoch at least."""
+"""How often: in every so many steps."""
+
+LEAST = 8
+"""And so many times an epoch at least, or in every step of it."""
 
 
 @functools.partial(
