@@ -200,7 +200,7 @@ def _train(
             epoch = step // feed.steps_per_epoch
             for calls, (batch, taken) in enumerate(feed.batches(step)):
                 state, reported = run.train_step(state, batch, run.resident)
-                epoch_tally = tally.add(epoch_tally, reported, step)
+                epoch_tally = tally.add(epoch_tally, reported, step, run.shares_every)
                 step += taken
                 if not clock.running:
                     jax.block_until_ready(epoch_tally)  # the first call compiles

@@ -158,7 +158,13 @@ class Run:
             loss=self.problem.loss(self.teacher),
             prepare=self._prepare,
             many=feeds.steps_per_call(self.config.steps_per_call) > 1,
+            report=self.shares_every,
         )
+
+    @property
+    def shares_every(self) -> int:
+        """Shares of the latents are measured in every so many steps."""
+        return max(1, min(tally.EVERY, self.problem.steps_per_epoch // tally.LEAST))
 
     def pure_step(self, learning_rate: jax.Array) -> Callable[..., Any]:
         """The step as a pure function, with a learning rate that may be traced."""
