@@ -13,7 +13,7 @@ from adaste_jax.train import _state
 
 EVERY = 16
 """Shares are measured in every so many steps: measuring reads every latent a few times,
-which takes about as long as a third of a step of a perceptron at batch 128."""
+a quarter of the time of a step of a perceptron at batch 128."""
 
 NAMES = _shares.NAMES
 
