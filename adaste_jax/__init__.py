@@ -12,6 +12,7 @@ import importlib.metadata
 from typing import Any
 
 from adaste_jax import estimators, methods, metrics, optim, train
+from adaste_jax._from_torch import from_torch
 from adaste_jax._paths import kernels
 from adaste_jax._summary import summary
 from adaste_jax._tree import binarize, deploy
@@ -24,6 +25,7 @@ __all__ = [
     "deploy",
     "estimators",
     "export",
+    "from_torch",
     "kernels",
     "methods",
     "metrics",

@@ -96,18 +96,50 @@ def method_page(name: str) -> str:
 SHOWN = ("learning rate", "test accuracy", "difference to ste", "flips per epoch")
 
 
-def methods_table() -> str:
-    """All methods, with links and what was measured."""
+# Modules of `adaste_jax.methods`, and what their methods have in common.
+FAMILIES = {
+    "_adaste": "AdaSTE",
+    "_straight_through": "Signs, with a gradient of their own",
+    "_soft": "Soft weights, most of which sharpen",
+    "_random": "Weights drawn at random",
+    "_scaled": "Signs with a scale",
+    "_ternary": "Three levels",
+    "_optimisers": "By the optimiser alone, and full precision",
+}
+
+
+def picture(name: str) -> str:
+    """The first picture of a method, with a link to its page; empty without one."""
+    page = (DOCS / "methods" / f"{name}.md").read_text("utf-8")
+    found = re.search(r"^!\[.*?\](\(.+?\))", page, re.MULTILINE)
+    return f"[![{name}]{found[1]}{{ loading=lazy }}]({name}.md)" if found else ""
+
+
+def methods_by_family() -> str:
+    """All methods by family: pictures, and tables with what was measured."""
     found = [rows(DOCS / "results" / f"{page}.md") for page in TABLES]
-    body = []
-    for name in methods.METHODS:
-        accuracies = [
-            table.get(name, {}).get("test accuracy, %", "") for table in found
-        ]
-        page = DOCS / "methods" / f"{name}.md"
-        body.append([f"[{title(page)}]({name}.md)", f"`{name}`", *accuracies])
     heads = [f"[{label}](../results/{page}.md), %" for page, label in TABLES.items()]
-    return table(["method", "`config.method`", *heads], body)
+    parts = []
+    for module, family in FAMILIES.items():
+        names = [
+            name
+            for name, function in methods.METHODS.items()
+            if function.__module__ == f"adaste_jax.methods.{module}"
+        ]
+        body = [
+            [
+                f"[{title(DOCS / 'methods' / f'{name}.md')}]({name}.md)",
+                f"`{name}`",
+                *(table.get(name, {}).get("test accuracy, %", "") for table in found),
+            ]
+            for name in names
+        ]
+        parts += [
+            f"## {family}",
+            table(["method", "`config.method`", *heads], body),
+            "\n".join(dict.fromkeys(filter(None, map(picture, names)))),
+        ]
+    return "\n\n".join(parts)
 
 
 def on_config(config: Any) -> Any:
@@ -149,7 +181,7 @@ def on_files(files: Any, config: Any) -> Any:
         text = re.sub(r"\]\(docs/results/\)", "](results/index.md)", text)
         text = text.replace("](docs/", "](").replace("](README.md", "](index.md")
         # What is no page is named only.
-        elsewhere = r"\[([^]]*)\]\((?!https?:|#)([\w./-]+)(?<!\.md)\)"
+        elsewhere = r"(?<!!)\[([^]]*)\]\((?!https?:|#)([\w./-]+)(?<!\.md)\)"
         text = re.sub(elsewhere, r"\1 (`\2`)", text)
         files.append(File.generated(config, place, content=text))
     missing = browser.fetch()
@@ -181,7 +213,7 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
         up = "../" * (folder.count("/") + 1 if folder else 0)
         markdown = markdown.replace(f"]({up}../{source}", f"]({up}{place}")
     if src == "methods/index.md":
-        markdown = markdown.replace("<!-- table -->", methods_table())
+        markdown = markdown.replace("<!-- methods -->", methods_by_family())
     elif folder == "methods":
         markdown = f"{markdown}\n\n{method_page(name.removesuffix('.md'))}\n"
     elif folder == "results":

@@ -47,16 +47,55 @@ def _check_nnx(names):
     assert min(found.values()) > 0.93
 
 
+def _check_from_pytorch(names):
+    assert names["accuracy"] > 0.93
+    same = jax.tree.map(np.array_equal, names["again"], names["found"])
+    assert jax.tree.all(same)
+
+
+def _check_coming_from(names):
+    shipped = names["shipped"]
+    for block in shipped.blocks:
+        assert set(np.unique(np.abs(block.conv.kernel[...]))) == {1.0}
+    last = shipped.classifier.kernel[...]
+    assert len(np.unique(np.abs(last))) > 10
+    # The binary layer has the signs of the checkpoint, the last layer its numbers.
+    images, loaded = jax.tree.map(np.asarray, (names["images"], names["loaded"]))
+    first, norm, head = (loaded[f"layers_{number}"] for number in (0, 1, 3))
+    hidden = images @ np.where(first["kernel"] >= 0, 1, -1) + first["bias"]
+    hidden = (hidden - hidden.mean(-1, keepdims=True)) / np.sqrt(
+        hidden.var(-1, keepdims=True) + 1e-6
+    )
+    hidden = np.maximum(hidden * norm["scale"] + norm["bias"], 0)
+    expected = hidden @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(names["logits"], expected, atol=1e-4)
+
+
+# Pages whose code needs a package that is no part of the extra `test`.
+NEEDS = {"docs/from_pytorch.md": "torch"}
+
 # What is true once the blocks of a page have run.
 CHECKS = {
     "docs/scaling.md": _check_scaling,
     "docs/loop.md": _check_loop,
     "docs/nnx.md": _check_nnx,
+    "docs/from_pytorch.md": _check_from_pytorch,
+    "docs/coming_from.md": _check_coming_from,
 }
 
 
-@pytest.mark.parametrize("page", [page for page, found in BLOCKS.items() if found])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] * (page in NEEDS))
+        for page, found in BLOCKS.items()
+        if found
+    ],
+)
 def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
+    if page in NEEDS:
+        torch = pytest.importorskip(NEEDS[page], reason=f"needs {NEEDS[page]}")
+        torch.set_num_threads(1)  # else its threads wait for those of other tests
     monkeypatch.chdir(tmp_path)
     names = {}
     with jax.numpy_rank_promotion("allow"):  # as a user has it
@@ -72,6 +111,7 @@ def test_the_guides_have_code():
 
 GUIDES = (
     *("quickstart", "concepts", "loop", "models", "nnx", "scaling", "export", "format"),
+    *("from_pytorch", "coming_from"),
 )
 
 
@@ -234,4 +274,11 @@ def test_a_method_page_has_defaults_and_measurements(hooks):
         assert row["test accuracy, %"] in page
     for name in methods.METHODS:
         assert f"--config.method={name}" in hooks.method_page(name)
-        assert f"({name}.md)" in hooks.methods_table()
+
+
+def test_every_method_is_shown_in_its_family(hooks):
+    page = hooks.methods_by_family()
+    for name in methods.METHODS:
+        assert page.count(f"| `{name}` |") == 1
+        assert bool(hooks.picture(name)) == (name != "full_precision")
+        assert hooks.picture(name) in page

@@ -18,6 +18,7 @@ FLOORS = {
     "_numerics": 0,
     "_paths": 0,
     "estimators": 1,
+    "_from_torch": 2,
     "_tree": 2,
     "metrics": 2,
     "nn": 2,
