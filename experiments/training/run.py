@@ -48,6 +48,7 @@ class Run:
             RunError: If a field of the config is out of range or names nothing.
         """
         if problem is None:
+            config = checks.settled(config)
             checks.check(config)
         self.config = config
         self._initial_step = initial_step
