@@ -94,7 +94,7 @@ def _train_and_test(
     step = int(state.step)
     try:
         with stop.at_once():
-            test = run.evaluate(state, "test")
+            test = epochs.test(run, state, folder)
     except stopping.SignalError:
         _stop(step, run, stop)
     folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})

@@ -12,7 +12,15 @@ import numpy as np
 import adaste_jax
 from adaste_jax import train
 from experiments.data import datasets, feeds
-from experiments.training import checks, losses, pretrained, restore, states, tally
+from experiments.training import (
+    answers,
+    checks,
+    losses,
+    pretrained,
+    restore,
+    states,
+    tally,
+)
 from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem
 
@@ -179,9 +187,14 @@ class Run:
         logits = self.teacher.logits(resident["teacher"], inputs)
         return inputs, {"label": labels, "teacher": logits}
 
-    def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
+    def evaluate(
+        self,
+        state: train.TrainState,
+        split: str,
+        answers: answers.Answers | None = None,
+    ) -> dict[str, float]:
         """Mean loss and metrics of the deployed network; see `Evaluation`."""
-        return self._evaluation(state, split)
+        return self._evaluation(state, split, answers)
 
     def skipped(self, state: train.TrainState) -> tuple[int, int]:
         """Numbers of skipped updates: the last consecutive ones, and all."""
