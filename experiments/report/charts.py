@@ -144,9 +144,10 @@ def matrix(name: str, counts: np.ndarray, labels: Sequence[str]) -> str:
         axes.set(xlabel="answer", ylabel=None if named else "true class")
         if named:
             texts = [figures.plain(_short(label)) for label in labels]
-            axes.set_xticks(range(size), texts, rotation=90)
+            upright = max(map(len, texts)) <= 2
+            axes.set_xticks(range(size), texts, rotation=0 if upright else 90)
             axes.set_yticks(range(size), texts)
-            axes.tick_params(length=0)
+            axes.tick_params(length=0, labelsize=10)
         else:
             figures.whole_numbers(axes, 6)
         for row, column in np.argwhere(counts) if size <= WRITTEN else ():

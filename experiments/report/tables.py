@@ -160,7 +160,7 @@ def samples(run: Record) -> str:
         items.append(
             f'<li><img src="data:image/png;base64,{one["png"]}" '
             f'alt="{truth}, answered {answer}"><b>{truth}</b>'
-            f"<span>{answer}, {100 * one['confidence']:.0f} %</span></li>"
+            f"<span>{answer}, {100 * one['confidence']:.0f}&nbsp;%</span></li>"
         )
     return f'<ul class="samples">{"".join(items)}</ul>' if items else ""
 
