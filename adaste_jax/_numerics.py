@@ -65,29 +65,25 @@ def scaled_rms(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     one = jnp.ones((), x.dtype)
     if not x.size:
         return one, one
-    mean = jnp.mean(jnp.square(x))
+    total = jnp.sum(jnp.square(x))
     # Squares below `tiny` are lost; all of them together are below the last bit here.
-    low, high = (jnp.asarray(n, x.dtype) for n in _squares(x.dtype))
-    exact = (mean >= low) & (mean <= largest(x.dtype))
-    scale = jnp.where(exact, one, jnp.where(mean < low, high, 1 / high))
-    mean = _cond(
+    low = x.size * jnp.asarray(tiny(x.dtype) / epsilon(x.dtype), x.dtype)
+    exact = (total >= low) & (total <= largest(x.dtype))
+    power = jnp.asarray(2.0 ** (5 * _finfo(x.dtype).maxexp // 8), x.dtype)
+    scale = jnp.where(exact, one, jnp.where(total < low, power, 1 / power))
+    total = _cond(
         exact,
-        lambda mean, *_: mean,
-        lambda _, scale, x: jnp.mean(jnp.square(x * scale)),
-        mean,
+        lambda total, *_: total,
+        lambda _, scale, x: jnp.sum(jnp.square(x * scale)),
+        total,
         scale,
         x,
     )
-    rms = jnp.where(mean <= largest(x.dtype), jnp.sqrt(mean), jnp.nan)
-    return scale, jnp.where(mean == 0, scale, rms)
+    rms = jnp.where(total <= largest(x.dtype), jnp.sqrt(total / x.size), jnp.nan)
+    return scale, jnp.where(total == 0, scale, rms)
 
 
 _cond: Callable[..., jax.Array] = jax.lax.cond
-
-
-def _squares(dtype: Any) -> tuple[Any, float]:
-    """From where on means of squares are exact, and a power of two for smaller ones."""
-    return tiny(dtype) / epsilon(dtype), 2.0 ** (5 * _finfo(dtype).maxexp // 8)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))

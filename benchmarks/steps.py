@@ -9,19 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adaste_jax import estimators, optim, train
-from adaste_jax.nn import linen
+from adaste_jax import estimators, methods, optim, train
 from experiments import models
 
 TWO_PASSES = "AdaSTE, released (two passes)"
 
 
 class Network(NamedTuple):
-    """A network of the benchmarks; `shape` is the shape of a batch of images."""
+    """A network of the benchmarks; `shape` is the shape of a batch."""
 
     title: str
     options: Mapping[str, Any]
     shape: tuple[int, ...]
+    model: str
+    classes: int = 10
 
 
 NETWORKS = {
@@ -29,50 +30,58 @@ NETWORKS = {
         "MLP 784-2048-2048-2048-10",
         {"features": (2048, 2048, 2048)},
         (128, 28, 28, 1),
+        "mlp",
     ),
     "vgg_small": Network(
-        "VGG-small, quarter width", {"width": 32, "dense": 256}, (128, 32, 32, 3)
+        "VGG-small, quarter width",
+        {"width": 32, "dense": 256},
+        (128, 32, 32, 3),
+        "vgg_small",
     ),
-    "resnet18": Network("ResNet-18", {}, (32, 32, 32, 3)),
+    "resnet18": Network("ResNet-18", {}, (32, 32, 32, 3), "resnet18"),
+    "resnet18_128": Network("ResNet-18", {}, (128, 32, 32, 3), "resnet18"),
+    "language_model": Network(
+        "Language model, 12 layers of 128",
+        {"width": 128, "depth": 12, "heads": 4},
+        (8, 128),
+        "language_model",
+        classes=256,
+    ),
 }
 
 
-def recommended():
-    """The recommended form of AdaSTE, as in the experiments."""
-    mu = optax.exponential_decay(0.01, 1000, 1e4, end_value=100.0)
-    return optax.adam(1e-3), estimators.adaste, {"mu": mu}
-
-
-def literal():
-    """The paper's rule in the loss."""
-    mu = optax.exponential_decay(0.01, 1000, 1e4, end_value=100.0)
-    return optax.adam(1e-3), estimators.adaste_paper, {"mu": mu}
-
-
-def released():
-    """The authors' update; the second forward pass is an option of the step."""
+def released() -> methods.Method:
+    """The authors' update and its second forward pass."""
     mu = optax.constant_schedule(1.0)
-    estimator = functools.partial(estimators.adaste_paper, rule="identity")
-    tx = optim.adaste_released(1e-9, mu=mu, grad_scale=1e11)
-    return tx, estimator, {"mu": mu}
+    return methods.from_estimator(
+        functools.partial(estimators.adaste_paper, rule="identity"),
+        optim.adaste_released(1e-9, mu=mu, grad_scale=1e11),
+        schedules={"mu": mu},
+        deployed_pass=True,
+    )
 
+
+STEPS = 1000
 
 METHODS = {
-    "full precision": lambda: (optax.adam(1e-3), None, {}),
-    "STE": lambda: (optax.adam(1e-3), estimators.ste, {}),
-    "AdaSTE, recommended": recommended,
-    "AdaSTE, adaptive rule": literal,
+    "full precision": lambda: methods.full_precision(STEPS),
+    "STE": lambda: methods.ste(STEPS),
+    "AdaSTE, recommended": lambda: methods.adaste(STEPS),
+    "AdaSTE, adaptive rule": lambda: methods.adaste_paper(STEPS),
     TWO_PASSES: released,
 }
 
 
 def batch(network: str) -> dict[str, np.ndarray]:
-    """Random images and labels."""
+    """Random images and labels, or texts and the next tokens."""
     rng = np.random.default_rng(0)
-    shape = NETWORKS[network].shape
+    _, _, shape, _, classes = NETWORKS[network]
+    if len(shape) == 2:
+        tokens = rng.integers(0, classes, (shape[0], shape[1] + 1)).astype(np.int32)
+        return {"image": tokens[:, :-1], "label": tokens[:, 1:]}
     return {
         "image": rng.normal(size=shape).astype(np.float32),
-        "label": rng.integers(0, 10, shape[0]).astype(np.int32),
+        "label": rng.integers(0, classes, shape[0]).astype(np.int32),
     }
 
 
@@ -85,33 +94,22 @@ def make(
         network: A key of `NETWORKS`.
         method: A key of `METHODS`.
         dtype: Dtype of the activations.
-        shares: Whether the step reports flips, saturation and zero gradients.
+        shares: Whether the step reports flips, saturation and zero gradients, as often
+            as by default.
     """
+    case = NETWORKS[network]
     module = models.create(
-        network,
-        num_classes=10,
-        dtype=jnp.dtype(dtype),
-        **NETWORKS[network].options,
+        case.model, num_classes=case.classes, dtype=jnp.dtype(dtype), **case.options
     )
     arrays = batch(network)
-    variables = dict(module.init(jax.random.key(0), arrays["image"][:1], train=False))
-    params = variables.pop("params")
-    tx, estimator, hyperparameters = METHODS[method]()
-    step = train.make_train_step(
-        linen.functional(module),
-        tx,
-        estimator=estimator,
-        hyperparameters=hyperparameters,
-        deployed_pass=method == TWO_PASSES,
-        report="full" if shares else "short",
-    )
-    state = train.TrainState.create(
-        params, tx, key=jax.random.key(1), model_state=variables
-    )
+    chosen = METHODS[method]()
+    state = train.init(module, chosen, arrays["image"])
+    options = {} if shares else {"report": "short"}
+    step = train.make_train_step(module, chosen, **options)
     holder = [state]
 
     def take():
-        holder[0], report = step(holder[0], arrays)
+        holder[0], report = step(holder[0], arrays["image"], arrays["label"])
         jax.block_until_ready((holder[0], report))
 
     return take

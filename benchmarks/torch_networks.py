@@ -99,7 +99,67 @@ class ResNet18(nn.Module):
         return self.body(x)
 
 
+class Transformer(nn.Module):
+    """As `experiments.models.transformer.Block`."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        names = ("before_attention", "after_attention", "before_mlp", "after_mlp")
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(width) for name in names})
+        self.heads = nn.ModuleDict(
+            {
+                name: nn.LayerNorm(width // heads, bias=False)
+                for name in ("query", "key")
+            }
+        )
+        linear = functools.partial(nn.Linear, bias=False)
+        self.inputs = nn.ModuleDict(
+            {name: linear(width, width) for name in ("query", "key", "value")}
+        )
+        self.out = linear(width, width)
+        self.expand, self.contract = linear(width, 4 * width), linear(4 * width, width)
+        self.count = heads
+
+    def forward(self, x):
+        """The next activations."""
+        seen = self.norms["before_attention"](x)
+        split = {
+            name: layer(seen).unflatten(-1, (self.count, -1)).transpose(1, 2)
+            for name, layer in self.inputs.items()
+        }
+        found = functional.scaled_dot_product_attention(
+            self.heads["query"](split["query"]),
+            self.heads["key"](split["key"]),
+            split["value"],
+            is_causal=True,
+        )
+        found = self.out(found.transpose(1, 2).flatten(-2))
+        x = x + self.norms["after_attention"](found)
+        hidden = functional.gelu(
+            self.expand(self.norms["before_mlp"](x)), approximate="tanh"
+        )
+        return x + self.norms["after_mlp"](self.contract(hidden))
+
+
+class LanguageModel(nn.Module):
+    """As `experiments.models.LanguageModel`, for texts of 128 bytes."""
+
+    def __init__(self, width, depth, heads):
+        super().__init__()
+        self.embed = nn.Embedding(256, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(1, 128, width))
+        self.embed_norm, self.last_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(Transformer(width, heads) for _ in range(depth)))
+        self.head, self.head_norm = nn.Linear(width, 256, bias=False), nn.LayerNorm(256)
+
+    def forward(self, x):
+        """Logits."""
+        x = self.embed_norm(self.embed(x)) + self.positions
+        return self.head_norm(self.head(self.last_norm(self.blocks(x))))
+
+
 NETWORKS = {
+    "language_model": LanguageModel,
     "mlp": MLP,
     "vgg_small": VGGSmall,
     "resnet18": ResNet18,
@@ -159,40 +219,59 @@ class ReleasedUpdate:
             latent.grad = None
 
 
-def make(network, method, *, dtype):
+def binary(model):
+    """Names of the weights that a method makes binary: those of products."""
+    kinds = (nn.Linear, nn.Conv2d)
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if isinstance(module, kinds)
+    }
+
+
+def make(network, method, *, dtype, compiled=False):
     """A function that takes one step; see `benchmarks.steps.make`."""
-    batch = steps.batch(network)
+    batch, case = steps.batch(network), steps.NETWORKS[network]
     images, labels = batch["image"], batch["label"]
-    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    y = torch.from_numpy(labels.astype(np.int64))
-    model = NETWORKS[network](**steps.NETWORKS[network].options)
+    if images.ndim == 4:
+        images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    x = torch.from_numpy(images)
+    y = torch.from_numpy(labels.astype(np.int64)).flatten()
+    model = NETWORKS[case.model](**case.options)
     with torch.no_grad():
         model(x[:2])
     model.train()
     latents = dict(model.named_parameters())
+    chosen = binary(model)
     released = method == steps.TWO_PASSES
     estimator = ESTIMATORS[method]
     if released:
         optimizer = ReleasedUpdate(latents.values())
     else:
-        optimizer = torch.optim.Adam(latents.values(), lr=1e-3)
+        optimizer = torch.optim.Adam(latents.values(), lr=1e-3, fused=True)
     autocast = functools.partial(
         torch.autocast, "cpu", torch.bfloat16, enabled=dtype == "bfloat16"
     )
 
     def logits(weights):
         with autocast():
-            return torch.func.functional_call(model, weights, (x,))
+            return torch.func.functional_call(model, weights, (x,)).flatten(0, -2)
 
-    def step():
+    def loss():
         weights = latents
         if estimator is not None:
             weights = {
-                name: straight_through(estimator, latent)
+                name: straight_through(estimator, latent) if name in chosen else latent
                 for name, latent in latents.items()
             }
+        return functional.cross_entropy(logits(weights).float(), y)
+
+    if compiled:
+        loss = torch.compile(loss)
+
+    def step():
         optimizer.zero_grad()
-        functional.cross_entropy(logits(weights).float(), y).backward()
+        loss().backward()
         optimizer.step()
         if released:
             with torch.no_grad():

@@ -142,6 +142,7 @@ def export_state(
     network = engines.Network(
         described, *stored, state.params, metadata, where=method.where
     )
+    sizes, runs = engines.write(files, network)  # what cannot be held is refused here
     with engines.writing(out):
         export.save(
             out,
@@ -155,7 +156,6 @@ def export_state(
         loaded = export.load(out)
     read = jax.jit(deployed.network(loaded.metadata))
     functions["file"] = functools.partial(read, loaded.params, loaded.model_state)
-    sizes, runs = engines.write(files, network)
     functions.update(runs)
     report = comparison.sizes(out, sizes, loaded, weights, model_state)
     if not data:

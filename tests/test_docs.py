@@ -16,7 +16,8 @@ import pytest
 
 import adaste_jax
 from adaste_jax import estimators, optim
-from experiments import methods
+from experiments import command_line, methods
+from experiments.__main__ import COMMANDS
 from experiments.studies import gallery
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -119,7 +120,7 @@ GUIDES = (
 
 
 def _commands():
-    """Every `python -m` of the project's programs in the pages."""
+    """Every `python -m` and `adaste` of the project's programs in the pages."""
     for page, text in PAGES.items():
         dedented = re.sub(r"^ {4}", "", text, flags=re.MULTILINE)  # of indented code
         joined = dedented.replace("\\\n", "")
@@ -128,6 +129,12 @@ def _commands():
             if arguments.count('"') % 2:  # the command stands in quotes itself
                 arguments = arguments.replace('"', "")
             yield pytest.param(module, arguments, id=f"{page}: {module} {arguments}")
+        pattern = rf"\badaste ({'|'.join(COMMANDS)})\b([^\n`;]*)"
+        for command, arguments in re.findall(pattern, joined):
+            if command in ("train", "compare") and re.match(r" \w", arguments):
+                arguments = f" --config={arguments.lstrip()}"
+            name = f"{page}: adaste {command} {arguments}"
+            yield pytest.param(COMMANDS[command][0], arguments, id=name)
 
 
 def _flags(module, seen):
@@ -155,9 +162,9 @@ def _file(module):
 
 
 def _config(argument):
-    """The config of `FILE` or `FILE:variant`."""
-    file, _, variant = argument.partition(":")
-    spec = importlib.util.spec_from_file_location("config", ROOT / file)
+    """The config of `FILE`, `FILE:variant` or its name."""
+    path, _, variant = command_line.config_file(argument).partition(":")
+    spec = importlib.util.spec_from_file_location("config", ROOT / path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(*([variant] if variant else []))

@@ -33,6 +33,7 @@ FLOORS = {
 # Floor of each room and each top module of `experiments`.
 EXPERIMENTS = {
     "__main__": 9,
+    "_allocator": 0,
     "_moved": 0,
     "console": 0,
     "errors": 0,

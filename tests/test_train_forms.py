@@ -100,7 +100,9 @@ def test_a_placement_and_its_parts_do_not_go_together():
 def test_the_pure_step_takes_the_steps_of_the_compiled_one():
     method = methods.adaste_paper(problem.STEPS)
     placement = train.Placement(mesh=one_device())
-    compiled = train.make_train_step(forward, method, placement=placement)
+    compiled = train.make_train_step(
+        forward, method, placement=placement, report="full"
+    )
     pure = train.train_step(forward, method)
     assert_same(taken(jax.jit(pure), method), taken(compiled, method))
     states = jax.tree.map(

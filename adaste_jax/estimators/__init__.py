@@ -4,7 +4,7 @@
     sign, fixed rule     ste, ste_clipped, approx_sign, swish_sign
     sign, sharpened      reste, ede, fda, rbnn
     squashed             tanh, md_tanh_s, md_softmax_s, pmf
-    scaled signs         scaled_sign, irnet_weight
+    scaled signs         scaled_sign, irnet_weight, parq
     contrastive          adaste_paper, hardtanh_adaste, fenbp
     random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
                          bayesbinn_sample, vispa_sample
@@ -47,6 +47,7 @@ from adaste_jax.estimators._hardtanh_adaste import (
 )
 from adaste_jax.estimators._int8 import int8_per_token
 from adaste_jax.estimators._irnet import ede, irnet_weight
+from adaste_jax.estimators._parq import parq
 from adaste_jax.estimators._per_group import per_group
 from adaste_jax.estimators._rbnn import rbnn
 from adaste_jax.estimators._reste import reste
@@ -82,6 +83,7 @@ __all__ = [
     "irnet_weight",
     "md_softmax_s",
     "md_tanh_s",
+    "parq",
     "per_group",
     "pmf",
     "rbnn",

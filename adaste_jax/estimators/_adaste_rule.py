@@ -230,54 +230,6 @@ def magnitude(latent: jax.Array, mu: ArrayLike, alpha: ArrayLike) -> jax.Array:
     return jnp.where(is_binary(mu, alpha), one, jnp.clip(soft, smallest, one))
 
 
-class Line(NamedTuple):
-    """|w*(t / unit)| as a line of |t|; see `on_line`.
-
-    Attributes:
-        scale: 1; a power of two where latents are so large or small that their unit has
-            no inverse.
-        slope: 1 / (1 + mu) / (unit scale); 0 where weights are binary.
-        offset: mu (1 + alpha) / (1 + mu), never zero; 1 where weights are binary.
-        top: 1, where the line ends.
-        largest: The largest finite number, which stands for an infinite latent.
-    """
-
-    scale: jax.Array
-    slope: jax.Array
-    offset: jax.Array
-    top: jax.Array
-    largest: jax.Array
-
-
-def line(
-    scaled_unit: tuple[jax.Array, jax.Array], mu: jax.Array, alpha: jax.Array
-) -> Line:
-    """|w*(t / unit)|, such that no latent has to be divided.
-
-    Args:
-        scaled_unit: A power of two, and the unit times it.
-        mu: Annealing weight.
-        alpha: Margin.
-    """
-    scale, unit = scaled_unit
-    one = jnp.ones((), unit.dtype)
-    binary = is_binary(mu, alpha)
-    offset = jnp.maximum(mu * (1 + alpha) / (1 + mu), _numerics.tiny(unit.dtype))
-    return Line(
-        scale=scale,
-        slope=jnp.where(binary, jnp.zeros_like(one), 1 / (1 + mu) / unit),
-        offset=jnp.where(binary, one, offset),
-        top=one,
-        largest=jnp.asarray(_numerics.largest(unit.dtype), unit.dtype),
-    )
-
-
-def on_line(latent: jax.Array, line: Line) -> jax.Array:
-    """|w*(t / unit)| = min(1, slope |t| + offset), never zero."""
-    size = jnp.minimum(jnp.abs(latent), line.largest) * line.scale
-    return jnp.minimum(size * line.slope + line.offset, line.top)
-
-
 def _toward(latent: jax.Array, grad: jax.Array) -> jax.Array:
     """Whether a descent step moves a latent to zero; the product g t may underflow."""
     return (_numerics.sign(grad) == _numerics.sign(latent)) & (grad != 0)

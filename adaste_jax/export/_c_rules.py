@@ -17,6 +17,9 @@ _FLOATS = {
     "ceil": "-round_down(-{0})",
     "exp": "exponential({0})",
     "floor": "round_down({0})",
+    # x (1 + tanh u) / 2 is x / (1 + exp(-2 u)); u = sqrt(2 / pi) (x + 0.044715 x^3)
+    "gelu_tanh": "{0} / (1 + exponential(-1.5957691f * {0}"
+    " * (1 + 0.044715f * {0} * {0})))",
     "logistic": "1 / (1 + exponential(-{0}))",
     "neg": "-{0}",
     "round": "round_even({0})",

@@ -68,7 +68,7 @@ from adaste_jax.methods._random import (
     binary_connect_random,
     vispa,
 )
-from adaste_jax.methods._scaled import scaled_sign
+from adaste_jax.methods._scaled import parq, scaled_sign
 from adaste_jax.methods._soft import (
     fenbp,
     hardtanh_adaste,
@@ -114,7 +114,7 @@ METHODS: dict[str, Callable[..., Method]] = {
 
     "ste": ste, "ste_clipped": ste_clipped, "binary_connect": binary_connect,
     "approx_sign": approx_sign, "swish_sign": swish_sign, "fda": fda, "reste": reste,
-    "ede": ede, "rbnn": rbnn, "irnet": irnet, "scaled_sign": scaled_sign,
+    "ede": ede, "rbnn": rbnn, "irnet": irnet, "parq": parq, "scaled_sign": scaled_sign,
 
     "ternary_absmean": ternary_absmean, "ternary_twn": ternary_twn,
     "ternary_fixed": ternary_fixed, "ternary_tanh": ternary_tanh,
@@ -149,6 +149,7 @@ __all__ = [
     "md_softmax_s",
     "md_tanh",
     "md_tanh_s",
+    "parq",
     "pmf",
     "proxquant",
     "rbnn",

@@ -5,9 +5,53 @@ from typing import Unpack
 
 from adaste_jax import estimators
 from adaste_jax.estimators import _scaled_sign
-from adaste_jax.methods import _build
+from adaste_jax.methods import _build, _schedules
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import Method, Rate, Run, by_channel, length_of
+
+
+def parq(
+    steps: int,
+    *,
+    learning_rate: Rate = 3e-3,
+    steepness: float = 10.0,
+    anneal_fraction: float = 0.8,
+    group: int = 0,
+    **run: Unpack[Run],
+) -> Method:
+    """PARQ: latents, clipped ever more steeply until they are scaled signs, and Adam.
+
+        w = clip(t / r, -a, a),   h = g,   a = mean |t| of a channel
+
+    r falls from 1 to 0 along a sigmoid in the step:
+
+        r = (s(x) - s(1)) / (s(0) - s(1)),   s(x) = 1 / (1 + exp(k (x - 1/2)))
+
+    with k = `steepness` and x the share of annealing that is over. Jin et al., ICML
+    2025, https://arxiv.org/abs/2503.15748; see `estimators.parq`. The map and the
+    schedule are those of torchao's `ProxPARQ`, for one bit.
+
+    Args:
+        steps: Training steps of the run.
+        learning_rate: Learning rate of the latents.
+        steepness: k, greater than 0. Below 1 the schedule is almost linear.
+        anneal_fraction: Share of the run in which r falls.
+        group: Number of inputs of an output that share a scale, as in `scaled_sign`; 0
+            for one scale for each output.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
+    """
+    length = length_of(steps, run)
+    slope, binary_from = _schedules.mirrored_sigmoid(length, steepness, anneal_fraction)
+    weights, scales = _build.in_groups(estimators.parq, group, by_channel)
+    return build(
+        length,
+        learning_rate,
+        weights,
+        schedules={"inverse_slope": slope},
+        deploy=functools.partial(weights, inverse_slope=0.0),
+        scales=scales,
+        binary_from=binary_from,
+    )
 
 
 def scaled_sign(

@@ -1,5 +1,6 @@
 """Schedules of a run: functions of its step, from 0."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -80,6 +81,23 @@ def growth(length: Length, beta_end: float, anneal_fraction: float) -> optax.Sch
     check(beta_end >= 1, "beta_end", beta_end, "at least 1")
     steps = _share(length, anneal_fraction)
     return optax.exponential_decay(1.0, steps, decay_rate=beta_end, end_value=beta_end)
+
+
+def mirrored_sigmoid(
+    length: Length, steepness: float, anneal_fraction: float
+) -> tuple[optax.Schedule, int]:
+    """PARQ's inverse slope, from 1 to 0, and the step from which it is 0."""
+    check(steepness > 0, "steepness", steepness, "greater than 0")
+    steps = _share(length, anneal_fraction)
+    first, last = (float(1 / (1 + math.exp(x * steepness))) for x in (-0.5, 0.5))
+
+    def schedule(step: Any) -> Any:
+        share = jnp.minimum(step / steps, 1.0)
+        value = jax.nn.sigmoid(-steepness * (share - 0.5))
+        inner = jnp.clip((value - last) / (first - last), 0.0, 1.0)
+        return jnp.where(step < steps, inner, 0.0)
+
+    return schedule, steps
 
 
 def _share(length: Length, anneal_fraction: float) -> int:

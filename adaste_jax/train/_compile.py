@@ -15,6 +15,7 @@ from adaste_jax.train import (
     _prepare,
     _state,
     _step,
+    _watch,
 )
 
 
@@ -22,7 +23,7 @@ class CompiledStep:
     """The result of `make_train_step`: it checks, places, and calls the program.
 
     Args:
-        step: The pure step, `step(state, batch, resident)`.
+        step: The pure step, `step(state, batch, resident, held)`.
         method: The training method.
         given: The placement with its mesh, whose axes may be explicit.
         prepare: The user's `prepare`; None uses `batch["image"]` and `batch["label"]`.
@@ -53,12 +54,13 @@ class CompiledStep:
         self._target: Any = self._whole if state is None else state
         self._compiled = jax.jit(
             step,
-            in_shardings=(self._target, self._split, self._whole),
+            in_shardings=(self._target, self._split, self._whole, self._whole),
             out_shardings=(self._target, self._whole),
             donate_argnums=0,
         )
         self._checked = False
         self._unshared = _buffers.Known()
+        self._held: Any = None  # before the first call
 
     def __call__(
         self, state: _state.TrainState, batch: Any, resident: Any = None
@@ -70,12 +72,14 @@ class CompiledStep:
             self._check(state)
         _mesh.check_batch(batch, mesh, axis=self._axis, microbatches=self._microbatches)
         if not self._unshared(state, resident):
+            self._held = jax.device_put(_watch.unknown(), self._whole)
             state = _buffers.unshared(state, batch, resident)
         with _place.within(mesh):
             arguments = (
                 _place.state(state, self._target),
                 _place.arrays(batch, self._split),
                 _place.arrays(resident, self._whole),
+                _place.arrays(self._held, self._whole),
             )
             labels = _checks.labels_on_host(batch) if self._prepare is None else None
             if labels is not None:
@@ -88,6 +92,8 @@ class CompiledStep:
             found = self._compiled(*arguments)
         new_state, report = _place.handed_back(found, self._given)
         self._unshared.remember(new_state, resident)
+        last = jax.tree.map(lambda leaf: leaf[-1], report) if self._axis else report
+        self._held = _watch.held(last, self._held)
         return new_state, report
 
     def lower(
@@ -96,7 +102,7 @@ class CompiledStep:
         """Lowers the program for these arguments, as `jax.jit` does."""
         batch, resident = _prepare.batch_of(self._prepare, batch, resident)
         with _place.within(self._mesh):
-            return self._compiled.lower(state, batch, resident)
+            return self._compiled.lower(state, batch, resident, _watch.unknown())
 
     def _check(self, state: _state.TrainState) -> None:
         """Checks the arguments of a step."""

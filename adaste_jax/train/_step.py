@@ -8,17 +8,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from adaste_jax import methods, metrics
+from adaste_jax import methods
 from adaste_jax.train import (
     _gradient,
     _measure,
     _prepare,
     _state,
     _update,
+    _watch,
 )
 
 Step = Callable[..., tuple[_state.TrainState, dict[str, jax.Array]]]
-"""`step(state, batch, resident)` gives the next state and the metrics."""
+"""`step(state, batch, resident, held=None)` gives the next state and the metrics.
+`held` are the shares that were measured last, to be reported where it is no turn to
+measure them; without, they are measured."""
 
 
 def step_of(
@@ -26,14 +29,22 @@ def step_of(
     method: methods.Method,
     *,
     prepare: _prepare.Prepare | None,
-    shares: bool,
+    every: int,
 ) -> Step:
-    """Makes a step: weights, their gradient by `pass_for(params)`, rule, and update."""
+    """Makes a step: weights, their gradient by `pass_for(params)`, rule, and update.
+
+    Args:
+        pass_for: Makes the pass of the parameters.
+        method: The training method.
+        prepare: Function from a batch to inputs and labels.
+        every: Shares of the latents are measured in steps whose number it divides; 0
+            measures them never.
+    """
     prepare = prepare or _prepare.take_image_and_label
     update = _update.update_of(method.tx)
 
     def step(
-        state: _state.TrainState, batch: Any, resident: Any
+        state: _state.TrainState, batch: Any, resident: Any, held: Any = None
     ) -> tuple[_state.TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.key, state.step)
         prepare_key, forward_key = jax.random.split(key)
@@ -41,9 +52,11 @@ def step_of(
         weight_key = None
         if method.random:  # else the network gets the whole key, as it always has
             weight_key, forward_key = jax.random.split(forward_key)
+        watch = _watch.Watch(method, every, state, held)
         weights, pull = jax.vjp(
             lambda params: method.weights(params, state.step, weight_key), state.params
         )
+        before, labels = watch.before(state.params, weights, labels)
         found = pass_for(state.params)(
             weights,
             method.deploy(state.params) if method.deployed_pass else None,
@@ -60,12 +73,7 @@ def step_of(
         values = method.values(state.step)
         _measure.check_names(found.report, values)
         report = dict(found.report)
-        if shares and any(jax.tree.leaves(method.where(state.params))):
-            report |= {
-                "flip_rate": metrics.flip_rate(state.params, params, method=method),
-                "saturated": metrics.saturated_share(weights, method=method),
-                "zero_gradient": metrics.zero_share(grads, method=method),
-            }
+        report |= watch.after(before, params, grads)
         report |= values
         report = {name: jnp.asarray(v, jnp.float32) for name, v in report.items()}
         report["loss"] = found.report["loss"]

@@ -29,6 +29,7 @@ KNOBS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "md_softmax_s": ("beta_end", (100.0, 1e3)),
     "md_tanh": ("beta_end", (100.0, 1e3)),
     "md_tanh_s": ("beta_end", (100.0, 1e3)),
+    "parq": ("steepness", (4.0, 10.0)),
     "pmf": ("beta_end", (30.0, 300.0)),
     "proxquant": ("pull", (1.0, 4.0)),
     "rbnn": ("sharpness_end", (3.0, 10.0)),

@@ -19,7 +19,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.label_smoothing = 0.0  # share of a label that all classes get alike
 
     # Or pydoc_topics, a text, or a TFDS name: cifar10, fashion_mnist, mnist, ..., or
-    # folder/NAME: images in the folder NAME of `data_dir`, streamed; see
+    # folder/NAME: images in the folder NAME of `data_dir`, always streamed; see
     # experiments/data/image_folder.py.
     config.dataset = "digits"
     config.data_dir = ""  # folder of data sets; default $TFDS_DATA_DIR
@@ -29,7 +29,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.validation = 0.1  # share of the training images; 0.0 is none
     config.augment = "none"  # or flip, or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain
-    config.image_size = 0  # of streamed images; 0 keeps their size
+    config.image_size = 0  # of streamed images; 0 keeps it, for a folder chooses
 
     config.model = "mlp"  # see experiments/models
     config.model_options = ml_collections.ConfigDict()

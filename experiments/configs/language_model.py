@@ -56,7 +56,10 @@ def _own(config: ml_collections.ConfigDict) -> None:
 
 
 def _qwen3(config: ml_collections.ConfigDict) -> None:
-    """Rows of every product divide by 256: groups of 128 and of 256 fill them."""
+    """Rows of every product divide by 256: groups of 128 and of 256 fill them.
+
+    Learning rates are the defaults of the methods, not tuned.
+    """
     config.model = "decoder"
     config.model_options.width = 256
     config.model_options.depth = 4

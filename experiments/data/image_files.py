@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data import fingerprint, images, listing
+from experiments.data import fingerprint, images
 
 
 class ImageFiles:
@@ -49,11 +49,28 @@ class ImageFiles:
         paths = [self._paths[i] for i in chosen]
         return ImageFiles(paths, self.labels[chosen], root=self._root, name=self._name)
 
+    def sizes(self, *, at_most: int | None = None) -> list[tuple[int, int]]:
+        """Width and height of the images, without decoding them.
+
+        Args:
+            at_most: Number of images to look at, spread evenly. Default: all.
+
+        Raises:
+            RunError: If an image cannot be read.
+        """
+        count = min(at_most or len(self), len(self))
+        chosen = np.linspace(0, len(self) - 1, count).astype(int).tolist()
+        return [images.size(self._paths[index]) for index in chosen]
+
     def identity(self) -> dict[str, Any]:
         """Identity of these files; see `fingerprint.of_files`."""
         return fingerprint.of_files(
             self._paths, self.labels, root=self._root, source=self._name
         )
+
+
+LISTED = 20
+"""Number of classes that are listed one by one."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,16 +97,28 @@ class Split:
         return dict(zip(self.classes, numbers.tolist(), strict=True))
 
     def __str__(self) -> str:
-        """One line about what was read and what was skipped."""
+        """What was read and what was skipped: one line, and one for each class.
+
+        Of more than `LISTED` classes only those are listed of which something was
+        skipped, or which have no images.
+        """
         counts = self.counts
         least, most = min(counts.values()), max(counts.values())
         each = f"{most}" if least == most else f"{least} to {most}"
         text = f"{self.name}: {len(self.files)} images, {each} of each class"
-        empty = [name for name, number in counts.items() if not number]
-        if empty:
-            text += f"; none of {listing.some(empty)}"
-        reasons = sum(self.skipped.values(), start=collections.Counter[str]())
-        if reasons:
-            parts = (f"{number} {reason}" for reason, number in sorted(reasons.items()))
-            text += f"; skipped: {', '.join(parts)}"
-        return text
+        text += _and_skipped(sum(self.skipped.values(), start=collections.Counter()))
+        few = len(counts) <= LISTED
+        told = [
+            f"\n  {name}: {number or 'none'}" + _and_skipped(self.skipped.get(name))
+            for name, number in counts.items()
+            if few or not number or self.skipped.get(name)
+        ]
+        text += "".join(told[:LISTED])
+        more = len(told) - LISTED
+        return text + (f"\n  and {more} classes more" if more > 0 else "")
+
+
+def _and_skipped(reasons: collections.Counter[str] | None) -> str:
+    """The end of a line: the number of skipped files by reason."""
+    parts = (f"{number} {reason}" for reason, number in sorted((reasons or {}).items()))
+    return f"; skipped: {', '.join(parts)}" if reasons else ""

@@ -19,13 +19,19 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from experiments import errors
+import numpy as np
+
+from experiments import errors, fields
 from experiments.data import image_files, listing
 from experiments.data.image_files import ImageFiles as ImageFiles
 
 PREFIX = "folder/"
 """Prefix of the names of these data sets; a folder of the data folder follows."""
 
+USUAL_SIZE = 64
+"""Side in pixels to which images are resized if the config gives none."""
+
+_LOOKED_AT = 256
 _TEST_FOLDERS = ("test", "val", "validation")
 _ANNOTATIONS = "val_annotations.txt"
 
@@ -110,20 +116,85 @@ def find(name: str, split: str, data_dir: str | None = None) -> image_files.Spli
     )
 
 
-def _root(name: str, data_dir: str | None) -> pathlib.Path:
+def check(name: str, data_dir: str | None = None) -> None:
+    """Checks the name of a data set, and whether a folder is there, if that is known.
+
+    Args:
+        name: `"folder/NAME"`.
+        data_dir: Folder in which NAME lies. Default: $TFDS_DATA_DIR.
+
+    Raises:
+        RunError: If NAME is not a folder within the data folder, or a folder of almost
+            this name is there instead.
+    """
+    below, folder = _below(name), data_folder(data_dir)
+    if folder and folder.is_dir() and not (folder / below).is_dir():
+        there = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+        if meant := fields.guess(str(below), there):
+            raise errors.RunError(f"there is no folder {folder / below}{meant}.")
+
+
+def data_folder(data_dir: str | None = None) -> pathlib.Path | None:
+    """The folder of data sets; None if neither argument nor environment give it."""
     folder = data_dir or os.environ.get("TFDS_DATA_DIR")
-    if not folder:
+    return pathlib.Path(folder).expanduser() if folder else None
+
+
+def _root(name: str, data_dir: str | None) -> pathlib.Path:
+    below, folder = _below(name), data_folder(data_dir)
+    if folder is None:
         raise errors.RunError(
             f"the data set {name!r} is a folder: say where it lies with "
             "config.data_dir or $TFDS_DATA_DIR."
         )
+    return folder / below
+
+
+def _below(name: str) -> pathlib.PurePath:
+    """The path of a data set below the data folder."""
     below = pathlib.PurePath(name.removeprefix(PREFIX))
-    if below.is_absolute() or ".." in below.parts or not below.parts:
+    bad = below.is_absolute() or ".." in below.parts or not below.parts
+    if bad or "\0" in name:
         raise errors.RunError(
-            f"{name!r} must name a folder within the data folder {folder}: give "
+            f"config.dataset {name!r} must name a folder within the data folder: give "
             f'"{PREFIX}NAME", and the folder that holds NAME as config.data_dir.'
         )
-    return pathlib.Path(os.path.expanduser(folder)) / below
+    return below
+
+
+def choose_size(name: str, data_dir: str | None = None) -> tuple[int, str]:
+    """A value of `config.image_size` that suits the training images.
+
+    Small images that all have one size stay as they are. All others get `USUAL_SIZE`
+    pixels, or fewer where half of the images are smaller than that: then the median of
+    their shorter sides, rounded down to a multiple of 8.
+
+    Args:
+        name: `"folder/NAME"`.
+        data_dir: Folder in which NAME lies. Default: $TFDS_DATA_DIR.
+
+    Returns:
+        The side of the images, 0 to keep their size; and a sentence that says why.
+
+    Raises:
+        RunError: If the folder or an image cannot be read.
+    """
+    images = files(name, "train", data_dir)
+    sizes = images.sizes(at_most=_LOOKED_AT)
+    if len(set(sizes)) == 1 and max(sizes[0]) <= USUAL_SIZE:
+        sizes = images.sizes()  # one image of another size would end the run later
+    least, most = min(sizes), max(sizes)
+    if least == most and max(least) <= USUAL_SIZE:
+        return 0, f"all images are {least[0]} x {least[1]} pixels, and stay so."
+    shorter = int(np.median([min(size) for size in sizes]))
+    side = USUAL_SIZE if shorter >= USUAL_SIZE else max(8, shorter // 8 * 8)
+    found = f"{least[0]} x {least[1]}"
+    if least != most:
+        found += f" to {most[0]} x {most[1]}"
+    return side, (
+        f"images of {found} pixels are made {side} x {side}; "
+        "--config.image_size sets another size."
+    )
 
 
 def _in_classes(

@@ -32,6 +32,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THE_SIDE = (5, 6, 7, 8)
 _DEEP_FORMATS = ("PNG", "PPM")
 """Formats whose images of Pillow's mode "I" have values in 0 ... 65535."""
 
@@ -52,6 +53,18 @@ def read(path: str, mode: str = "RGB") -> Image.Image:
             raise OSError("it is not a regular file")
         with Image.open(path) as image:
             return _eight_bits(image, mode)
+
+
+def size(path: str) -> tuple[int, int]:
+    """Width and height of the image of a file, upright; its pixels are not decoded.
+
+    Raises:
+        RunError: If the file is not an image. The message names it.
+    """
+    with named(path), Image.open(path) as image:
+        width, height = image.size
+        turned = _orientation(image) in _ON_THE_SIDE
+        return (height, width) if turned else (width, height)
 
 
 def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Image:

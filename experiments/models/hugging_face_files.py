@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from adaste_jax import export
 from experiments import errors
@@ -50,8 +52,6 @@ def write(
     Raises:
         RunError: If no kind of model has its form, or the files cannot be written.
     """
-    import safetensors.numpy
-
     text = json.dumps(hugging_face.config_of(network, context=context), indent=2) + "\n"
     data = safetensors.numpy.save(
         hugging_face.tensors(network, params), metadata={"format": "pt"}
@@ -86,8 +86,6 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
     network = hugging_face.network_of(described, folder / CONFIG)
     places = hugging_face.places(network)
     params: dict[str, Any] = {}
-    from safetensors import SafetensorError
-
     digest, found = hashlib.sha256(), set()
     for file in _files(folder):
         try:
@@ -95,7 +93,7 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
             for name, leaf in _tensors(file):
                 found.add(name)
                 _put(params, name, leaf, places, file)
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
             raise errors.RunError(f"cannot read {file}: {error}") from error
     if missing := [name for name in places if name not in found]:
         raise errors.RunError(
@@ -128,8 +126,6 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _tensors(file: pathlib.Path) -> Iterator[tuple[str, np.ndarray]]:
-    import safetensors
-
     with safetensors.safe_open(file, framework="flax") as opened:
         for name in sorted(opened.keys()):
             yield name, np.asarray(opened.get_tensor(name), np.float32)

@@ -15,6 +15,8 @@ HEIGHT = 200
 ROW = 17  # of a legend
 RIDGE = 20
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 18, 36
+WRITTEN, NAMED = 12, 20
+"""Largest numbers of classes with shares in their cells, and with names."""
 
 
 class Line(NamedTuple):
@@ -117,14 +119,60 @@ def ridges(
         return figures.svg(figure, name)
 
 
+def matrix(name: str, counts: np.ndarray, labels: Sequence[str]) -> str:
+    """Draws a confusion matrix: the share of each answer in its row.
+
+    Args:
+        name: Name of the chart, unique on the page.
+        counts: Number of images by true class (rows) and answer (columns).
+        labels: Names of the classes. Few are written at the axes, with the shares in
+            percent in the cells; of more than `NAMED` classes the numbers are.
+
+    Returns:
+        An `svg` element.
+    """
+    size = len(counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    named = size <= NAMED
+    with figures.page_style():
+        side = WIDTH - LEFT - RIGHT
+        figure, axes = _axes(side + TOP + BOTTOM, LEFT if named else 0)
+        cells = np.zeros((size, size, 4))
+        cells[..., :3] = np.array([43, 140, 196]) / 255  # reads on light and dark
+        cells[..., 3] = 0.7 * shares**0.5
+        axes.imshow(cells, interpolation="none", aspect="auto")
+        axes.set(xlabel="answer", ylabel=None if named else "true class")
+        if named:
+            texts = [figures.plain(_short(label)) for label in labels]
+            upright = max(map(len, texts)) <= 2
+            axes.set_xticks(range(size), texts, rotation=0 if upright else 90)
+            axes.set_yticks(range(size), texts)
+            axes.tick_params(length=0, labelsize=10)
+        else:
+            figures.whole_numbers(axes, 6)
+        for row, column in np.argwhere(counts) if size <= WRITTEN else ():
+            share = 100 * shares[row, column]
+            label = f"{share:.0f}" if share >= 0.5 else "·"
+            axes.text(column, row, label, ha="center", va="center")
+        return figures.svg(figure, name)
+
+
+def _short(label: str, most: int = 8) -> str:
+    return label if len(label) <= most else label[: most - 1] + "…"
+
+
 def _axes(height: float, legend: float) -> tuple[Any, Any]:
     """Axes and a legend below them, with the given heights."""
     height += legend
     figure = figures.blank((WIDTH / 72, height / 72))
-    place = (
+    return figure, figure.add_axes(_place(height, legend + BOTTOM))
+
+
+def _place(height: float, below: float) -> tuple[float, float, float, float]:
+    """The rectangle of axes in a figure of that height, with that much below them."""
+    return (
         LEFT / WIDTH,
-        (BOTTOM + legend) / height,
+        below / height,
         (WIDTH - LEFT - RIGHT) / WIDTH,
-        (height - legend - BOTTOM - TOP) / height,
+        (height - below - TOP) / height,
     )
-    return figure, figure.add_axes(place)

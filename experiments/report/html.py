@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from experiments import errors
 from experiments.report import charts, figures, tables
 from experiments.runs import records
@@ -47,6 +49,10 @@ _LEARNING_NOTE = (
 _WEIGHTS_NOTE = (
     "Flips that do not fall are latents that keep crossing zero. Saturated weights are "
     "those that annealing already holds at plus or minus the largest magnitude."
+)
+_WRONG_NOTE = (
+    "Those of which the network was surest: the true class, below it the answer and "
+    "its softmax. Look here for wrong labels first."
 )
 _REAL_NOTE = "Full precision: no weight of one bit."
 _LATENTS_NOTE = (
@@ -141,6 +147,7 @@ def _single(run: records.Record) -> str:
             tables.notes(run),
             tables.key_figures(run),
             _section("Learning", _LEARNING_NOTE, learning),
+            _answers(run) if run.answers else "",
             _section("Weights", _WEIGHTS_NOTE if run.layers else _REAL_NOTE, weights),
             _section("Latents", _LATENTS_NOTE, histograms) if histograms else "",
             _section("Speed", "", [(*_SPEED, _lines(times, limits=(0, None)))]),
@@ -148,6 +155,28 @@ def _single(run: records.Record) -> str:
             tables.sizes(run),
             "<h2>Config and versions</h2>",
             tables.config(run),
+        ]
+    )
+
+
+def _answers(run: records.Record) -> str:
+    """Confusion matrix, accuracy of the classes, and pictures with wrong answers."""
+    matrix: list[Figure] = []
+    if "confusion" in run.answers:
+        draw = functools.partial(
+            charts.matrix,
+            counts=np.array(run.answers["confusion"], float),
+            labels=list(map(str, run.answers["class_names"])),
+        )
+        matrix.append(("Confusion", "rows: true class; % of its images", draw))
+    pictures = tables.samples(run)
+    return "\n".join(
+        [
+            _section("Answers on test", "", matrix),
+            tables.classes(run) if matrix else "",
+            f'<h3>Wrong answers</h3><p class="muted">{_WRONG_NOTE}</p>{pictures}'
+            if pictures
+            else "",
         ]
     )
 

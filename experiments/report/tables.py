@@ -9,6 +9,9 @@ from typing import Any
 from experiments import console as consoles
 from experiments.runs.records import Record, is_number
 
+FOLDED = 30
+"""Largest number of classes that are listed at once."""
+
 
 def about(run: Record) -> str:
     """A line about what was trained."""
@@ -117,6 +120,49 @@ def sizes(run: Record) -> str:
     totals = [[f"{c:,}" if isinstance(c, int) else c for c in row] for row in totals]
     remarks = "".join(f"<p>{text(note)}</p>" for note in run.sizes["notes"])
     return _table(head, rows, totals, words=2) + remarks
+
+
+def classes(run: Record) -> str:
+    """The accuracy of every class on test, the lowest first, and what it is taken for.
+
+    More than `FOLDED` classes are shown after a click.
+    """
+    names, rows = run.answers["class_names"], run.answers["confusion"]
+    found = []
+    for number, counts in enumerate(rows):
+        total, right = sum(counts), counts[number]
+        wrong = [(n, -other) for other, n in enumerate(counts) if other != number and n]
+        most = max(wrong, default=None)
+        taken = f"{names[-most[1]]} ({most[0]:,})" if most else ""
+        share = right / total if total else None
+        found.append((2.0 if share is None else share, number, total, taken))
+    cells = [
+        [
+            names[number],
+            taken,
+            "no images" if share > 1 else f"{100 * share:.1f}",
+            f"{total:,}",
+        ]
+        for share, number, total, taken in sorted(found)
+    ]
+    head = ["class", "most often taken for", "right, %", "images"]
+    table = _table(head, cells, words=2)
+    return table if len(names) <= FOLDED else folded(f"{len(names)} classes", table)
+
+
+def samples(run: Record) -> str:
+    """Pictures with wrong answers, as data inside the page."""
+    items = []
+    for one in run.answers["samples"]:
+        if not one["png"]:
+            continue
+        truth, answer = text(one["truth"]), text(one["answer"])
+        items.append(
+            f'<li><img src="data:image/png;base64,{one["png"]}" '
+            f'alt="{truth}, answered {answer}"><b>{truth}</b>'
+            f"<span>{answer}, {100 * one['confidence']:.0f}&nbsp;%</span></li>"
+        )
+    return f'<ul class="samples">{"".join(items)}</ul>' if items else ""
 
 
 def config(run: Record) -> str:

@@ -6,6 +6,7 @@ is an error; a line or a number that makes no sense is left out, and `notes` say
 
 import os
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,11 @@ from experiments.runs.lines import EDGES
 LARGEST = 1e100
 """Magnitude from which numbers are left out, since squares of larger ones overflow."""
 
+ANSWERS = "answers.json"
+"""The answers on the test split; see `experiments/training/answers.py`."""
+
 _EPOCHS = 10**9
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+=*").fullmatch
 _SIZES = ("one_bit_parameters", "real_parameters", "bytes", "float32_bytes")
 _COUNTS = ("parameters", "bytes", "float32_bytes", "multiply_adds")
 
@@ -33,6 +38,7 @@ class Record(NamedTuple):
         metrics: The good lines of `metrics.jsonl`.
         layers: The good lines of `layers.jsonl`; empty in full precision.
         sizes: `summary.json`; empty if there is none.
+        answers: `answers.json`; empty if there is none.
         result: `result.json`; None while the run is not finished.
         notes: A sentence about each thing that was left out.
     """
@@ -42,6 +48,7 @@ class Record(NamedTuple):
     metrics: list[dict[str, Any]]
     layers: list[dict[str, Any]]
     sizes: dict[str, Any]
+    answers: dict[str, Any]
     result: dict[str, Any] | None
     notes: tuple[str, ...] = ()
 
@@ -145,7 +152,7 @@ def read(
     config = small_files.read(folder / workdir.CONFIG, cure=cure)
     found = {
         name: small_files.read(folder / f"{name}.json", cure=cure)
-        for name in ("summary", "result")
+        for name in ("summary", "result", "answers")
         if (folder / f"{name}.json").exists()
     }
     metrics = small_files.read_lines(folder / workdir.METRICS, epoch=int, split=str)
@@ -160,12 +167,16 @@ def read(
     sizes = found.get("summary", {})
     if sizes and not _is_summary(sizes):
         sizes, notes = {}, [*notes, "summary.json is damaged and is left out."]
+    answers = found.get("answers", {})
+    if answers and not _is_answers(answers):
+        answers, notes = {}, [*notes, f"{ANSWERS} is damaged and is left out."]
     return Record(
         label=folder.name,
         config=config,
         metrics=metrics.records,
         layers=layers.records,
         sizes=sizes,
+        answers=answers,
         result=dict(result) if result is not None else found.get("result"),
         notes=(*notes, *_odd_values([*metrics.records, *layers.records])),
     )
@@ -229,4 +240,32 @@ def _is_summary(found: Mapping[str, Any]) -> bool:
             and isinstance(row.get("one_bit"), bool)
             for row in rows
         )
+    )
+
+
+def _is_answers(found: Mapping[str, Any]) -> bool:
+    """Whether a value has the contents for a matrix and pictures of wrong answers."""
+    samples = found.get("samples")
+    if not isinstance(samples, list) or not all(map(_is_sample, samples)):
+        return False
+    if "confusion" not in found:
+        return True
+    names, rows = found.get("class_names"), found["confusion"]
+    if not isinstance(names, list) or not isinstance(rows, list):
+        return False
+    return 0 < len(names) == len(rows) and all(
+        isinstance(row, list)
+        and len(row) == len(rows)
+        and all(type(count) is int and 0 <= count < LARGEST for count in row)
+        for row in rows
+    )
+
+
+def _is_sample(found: Any) -> bool:
+    if not isinstance(found, Mapping) or not is_number(found.get("confidence")):
+        return False
+    names = (found.get("truth"), found.get("answer"))
+    picture = found.get("png")
+    return all(isinstance(name, str) for name in names) and (
+        picture is None or (isinstance(picture, str) and bool(_BASE64(picture)))
     )

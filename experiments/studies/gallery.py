@@ -94,6 +94,11 @@ GALLERY: dict[str, Picture] = {
     ),
     "md_softmax_s": Picture(estimators.md_softmax_s, "beta", _BETAS, lift=_opposite),
     "md_tanh_s": Picture(estimators.md_tanh_s, "beta", _BETAS),
+    "parq": Picture(
+        functools.partial(estimators.parq, axis=None),
+        "inverse_slope",
+        (1.0, 0.5, 0.1, 0.0),
+    ),
     "pmf": Picture(estimators.pmf, "beta", _BETAS, lift=_opposite),
     "rbnn": Picture(estimators.rbnn, "sharpness", (0.1, 1.0, 3.0)),
     "reste": Picture(estimators.reste, "exponent", (1.0, 2.0, 3.0)),

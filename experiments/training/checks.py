@@ -3,8 +3,6 @@
 Everything that can be checked without the data is checked here, before data are read.
 """
 
-import os
-import pathlib
 from typing import Any
 
 import jax
@@ -12,6 +10,7 @@ import ml_collections
 
 from experiments import errors, fields, methods, models
 from experiments.data import datasets, image_folder, sources
+from experiments.runs import processes
 
 DTYPES = models.DTYPES
 
@@ -106,6 +105,33 @@ def check_own(config: ml_collections.ConfigDict) -> None:
     _check_together(config)
 
 
+def settled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config, with what it leaves open of a folder of images.
+
+    A folder is always streamed. If the config does not say so, the size of the images
+    is chosen too, unless it is given; see `image_folder.choose_size`. A config with
+    `resident=False` is left as it is, and so are all other data sets.
+
+    Args:
+        config: A config with the fields of `configs/base.py`.
+
+    Raises:
+        RunError: If the folder cannot be read, or a field of the config is wrong.
+    """
+    name = config.dataset
+    if not (isinstance(name, str) and name.startswith(image_folder.PREFIX)):
+        return config
+    if not config.resident:
+        return config
+    check_common(config)  # what can be found out without reading the folder
+    config = config.copy_and_resolve_references()
+    config.resident = False
+    if not config.image_size:
+        config.image_size, why = image_folder.choose_size(name, config.data_dir)
+        processes.say(f"{name}: {why}")
+    return config
+
+
 def check_name(name: str) -> None:
     """Checks that a config has a field of this name.
 
@@ -172,7 +198,7 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
     name = config.dataset
     packaged = sources.PACKAGED
     if name.startswith(image_folder.PREFIX):
-        _check_folder(config)
+        image_folder.check(name, config.data_dir)
     elif name not in packaged and not _is_prepared(name, config.data_dir):
         import tensorflow_datasets as tfds  # takes a second, and `digits` does without
 
@@ -200,35 +226,8 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
         )
 
 
-def _folder(data_dir: str | None) -> pathlib.Path | None:
-    """The folder of data sets, if it is given."""
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
-    return pathlib.Path(folder).expanduser() if folder else None
-
-
 def _is_prepared(name: str, data_dir: str | None) -> bool:
     """Whether the data folder has a folder of the name, whoever prepared it."""
-    folder = _folder(data_dir)
+    folder = image_folder.data_folder(data_dir)
     first = name.split("/")[0].split(":")[0]
     return bool(folder and first.strip(".") and (folder / first).is_dir())
-
-
-def _check_folder(config: ml_collections.ConfigDict) -> None:
-    """Checks that a folder of images is there, and inside the data folder."""
-    name = config.dataset.removeprefix(image_folder.PREFIX)
-    path = pathlib.PurePath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name:
-        raise errors.RunError(
-            "config.dataset must be folder/NAME with a folder NAME of the data folder, "
-            f"got {config.dataset!r}."
-        )
-    if config.resident:
-        raise errors.RunError(
-            f"{config.dataset} is streamed: pass --config.resident=False and a "
-            "--config.image_size."
-        )
-    root = _folder(config.data_dir)
-    if root and root.is_dir() and not (root / name).is_dir():
-        there = [entry.name for entry in os.scandir(root) if entry.is_dir()]
-        if meant := fields.guess(name, there):
-            raise errors.RunError(f"there is no folder {root / name}{meant}.")

@@ -7,8 +7,8 @@ import rich.console
 from adaste_jax import metrics
 from experiments import console as consoles
 from experiments.report import html
-from experiments.runs import records, workdir
-from experiments.training import progress, tally
+from experiments.runs import records, small_files, workdir
+from experiments.training import answers, progress, tally
 from experiments.training.run import Run
 
 
@@ -34,6 +34,24 @@ def validate(run: Run, state: Any, epoch: int) -> dict[str, float]:
     if not due or not len(run.splits.validation):
         return {}
     return run.evaluate(state, "validation")
+
+
+def test(run: Run, state: Any, folder: workdir.Workdir) -> dict[str, float]:
+    """Loss and accuracy on test; of images, the answers are written for the report."""
+    if run.problem.is_text:
+        return run.evaluate(state, "test")
+    found, splits = answers.Answers(), run.splits
+    values = run.evaluate(state, "test", found)
+    if folder.writes:
+        record = found.record(
+            splits.test,
+            num_classes=run.problem.num_classes,
+            class_names=splits.class_names,
+            max_value=splits.max_value or 255,
+            image_size=None if run.config.resident else run.config.image_size or None,
+        )
+        folder.write(records.ANSWERS, small_files.dumps(record) + "\n")
+    return values
 
 
 def report(

@@ -2,13 +2,17 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax import methods, train
 from experiments import errors
 from experiments.data import feeds
+from experiments.training.answers import Answers
 from experiments.training.problem import Problem
 
 LN_2 = math.log(2)
@@ -26,18 +30,22 @@ class Evaluation:
         """
         self._problem, self._method = problem, method
         prepare = functools.partial(problem.prepare, kind="none")
+        self._prepare = prepare
         self._step = train.make_eval_step(problem.forward, method, prepare=prepare)
         varied = functools.partial(problem.prepare, kind=problem.config.augment)
         self._update = train.make_statistics_step(
             problem.forward, method, prepare=varied
         )
 
-    def __call__(self, state: train.TrainState, split: str) -> dict[str, float]:
+    def __call__(
+        self, state: train.TrainState, split: str, answers: Answers | None = None
+    ) -> dict[str, float]:
         """Mean loss and metrics of the deployed network.
 
         Args:
             state: Latents and batch-norm statistics.
             split: `"train"`, `"validation"` or `"test"`.
+            answers: Also collects the answers to every example.
 
         Returns:
             `loss`, in nats, and `accuracy`; for text also `bits_per_byte`. Examples
@@ -53,9 +61,12 @@ class Evaluation:
             image_size=config.image_size or None,
         )
         model_state = self.statistics(state)
-        sums = [
-            self._step(state.params, model_state, batch, resident) for batch in batches
-        ]
+        sums = []
+        for batch in batches:
+            given = state.params, model_state, batch, resident
+            sums.append(self._step(*given))
+            if answers is not None:
+                answers.add(batch, *self._answer(*given))
         total = {name: sum(float(part[name]) for part in sums) for name in sums[0]}
         count = total.pop("count")
         if not count:
@@ -76,6 +87,22 @@ class Evaluation:
         if self._problem.is_text:
             found["bits_per_byte"] = found["loss"] / LN_2
         return found
+
+    @functools.cached_property
+    def _answer(self) -> Callable[..., tuple[jax.Array, jax.Array, jax.Array]]:
+        """Labels, chosen classes and their softmax, [n]; whole in every process."""
+
+        def answer(params, model_state, batch, resident):
+            inputs, labels = self._prepare(None, batch, resident)
+            weights = self._method.deploy(params)
+            logits, _ = self._problem.forward(
+                weights, model_state, inputs, train=False, key=None
+            )
+            shares = jax.nn.softmax(logits.astype(jnp.float32))
+            return labels, jnp.argmax(logits, axis=-1), jnp.max(shares, axis=-1)
+
+        whole = NamedSharding(train.data_mesh(), PartitionSpec())
+        return jax.jit(answer, out_shardings=whole)
 
     def statistics(self, state: train.TrainState) -> Any:
         """Batch-norm statistics for the deployed weights.

@@ -18,7 +18,15 @@ from experiments.runs import (
     stopping,
     workdir,
 )
-from experiments.training import beginning, epochs, layers, older, progress, tally
+from experiments.training import (
+    beginning,
+    checks,
+    epochs,
+    layers,
+    older,
+    progress,
+    tally,
+)
 from experiments.training.run import Run
 
 
@@ -47,6 +55,8 @@ def train_and_evaluate(
     console = console or consoles.create()
     if not processes.is_primary():
         console = consoles.create(quiet=True)
+    with processes.agreeing():
+        config = checks.settled(config)
     processes.agree_on(
         "the config",
         {**identity.computed(config), "versions": beginning.versions()},
@@ -84,7 +94,7 @@ def _train_and_test(
     step = int(state.step)
     try:
         with stop.at_once():
-            test = run.evaluate(state, "test")
+            test = epochs.test(run, state, folder)
     except stopping.SignalError:
         _stop(step, run, stop)
     folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})
@@ -200,7 +210,7 @@ def _train(
             epoch = step // feed.steps_per_epoch
             for calls, (batch, taken) in enumerate(feed.batches(step)):
                 state, reported = run.train_step(state, batch, run.resident)
-                epoch_tally = tally.add(epoch_tally, reported, step)
+                epoch_tally = tally.add(epoch_tally, reported, step, run.shares_every)
                 step += taken
                 if not clock.running:
                     jax.block_until_ready(epoch_tally)  # the first call compiles

@@ -12,7 +12,15 @@ import numpy as np
 import adaste_jax
 from adaste_jax import train
 from experiments.data import datasets, feeds
-from experiments.training import checks, losses, pretrained, restore, states, tally
+from experiments.training import (
+    answers,
+    checks,
+    losses,
+    pretrained,
+    restore,
+    states,
+    tally,
+)
 from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem
 
@@ -48,6 +56,7 @@ class Run:
             RunError: If a field of the config is out of range or names nothing.
         """
         if problem is None:
+            config = checks.settled(config)
             checks.check(config)
         self.config = config
         self._initial_step = initial_step
@@ -158,7 +167,13 @@ class Run:
             loss=self.problem.loss(self.teacher),
             prepare=self._prepare,
             many=feeds.steps_per_call(self.config.steps_per_call) > 1,
+            report=self.shares_every,
         )
+
+    @property
+    def shares_every(self) -> int:
+        """Shares of the latents are measured in every so many steps."""
+        return max(1, min(tally.EVERY, self.problem.steps_per_epoch // tally.LEAST))
 
     def pure_step(self, learning_rate: jax.Array) -> Callable[..., Any]:
         """The step as a pure function, with a learning rate that may be traced."""
@@ -178,9 +193,14 @@ class Run:
         logits = self.teacher.logits(resident["teacher"], inputs)
         return inputs, {"label": labels, "teacher": logits}
 
-    def evaluate(self, state: train.TrainState, split: str) -> dict[str, float]:
+    def evaluate(
+        self,
+        state: train.TrainState,
+        split: str,
+        answers: answers.Answers | None = None,
+    ) -> dict[str, float]:
         """Mean loss and metrics of the deployed network; see `Evaluation`."""
-        return self._evaluation(state, split)
+        return self._evaluation(state, split, answers)
 
     def skipped(self, state: train.TrainState) -> tuple[int, int]:
         """Numbers of skipped updates: the last consecutive ones, and all."""

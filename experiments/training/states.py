@@ -95,6 +95,6 @@ def start_tally(method: library.Method, state: train.TrainState) -> tally.Tally:
     binary = is_binary(method, state.params)
     names = ["loss", "accuracy", *jax.eval_shape(method.values, state.step)]
     if binary:
-        names += ["flip_rate", "saturated", "zero_gradient"]
+        names += tally.SHARES
     where = method.where if binary else None
     return train.replicate(tally.Tally.start(state.params, where, names))

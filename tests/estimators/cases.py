@@ -138,6 +138,13 @@ CASES = {
         sign="no",  # of the standardised latents
         elementwise=False,
     ),
+    "parq": Case(
+        estimators.parq,
+        {"inverse_slope": 0.3},
+        {"inverse_slope": 0.0},
+        sign="nonzero",
+        elementwise=False,
+    ),
     "scaled_sign": Case(estimators.scaled_sign, elementwise=False),
     "scaled_sign_exact": Case(
         functools.partial(estimators.scaled_sign, scale_grad="exact"), elementwise=False

@@ -216,9 +216,9 @@ def test_a_field_that_is_absent_is_named():
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("folder/", "must be folder/NAME"),
-        ("folder/../cats", "must be folder/NAME"),
-        ("folder//cats", "must be folder/NAME"),
+        ("folder/", "within the data folder"),
+        ("folder/../cats", "within the data folder"),
+        ("folder//cats", "within the data folder"),
         ("folder/cast", r"no folder .*cast \(did you mean 'cats'\?\)"),
     ],
 )

@@ -45,6 +45,7 @@ SHAPES = {
     "cifar100": ((32, 32, 3), 100),
     "digits": ((8, 8, 1), 10),
     "fashion_mnist": ((28, 28, 1), 10),
+    "folder/photos": ((64, 64, 3), 2),
     "folder/tiny-imagenet-200": ((64, 64, 3), 200),
     "imagenette/160px-v2": ((160, 160, 3), 10),
     "pydoc_topics": ((128,), 256),

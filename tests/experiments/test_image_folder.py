@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from experiments import errors
-from experiments.data import image_folder, listing, sources, streams
+from experiments.configs import base
+from experiments.data import image_folder, images, listing, sources, streams
+from experiments.training import checks
 from tests.experiments import tiny_sets
 
 
@@ -41,9 +43,9 @@ def test_tiny_imagenet_has_all_its_labelled_images(tiny_imagenet):
     ]
     assert np.bincount(train.labels).tolist() == [8, 8, 8]
     assert len(test) == 5
-    for images in (train, test):
-        for i in range(len(images)):
-            example = images[i]
+    for part in (train, test):
+        for i in range(len(part)):
+            example = part[i]
             pixels = np.asarray(example["image"])
             assert pixels.shape == (64, 64, 3)
             # Its images are of the colour of their class; JPEG is not exact.
@@ -86,9 +88,9 @@ def test_evaluation_leaves_an_image_of_the_right_size_alone(tiny_imagenet):
 def test_an_image_that_cannot_be_read_is_named(plain, tmp_path):
     broken = tmp_path / "pets" / "train" / "cat" / "3.png"
     broken.write_bytes(broken.read_bytes()[:20])
-    images = image_folder.files("folder/pets", "train", plain)
+    found = image_folder.files("folder/pets", "train", plain)
     with pytest.raises(errors.RunError, match=r"cannot read the image .*cat.3\.png"):
-        images[3]
+        found[3]
 
 
 def test_what_is_missing_is_named(plain, tmp_path, monkeypatch):
@@ -231,9 +233,80 @@ def test_a_class_may_be_missing_in_test_and_that_is_said(plain, tmp_path, capfd)
     assert capfd.readouterr().err.splitlines() == [
         "folder/pets/train: 13 images, 1 to 6 of each class; skipped: 2 .txt, "
         "1 images in no class",
-        "folder/pets/validation: 6 images, 0 to 3 of each class; none of owl; "
-        "skipped: 2 .txt",
+        "  cat: 6; skipped: 1 .txt",
+        "  dog: 6; skipped: 1 .txt",
+        "  owl: 1",
+        "folder/pets/validation: 6 images, 0 to 3 of each class; skipped: 2 .txt",
+        "  cat: 3; skipped: 1 .txt",
+        "  dog: 3; skipped: 1 .txt",
+        "  owl: none",
     ]
+
+
+def test_of_many_classes_only_those_with_something_to_say_are_listed(tmp_path):
+    for number in range(25):
+        picture(tmp_path / "many" / "train" / f"{number:02}" / "0.png")
+    (tmp_path / "many" / "train" / "07" / "notes.txt").write_text("no image")
+    found = image_folder.find("folder/many", "train", str(tmp_path))
+    assert str(found).splitlines() == [
+        "folder/many/train: 25 images, 1 of each class; skipped: 1 .txt",
+        "  07: 1; skipped: 1 .txt",
+    ]
+
+
+def folder_config(data_dir, **fields):
+    config = base.get_config()
+    config.update(dataset="folder/pets", data_dir=data_dir, **fields)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([(28, 28)] * 4, 0),  # small images of one size stay as they are
+        ([(28, 20)] * 4, 0),
+        ([(28, 28)] * 3 + [(28, 30)], 24),
+        ([(100, 80)] * 4, 64),
+        ([(100, 80), (30, 90), (3000, 20), (70, 70)], 48),  # the median is 50
+        ([(5, 4), (4, 5)], 8),
+    ],
+)
+def test_a_folder_is_streamed_and_its_size_chosen(tmp_path, capfd, sizes, expected):
+    for number, size in enumerate(sizes):
+        file = tmp_path / "pets" / "train" / "cat" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(file)
+    config = checks.settled(folder_config(str(tmp_path)))
+    assert (config.resident, config.image_size) == (False, expected)
+    said = capfd.readouterr().err
+    assert said.startswith("folder/pets: ")
+    assert ("stay so" if not expected else f"{expected} x {expected}") in said
+    assert config.is_locked == folder_config(str(tmp_path)).is_locked
+
+
+def test_one_other_size_among_many_is_found(tmp_path):
+    for number in range(400):
+        picture(tmp_path / "pets" / "train" / "cat" / f"{number:03}.png")
+    Image.new("RGB", (9, 9)).save(tmp_path / "pets" / "train" / "cat" / "001.png")
+    assert checks.settled(folder_config(str(tmp_path))).image_size == 8
+
+
+def test_what_the_config_says_of_a_folder_wins(plain, capfd):
+    config = checks.settled(folder_config(plain, image_size=40))
+    assert (config.resident, config.image_size) == (False, 40)
+    as_in_0_1 = folder_config(plain, resident=False)
+    assert checks.settled(as_in_0_1) is as_in_0_1
+    digits = base.get_config()
+    assert checks.settled(digits) is digits
+    assert capfd.readouterr().err == ""
+
+
+def test_a_photograph_on_its_side_has_the_size_of_the_upright_one(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(tmp_path / "0.jpg", exif=exif)
+    assert images.size(str(tmp_path / "0.jpg")) == (30, 40)
+    assert images.read(str(tmp_path / "0.jpg")).size == (30, 40)
 
 
 def test_suffixes_in_any_case_and_of_other_formats(plain, tmp_path):

@@ -4,20 +4,24 @@ The browser is Chromium, driven through its own driver; without them those tests
 skipped.
 """
 
+import base64
 import html
 import http.server
+import io
 import json
 import re
 import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import errors
 from experiments.report import __main__ as command
 from experiments.report import charts, figures, plots
 from experiments.report import html as report
 from experiments.runs import records
+from experiments.training.run import Run
 from tests import chromium
 from tests.experiments import test_loop
 
@@ -58,7 +62,8 @@ def test_a_run_ends_with_a_page_that_says_all_of_it(finished):
     text = (finished / "report.html").read_text()
     result = json.loads((finished / "result.json").read_text())
     assert titles(text) == [
-        *("Loss", "Accuracy", "Flips", "Saturated", "Scale of the latents"),
+        *("Loss", "Accuracy", "Confusion"),
+        *("Flips", "Saturated", "Scale of the latents"),
         *("Gradients of zero", "Dense_0", "head", "Time per step"),
     ]
     for shown in (
@@ -100,6 +105,114 @@ def test_several_runs_lie_over_each_other(overlaid):
     assert "under way" in text
     differing = text.partition("what differs")[2].partition("</table>")[0]
     assert re.findall(r"<td>([\w.]+)</td>", differing)[:4] == ["seed", "0", "0", "5"]
+
+
+def test_the_answers_on_test_are_those_of_the_network(finished):
+    """Against a network that is restored and run on the test images, one by one."""
+    config = test_loop.small_config(num_epochs=3)
+    run, state = Run(config), test_loop.final_state(finished, config)
+    inputs, labels = run.problem.prepare(
+        None,
+        {"image": run.splits.test.images, "label": run.splits.test.labels},
+        None,
+        kind="none",
+    )
+    weights = run.method.deploy(state.params)
+    model_state = run._evaluation.statistics(state)
+    logits, _ = run.problem.forward(weights, model_state, inputs, train=False, key=None)
+    chosen = np.argmax(np.asarray(logits), axis=-1)
+    found = json.loads((finished / "answers.json").read_text())
+    confusion = [[0] * 10 for _ in range(10)]
+    for label, answer in zip(labels.tolist(), chosen.tolist(), strict=True):
+        confusion[label][answer] += 1
+    assert found["confusion"] == confusion
+    assert found["images"] == len(labels)
+    result = json.loads((finished / "result.json").read_text())
+    right = sum(confusion[i][i] for i in range(10))
+    assert right / len(labels) == pytest.approx(result["test_accuracy"])
+
+    wrong = {
+        (str(label), str(answer)): []
+        for label, answer in zip(labels.tolist(), chosen.tolist(), strict=True)
+    }
+    for image, label, answer in zip(
+        run.splits.test.images, labels.tolist(), chosen.tolist(), strict=True
+    ):
+        wrong[str(label), str(answer)].append(np.rint(image[..., 0] * (255 / 16)))
+    sample = found["samples"]
+    assert len(sample) == min(24, len(labels) - right) > 0
+    sure = [one["confidence"] for one in sample]
+    assert sure == sorted(sure, reverse=True)
+    for one in sample:
+        assert one["truth"] != one["answer"]
+        pixels = Image.open(io.BytesIO(base64.b64decode(one["png"])))
+        candidates = wrong[one["truth"], one["answer"]]
+        assert any(np.array_equal(pixels, image) for image in candidates)
+
+
+def test_the_page_shows_classes_and_wrong_answers(finished):
+    run = records.read(finished)
+    text = report.page([run])
+    pictures = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', text)
+    assert pictures == [
+        f"{one['truth']}, answered {one['answer']}" for one in run.answers["samples"]
+    ]
+    table = text.partition("most often taken for")[2].partition("</table>")[0]
+    shares = [float(n) for n in re.findall(r">(\d+\.\d)<", table)]
+    expected = [
+        100 * row[i] / sum(row) for i, row in enumerate(run.answers["confusion"])
+    ]
+    assert shares == pytest.approx(sorted(expected), abs=0.05)
+
+
+def made_answers(classes, samples=0):
+    rng = np.random.default_rng(0)
+    one = {"truth": "<a>", "answer": "b", "confidence": 0.5, "png": "iVBO"}
+    return {
+        "class_names": [f"name of class {n} & more" for n in range(classes)],
+        "confusion": rng.integers(0, 50, (classes, classes)).tolist(),
+        "samples": [one] * samples,
+    }
+
+
+@pytest.mark.parametrize("classes", [2, 12, 20, 200])
+def test_matrices_of_any_size_are_bounded(finished, classes):
+    run = records.read(finished)._replace(answers=made_answers(classes))
+    text = report.page([run])
+    drawn = text.partition(">Confusion<")[2].partition("</figure>")[0]
+    assert len(drawn) < 150_000
+    assert ("name of…" in drawn) == (classes <= charts.NAMED)
+    assert text.count("name of class 1 &amp; more") >= 1
+
+
+def test_a_run_without_answers_has_a_page_and_odd_ones_are_left_out(finished, tmp_path):
+    path = copy_of(finished, tmp_path)
+    good = made_answers(3, samples=2)
+    for wrong in (
+        {"confusion": [[1, 2], [3]]},
+        {"confusion": [[1.5] * 3] * 3},
+        {"class_names": ["a"]},
+        {"samples": 7},
+        {"samples": [{"truth": "a"}]},
+        {"samples": [good["samples"][0] | {"png": '"><script>'}]},
+        {"samples": [good["samples"][0] | {"confidence": None}]},
+    ):
+        (path / "answers.json").write_text(json.dumps(good | wrong))
+        run = records.read(path)
+        assert run.answers == {}, wrong
+        assert "answers.json is damaged" in report.page([run])
+    (path / "answers.json").write_text(json.dumps(good))
+    text = report.page([records.read(path)])
+    assert "&lt;a&gt;, answered b" in text
+    (path / "answers.json").unlink()
+    run = records.read(path)
+    assert (run.answers, run.notes) == ({}, ())
+    assert "Confusion" not in titles(report.page([run]))
+    only_samples = {"samples": good["samples"]}
+    (path / "answers.json").write_text(json.dumps(only_samples))
+    text = report.page([records.read(path)])
+    assert "Wrong answers" in text
+    assert "Confusion" not in titles(text)
 
 
 def test_runs_in_folders_of_one_name_are_numbered(finished):
@@ -255,7 +368,7 @@ def test_lines_that_cannot_be_read_are_said_and_the_others_count(finished, tmp_p
     assert "1 lines of impossible epochs" in page
 
 
-@pytest.mark.parametrize("name", ["config", "summary", "result"])
+@pytest.mark.parametrize("name", ["config", "summary", "result", "answers"])
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "[" * 5000])
 def test_a_file_that_is_no_object_is_an_error(finished, tmp_path, name, text):
     path = copy_of(finished, tmp_path)
@@ -344,6 +457,8 @@ return [...document.querySelectorAll('figure')].map(figure => {
     width: box.width, height: box.height,
     visible: svg.checkVisibility({opacityProperty: true, visibilityProperty: true}),
     drawn: svg.querySelectorAll('path, use').length,
+    image: Math.min(...[...svg.querySelectorAll('image')]
+        .map(i => i.getBoundingClientRect().width)),
     cut: texts.filter(t => !inside(t.getBoundingClientRect(), box))
         .map(t => t.textContent),
     smallest: Math.min(...texts.map(t => t.getBoundingClientRect().height)),
@@ -370,7 +485,10 @@ def test_a_browser_shows_every_chart(browser, finished, overlaid, width, mode):
             assert chart["visible"], chart
             assert 300 <= chart["width"] <= width, chart
             assert chart["height"] > 100, chart
-            assert chart["drawn"] > 5, chart
+            if chart["title"] == "Confusion":
+                assert 200 < chart["image"] < chart["width"], chart
+            else:
+                assert chart["drawn"] > 5, chart
             assert chart["cut"] == [], chart
             assert chart["smallest"] >= 11, chart
             assert chart["colour"] == ink, chart

@@ -48,6 +48,25 @@ def test_means_are_over_the_steps_whose_metrics_are_finite():
     assert counted((1, 0.5), (2, np.nan)).first_bad_step == 1
 
 
+def test_shares_are_means_over_the_steps_that_measured_them():
+    """A step between repeats what was measured, and after a resumption something else.
+
+    What such a step reports is not looked at.
+    """
+    names = ["loss", *tally.SHARES]
+    whole = tally.Tally.start({}, None, names)
+    for step, share in enumerate([0.5, 9, 9, 9, 0.25, 9]):
+        report = dict.fromkeys(tally.SHARES, jnp.float32(share))
+        report["loss"] = jnp.float32(step)
+        whole = tally.add(whole, report, step, 4)
+    means = whole.means()
+    assert means == {"loss": 2.5, **dict.fromkeys(tally.SHARES, 0.375)}
+    scanned = tally.Tally.start({}, None, names)
+    shares = dict.fromkeys(tally.SHARES, jnp.array([0.5, 9, 9, 9, 0.25, 9]))
+    scanned = tally.add(scanned, {"loss": jnp.arange(6.0), **shares}, 0, 4)
+    assert scanned.means() == means
+
+
 def test_of_no_finite_step_there_is_no_mean():
     found = counted((np.nan, 0.5), (-np.inf, 0.5))
     assert found.means() == {}
@@ -59,7 +78,7 @@ def test_the_tally_has_the_names_that_the_step_reports(run):
     """Also in full precision, which reports less."""
     for each in (run, Run(small(method="full_precision", label_smoothing=0.1))):
         state = each.init()
-        names = set(each.start_tally(state).sums)
+        names = set(each.start_tally(state).sums) - {tally.MEASURED}
         batch, _ = next(iter(each.feed.batches(0)))
         _, report = each.train_step(state, batch, each.resident)
         assert names == set(report)
