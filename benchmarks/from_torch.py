@@ -127,6 +127,7 @@ KINDS: dict[str, Callable[[int], methods.Method]] = {
         methods.adaste, where=adaste_jax.kernels(exclude="Dense_0")
     ),
     "`scaled_sign`": methods.scaled_sign,
+    "`parq`": methods.parq,
 }
 
 
