@@ -125,9 +125,9 @@ class Log:
                         tag = f"{name}/{record['layer']}"
                         self._writer.add_scalar(tag, record[name], record["step"])
 
-    def line(self, text: str) -> None:
-        """Prints a line above the bar."""
-        consoles.say(self._console, text)
+    def line(self, parts: Sequence[str]) -> None:
+        """Prints a line above the bar; see `console.fitted`."""
+        consoles.say(self._console, consoles.fitted(self._console, parts))
 
 
 def _summary_writer(folder: workdir.Workdir) -> Any:
