@@ -14,8 +14,10 @@ import rich.console
 import rich.progress
 import rich.table
 import rich.text
+from rich import cells
 
 ESCAPES = "backslashreplace"
+_BESIDE_BAR = 58  # columns of loss, accuracy, count and time
 _NOTEBOOK = {"force_jupyter": False, "force_terminal": False, "width": 110}
 
 
@@ -98,16 +100,44 @@ def shown(text: str, encoding: str | None) -> str:
     return text.encode(encoding, ESCAPES).decode(encoding)
 
 
+def fitted(console: rich.console.Console, parts: Sequence[str]) -> str:
+    """Joins parts to a line: on a terminal only as many as fit; elsewhere all.
+
+    Args:
+        console: Console that will show the line.
+        parts: Parts, the most important first; the first is always kept.
+
+    Example:
+        >>> narrow = create(width=20, force_terminal=True)
+        >>> fitted(narrow, ["epoch 1/2", "loss 0.52", "train 98 %"])
+        'epoch 1/2  loss 0.52'
+    """
+    line, *rest = parts
+    for part in rest:
+        longer = f"{line}  {part}"
+        if console.is_terminal and len(longer) > console.width:
+            break
+        line = longer
+    return line
+
+
 def bar(console: rich.console.Console, unit: str = "") -> rich.progress.Progress:
     """Makes a progress bar: description, bar, count of total, and the time left.
+
+    It is one line: the bar is as short as the console is narrow, and a description that
+    is too long ends in an ellipsis.
 
     Args:
         console: Console that shows the bar.
         unit: Name of what is counted.
     """
     return rich.progress.Progress(
-        rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(),
+        rich.progress.TextColumn(
+            "{task.description}",
+            markup=False,
+            table_column=rich.table.Column(no_wrap=True, overflow="ellipsis"),
+        ),
+        rich.progress.BarColumn(max(4, min(40, console.width - _BESIDE_BAR))),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TextColumn(f"{unit}, left" if unit else "left", markup=False),
         rich.progress.TimeRemainingColumn(),
@@ -118,15 +148,18 @@ def bar(console: rich.console.Console, unit: str = "") -> rich.progress.Progress
 def table(
     console: rich.console.Console, head: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
-    """Prints a table of names, in a first column that is never cut, and numbers."""
-    grid = rich.table.Table(box=None, pad_edge=False)
-    for number, name in enumerate(head):
-        left: Any = {"justify": "right"} if number else {"no_wrap": True}
-        grid.add_column(name, **left)
-    for name, *cells in rows:
-        text = rich.text.Text(shown(name, console.encoding))
-        grid.add_row(text, *cells)
-    console.print(grid)
+    """Prints a table of names and numbers; no cell is cut or broken, on any console."""
+    lines = [[shown(cell, console.encoding) for cell in row] for row in (head, *rows)]
+    widths = [max(map(cells.cell_len, column)) for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        padded = [
+            " " * (width - cells.cell_len(cell)) + cell
+            for cell, width in zip(line, widths, strict=True)
+        ]
+        padded[0] = f"{line[0]}{' ' * (widths[0] - cells.cell_len(line[0]))}"
+        text = rich.text.Text("  ".join(padded).rstrip())
+        text.stylize("" if number else "bold")
+        _print(console, text)
 
 
 def _print(console: rich.console.Console, text: rich.text.Text) -> None:

@@ -68,8 +68,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             baseline=_BASELINE.value,
             console=console,
         )
-    table = tables.markdown(rows, baseline=_BASELINE.value)
-    consoles.say(console, table)
+    tables.show(console, rows, baseline=_BASELINE.value)
     consoles.say(console, f"results in {_WORKDIR.value}")
 
 

@@ -143,7 +143,7 @@ def compare_problems(
             bar.update(task, description=name)
             rows.append(one.row(seeds))
             bar.update(task, completed=sum(planned[: number + 1]))
-            consoles.say(console, _line(rows[-1]))
+            consoles.say(console, consoles.fitted(console, _parts(rows[-1])))
     rows = tables.compare_rows(rows, baseline=baseline)
     try:
         small_files.write_json(folder.path / "table.json", rows)
@@ -204,12 +204,14 @@ def _check(
         raise errors.RunError(f"--together must be at least 0, got {together}.")
 
 
-def _line(found: dict[str, Any]) -> str:
+def _parts(found: dict[str, Any]) -> list[str]:
+    """The parts of the line that says the result of a row."""
     if "failure" in found:
-        return f"{found['method']}  failed: {found['failure']}"
+        return [f"{found['method']}  failed: {found['failure']}"]
     spread = "" if found["std"] is None else f" ± {100 * found['std']:.2f}"
-    options = "".join(f", {name} {value}" for name, value in found["options"].items())
-    return (
-        f"{found['method']}  test {100 * found['mean']:.2f}{spread} %  "
-        f"learning rate {found['learning_rate']:.3g}{options}"
-    )
+    options = [f"{name} {value}" for name, value in found["options"].items()]
+    return [
+        found["method"],
+        f"test {100 * found['mean']:.2f}{spread} %",
+        ", ".join([f"learning rate {found['learning_rate']:.3g}", *options]),
+    ]

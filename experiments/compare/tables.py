@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import rich.console
 from scipy import stats  # type: ignore[import-untyped]
 
+from experiments import console as consoles
 from experiments.report import figures
 
 Outcomes = Mapping[int, Mapping[str, Any]]
@@ -121,20 +123,45 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
         if "failure" in one:
             lines.append(f"{start}failed: {_cell(one['failure'])} | | | | | |")
             continue
-        cells = [
-            _setting(one),
-            _points(one["mean"], one["std"]),
-            _points(one["difference"], one["interval"], "+")
-            if "difference" in one
-            else "",
-            f"{one['flips_first']:.3f} → {one['flips_last']:.4f}"
-            if "flips_first" in one
-            else "",
-            f"{one['relative_time']:.2f}" if "relative_time" in one else "",
-            f"{one['bytes_per_weight']:.0f}",
-        ]
-        lines.append(start + " | ".join(cells) + " |")
+        lines.append(start + " | ".join([_setting(one), *_measured(one)]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def show(
+    console: rich.console.Console,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    baseline: str = "ste",
+) -> None:
+    """Prints the table: on a terminal with as many columns as fit, else as Markdown."""
+    if not console.is_terminal:
+        consoles.say(console, markdown(rows, baseline=baseline))
+        return
+    head = ["method", "test, %", f"to {baseline}", "rate, option", "flips", "time"]
+    table = [head]
+    for one in rows:
+        cells = ["failed", "", "", "", ""]
+        if "failure" not in one:
+            mean, gap, flips, time, _ = _measured(one)
+            cells = [mean, gap, _setting(one), flips, time]
+        table.append([one["method"], *cells])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    ends = np.cumsum([width + 2 for width in widths]) - 2
+    fits = max(2, int(np.sum(ends <= console.width)))
+    shown = [cells[:fits] for cells in table]
+    consoles.table(console, shown[0], shown[1:])
+
+
+def _measured(one: Mapping[str, Any]) -> list[str]:
+    """Accuracy, difference, flips, time and bytes of a row that did not fail."""
+    found = [_points(one["mean"], one["std"]), "", "", ""]
+    if "difference" in one:
+        found[1] = _points(one["difference"], one["interval"], "+")
+    if "flips_first" in one:
+        found[2] = f"{one['flips_first']:.3f} → {one['flips_last']:.4f}"
+    if "relative_time" in one:
+        found[3] = f"{one['relative_time']:.2f}"
+    return [*found, f"{one['bytes_per_weight']:.0f}"]
 
 
 def _cell(text: str) -> str:

@@ -30,6 +30,6 @@ def get_config(variant: str = "full") -> ml_collections.ConfigDict:
         config.batch_size = 8
         config.image_size = 16
         config.model_options.width = 4
-        config.model_options.blocks = (1, 1, 1, 1)
+        config.model_options.blocks = (1, 1)
         config.reestimate_batches = 4
     return config

@@ -41,7 +41,7 @@ def show(report: dict[str, Any], console: rich.console.Console) -> None:
         [
             (
                 row["name"],
-                " x ".join(map(str, row.get("shape", ()))),
+                "x".join(map(str, row.get("shape", ()))),
                 f"{row['float32_bytes']:,}",
                 f"{row['bytes']:,}",
                 f"{row['ratio']:.2f}",

@@ -65,22 +65,23 @@ def report(
 ) -> None:
     """Writes the metrics of an epoch, and prints its line."""
     log.write(step, epoch, "train", values)
-    text = f"epoch {epoch}/{run.config.num_epochs}  "
-    text += f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
+    parts = [f"epoch {epoch}/{run.config.num_epochs}"]
+    loss = values.get("loss")
+    parts.append("no finite loss" if loss is None else f"loss {loss:.4f}")
     if "accuracy" in values:
-        text += f"  train {100 * values['accuracy']:.2f} %"
+        parts.append(f"train {100 * values['accuracy']:.2f} %")
     if found:
         log.write(step, epoch, "validation", found)
     if "accuracy" in found:
-        text += f"  validation {100 * found['accuracy']:.2f} %"
+        parts.append(f"val {100 * found['accuracy']:.2f} %")
     if "flips_per_epoch" in values:
-        text += f"  flips {100 * values['flips_per_epoch']:.1f} %"
+        parts.append(f"flips {100 * values['flips_per_epoch']:.1f} %")
     if values.get("skipped_updates"):
-        text += f"  skipped {values['skipped_updates']}"
+        parts.append(f"skipped {values['skipped_updates']}")
     if speed is not None:
         log.write(step, epoch, "timing", {"steps_per_second": speed})
-        text += f"  {speed:.{0 if speed >= 10 else 1}f} steps/s"
-    log.line(text)
+        parts.append(f"{speed:.{0 if speed >= 10 else 1}f} steps/s")
+    log.line(parts)
 
 
 def write_page(

@@ -35,6 +35,7 @@ def train_and_evaluate(
     workdir_path: str | os.PathLike[str],
     *,
     console: rich.console.Console | None = None,
+    on_metrics: progress.OnMetrics | None = None,
 ) -> dict[str, Any]:
     """Trains the network of a config, or resumes the run in the workdir.
 
@@ -44,6 +45,8 @@ def train_and_evaluate(
         config: A config with the fields of `configs/base.py`.
         workdir_path: The folder of the run; see `Workdir`.
         console: Console for progress. Default: standard output.
+        on_metrics: Called with a step and the metrics of an epoch, `train/loss` and so
+            on, in process 0. What it raises ends the run, which can be resumed.
 
     Returns:
         The contents of `result.json`.
@@ -74,11 +77,14 @@ def train_and_evaluate(
         if not isinstance(prepared, beginning.Prepared):
             return prepared
         with prepared.folder:
-            return _train_and_test(prepared, stop, console)
+            return _train_and_test(prepared, stop, console, on_metrics)
 
 
 def _train_and_test(
-    prepared: beginning.Prepared, stop: stopping.Stopping, console: rich.console.Console
+    prepared: beginning.Prepared,
+    stop: stopping.Stopping,
+    console: rich.console.Console,
+    on_metrics: progress.OnMetrics | None,
 ) -> dict[str, Any]:
     run, state, folder = prepared
     config = run.config
@@ -90,7 +96,7 @@ def _train_and_test(
     with checkpoints.Checkpoints(
         folder.path / workdir.CHECKPOINTS, keep=config.keep_checkpoints
     ) as store:
-        state, clock = _train(run, state, folder, store, stop, console)
+        state, clock = _train(run, state, folder, store, stop, console, on_metrics)
     step = int(state.step)
     try:
         with stop.at_once():
@@ -99,6 +105,8 @@ def _train_and_test(
         _stop(step, run, stop)
     folder.append({"step": step, "epoch": config.num_epochs, "split": "test", **test})
     if folder.writes:
+        if on_metrics is not None:
+            on_metrics(step, progress.tagged("test", test))
         with folder.writing():
             plots.draw_all(folder.path / "plots", folder.records(), run.latents(state))
     result = {
@@ -128,6 +136,7 @@ def _train(
     store: checkpoints.Checkpoints,
     stop: stopping.Stopping,
     console: rich.console.Console,
+    on_metrics: progress.OnMetrics | None,
 ) -> tuple[Any, progress.Clock]:
     """Trains from the state, or from the latest checkpoint, to the last step.
 
@@ -160,6 +169,7 @@ def _train(
         step=step,
         num_steps=run.num_steps,
         tensorboard=config.tensorboard and folder.writes,
+        on_metrics=on_metrics,
     )
 
     def save() -> None:
@@ -215,7 +225,7 @@ def _train(
                 if not clock.running:
                     jax.block_until_ready(epoch_tally)  # the first call compiles
                     clock.start(step)
-                if _time_to_look(log, calls):
+                if log.due(calls):
                     _refuse_bad_loss(run, state, epoch_tally, step, store)
                     log.show(step, epoch_tally.means())
                 stopped = stop.reached(step)
@@ -240,15 +250,6 @@ def _train(
                 end()
         store.wait()
     return state, clock
-
-
-def _time_to_look(log: progress.Log, calls: int) -> bool:
-    """Whether to stop the device and read the metrics.
-
-    Once a second; with several processes, which must read at the same step, every
-    hundred calls.
-    """
-    return calls % 100 == 99 if processes.several() else log.due()
 
 
 def _crosses(step: int, taken: int, every: int) -> bool:

@@ -1,16 +1,30 @@
 """What a run shows while it trains, and where its metrics are written."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import rich.console
 
 from experiments import console as consoles
-from experiments.runs import workdir
+from experiments.runs import processes, workdir
 
 console = consoles.create
 """The console of a run: standard output, or plain lines in a notebook."""
+
+
+OnMetrics = Callable[[int, dict[str, float]], object]
+"""Function of a step and values by name, for a logger."""
+
+
+def tagged(split: str, values: Mapping[str, Any]) -> dict[str, float]:
+    """Values of a split under the names that loggers get.
+
+    Example:
+        >>> tagged("train", {"loss": 0.5})
+        {'train/loss': 0.5}
+    """
+    return {f"{split}/{name}": float(value) for name, value in values.items()}
 
 
 class Clock:
@@ -63,6 +77,7 @@ class Log:
         step: int,
         num_steps: int,
         tensorboard: bool,
+        on_metrics: OnMetrics | None = None,
     ):
         """Opens everything.
 
@@ -72,10 +87,12 @@ class Log:
             step: Number of finished steps.
             num_steps: Number of steps of the whole run.
             tensorboard: Whether to write for TensorBoard, if tensorboardX is installed.
+            on_metrics: Gets what TensorBoard gets; called only where files are written.
         """
         self._folder = folder
         self._console = console
         self._writer = _summary_writer(folder) if tensorboard else None
+        self._on_metrics = on_metrics if folder.writes else None
         self._shown = 0.0
         self._bar = consoles.bar(console)
         self._task = self._bar.add_task("training", total=num_steps, completed=step)
@@ -91,8 +108,17 @@ class Log:
         if self._writer is not None:
             self._writer.close()
 
-    def due(self) -> bool:
-        """Whether it is time to read the metrics again, which stops the device."""
+    def due(self, calls: int) -> bool:
+        """Whether it is time to read the metrics again, which stops the device.
+
+        Once a second; with several processes, which must read at the same step, every
+        hundred calls.
+
+        Args:
+            calls: Number of the call in this epoch.
+        """
+        if processes.several():
+            return calls % 100 == 99
         return time.perf_counter() - self._shown > 1.0
 
     def show(self, step: int, values: Mapping[str, Any]) -> None:
@@ -106,28 +132,35 @@ class Log:
     def write(
         self, step: int, epoch: int, split: str, values: Mapping[str, Any]
     ) -> None:
-        """Adds a line to `metrics.jsonl`, and the values to TensorBoard."""
+        """Adds a line to `metrics.jsonl`; the values go to the loggers too."""
         numbers = {name: float(value) for name, value in values.items()}
         self._folder.append({"step": step, "epoch": epoch, "split": split, **numbers})
-        if self._writer is not None:
-            for name, value in numbers.items():
-                self._writer.add_scalar(f"{split}/{name}", value, step)
+        self._log(step, tagged(split, numbers))
 
     def write_layers(self, records: Sequence[Mapping[str, Any]]) -> None:
-        """Adds lines to `layers.jsonl`, and their shares to TensorBoard."""
+        """Adds lines to `layers.jsonl`; their shares go to the loggers too."""
         if not records:
             return
         self._folder.append(*records, file=workdir.LAYERS)
-        if self._writer is not None:
-            for record in records:
-                for name in ("flips_per_epoch", "saturated", "rms"):
-                    if name in record:
-                        tag = f"{name}/{record['layer']}"
-                        self._writer.add_scalar(tag, record[name], record["step"])
+        shares = {
+            f"{name}/{record['layer']}": float(record[name])
+            for record in records
+            for name in ("flips_per_epoch", "saturated", "rms")
+            if name in record
+        }
+        self._log(records[0]["step"], shares)
 
-    def line(self, text: str) -> None:
-        """Prints a line above the bar."""
-        consoles.say(self._console, text)
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        """Gives values to TensorBoard and to the caller of the run."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, step)
+        if self._on_metrics is not None:
+            self._on_metrics(step, values)
+
+    def line(self, parts: Sequence[str]) -> None:
+        """Prints a line above the bar; see `console.fitted`."""
+        consoles.say(self._console, consoles.fitted(self._console, parts))
 
 
 def _summary_writer(folder: workdir.Workdir) -> Any:

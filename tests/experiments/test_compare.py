@@ -1,7 +1,9 @@
 """Comparisons on the digits: the same training for all, resumed, failures as rows."""
 
+import io
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ import pytest
 import rich.console
 
 from adaste_jax import methods as library
+from experiments import console as consoles
 from experiments import errors, methods
 from experiments.compare import comparison, entry, search, tables, trials
 from experiments.configs import quickstart
@@ -256,6 +259,33 @@ def test_rows_without_a_common_seed_have_no_difference():
     assert "difference" not in done["ede"]
     failed = {"method": "ede", "failure": "a | b\nc"}
     assert r"failed: a \| b c |" in tables.markdown([failed])
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_the_table_of_a_terminal_fits_it_and_has_the_values_of_the_file(width):
+    outcome = {"accuracy": 0.5, "seconds_per_epoch": 1.0, "flips_per_epoch": [0.2, 0.1]}
+    common = {"learning_rate": 0.003, "at_edge": True, "bytes_per_weight": 12.0}
+    rows = tables.compare_rows(
+        [
+            tables.row(name, {1: outcome, 2: outcome}, options=options, **common)
+            for name, options in (("ste", {}), ("adaste", {"anneal_fraction": 0.5}))
+        ]
+        + [{"method": "bop", "failure": "it failed"}]
+    )
+    file = io.StringIO()
+    tables.show(consoles.create(file=file, width=width, force_terminal=True), rows)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert [line.split()[0] for line in lines[1:]] == ["ste", "adaste", "bop"]
+    assert lines[3].split() == ["bop", "failed"]
+    for cell in ("50.00 ± 0.00", "+0.00 ± 0.00")[: 1 + (width >= 60)]:
+        assert cell in lines[2]
+        assert cell in tables.markdown(rows)
+    assert ("0.200 → 0.1000" in lines[1]) == (width == 140)
+    plain = io.StringIO()
+    tables.show(consoles.create(file=plain, width=width), rows)
+    assert plain.getvalue().strip() == tables.markdown(rows).strip()
 
 
 def test_other_data_or_options_need_another_workdir(finished):

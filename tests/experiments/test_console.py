@@ -175,3 +175,60 @@ def test_the_training_program_on_an_ascii_terminal(tmp_path):
     assert done.stdout.splitlines()[-1].endswith(b"/[/bold]\\xfc\\udcfe")
     page = pathlib.Path(os.fsdecode(folder), "report.html").read_text("utf-8")
     assert "bold]ü\\udcfe</title>" in page
+
+
+EPOCH = [
+    "epoch 100/100",
+    "loss 0.3841",
+    "train 100.00 %",
+    "val 97.92 %",
+    "1083 steps/s",
+]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_lines_and_bars_fit_a_terminal(width):
+    file = io.StringIO()
+    console = consoles.create(file=file, width=width, force_terminal=True)
+    with consoles.bar(console, "epochs") as bar:
+        for name in ("loss 0.384  accuracy 100.0 %", "adaste_averaged of a long name"):
+            task = bar.add_task(name, total=100_000)
+            bar.update(task, completed=99_999)
+        consoles.say(console, consoles.fitted(console, EPOCH))
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    lines = [line for line in re.split(r"[\r\n]+", text) if line.strip()]
+    assert max(map(len, lines)) <= width
+    # Each task is one line, and all of it is there where there is room.
+    assert all(re.match(r"loss|adaste|epoch", line) for line in lines)
+    full = "  ".join(EPOCH)
+    shown = [line for line in lines if line.startswith("epoch")]
+    assert shown == [full if width >= len(full) else shown[0]]
+    assert full.startswith(shown[0])
+
+
+def test_a_line_is_whole_where_there_is_no_terminal():
+    console = consoles.create(file=io.StringIO(), width=20)
+    assert consoles.fitted(console, EPOCH) == "  ".join(EPOCH)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_cell_of_a_table_is_cut(terminal):
+    file = io.StringIO()
+    console = consoles.create(file=file, width=20, force_terminal=terminal)
+    row = ("params/Block_7/kernel", "3x3x128x128", "589,824")
+    consoles.table(console, ("tensor", "shape", "bytes"), [row])
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    assert [line.split() for line in text.splitlines()][1] == list(row)
+
+
+def test_the_bar_of_a_notebook_is_one_line(monkeypatch):
+    monkeypatch.setattr(rich.console, "_is_jupyter", lambda: True)
+    file = io.StringIO()
+    console = consoles.create(file=file)
+    with consoles.bar(console) as bar:
+        task = bar.add_task("loss 0.384  accuracy 100.0 %", total=3)
+        for _ in range(3):
+            bar.advance(task)
+    (line,) = [line for line in file.getvalue().splitlines() if line.strip()]
+    assert line.startswith("loss 0.384")
+    assert "3/3" in line

@@ -323,3 +323,47 @@ def test_the_program_names_an_unknown_field_and_the_error_of_a_run(tmp_path):
     assert found.returncode == 1
     assert "nothing_like_this" in found.stdout
     assert "Traceback" not in found.stdout + found.stderr
+
+
+def test_a_logger_gets_what_the_files_of_the_run_hold(tmp_path):
+    seen = []
+    loop.train_and_evaluate(
+        small_config(num_epochs=2),
+        tmp_path / "run",
+        console=QUIET,
+        on_metrics=lambda step, values: seen.append((step, values)),
+    )
+    given = {(step, name): value for step, one in seen for name, value in one.items()}
+    written = {
+        (line["step"], f"{line['split']}/{name}"): value
+        for line in lines_of(tmp_path / "run", "metrics.jsonl")
+        for name, value in line.items()
+        if name not in ("step", "epoch", "split")
+    }
+    for line in lines_of(tmp_path / "run", "layers.jsonl"):
+        for name in ("flips_per_epoch", "saturated", "rms"):
+            if name in line:
+                written[line["step"], f"{name}/{line['layer']}"] = line[name]
+    assert given == written
+    assert {name for _, name in given} >= {"train/loss", "test/accuracy"}
+    assert [step for step, _ in seen] == sorted(step for step, _ in seen)
+
+
+def test_a_logger_that_fails_ends_a_run_that_can_be_resumed(tmp_path):
+    def broken(step, values):
+        raise ConnectionError("the logger is gone")
+
+    with pytest.raises(ConnectionError):
+        loop.train_and_evaluate(
+            small_config(num_epochs=2),
+            tmp_path / "run",
+            console=QUIET,
+            on_metrics=broken,
+        )
+    run_once(tmp_path / "whole", num_epochs=2)
+    run_once(tmp_path / "run", num_epochs=2)
+    assert records(tmp_path / "run") == records(tmp_path / "whole")
+
+
+def lines_of(path, name):
+    return [json.loads(line) for line in (path / name).read_text().splitlines()]
