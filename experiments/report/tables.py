@@ -145,7 +145,7 @@ def classes(run: Record) -> str:
         ]
         for share, number, total, taken in sorted(found)
     ]
-    head = ["class", "most often taken for", "right, %", "images"]
+    head = ["class", "taken for", "right, %", "images"]
     table = _table(head, cells, words=2)
     return table if len(names) <= FOLDED else folded(f"{len(names)} classes", table)
 
