@@ -19,8 +19,8 @@ NAMES = _shares.NAMES
 
 
 def unknown() -> dict[str, Any]:
-    """Shares before any were measured."""
-    return {name: np.float32(np.nan) for name in NAMES}
+    """Shares before any were measured: -1, which is the same in all processes."""
+    return {name: np.float32(-1) for name in NAMES}
 
 
 def held(report: dict[str, Any], before: Any) -> Any:
@@ -48,7 +48,7 @@ class Watch:
         self._watches = every > 0 and latents
         self._due: Any = True
         if self._watches and held is not None and every > 1:
-            self._due = (state.step % every == 0) | jnp.isnan(held["flip_rate"])
+            self._due = (state.step % every == 0) | ~(held["flip_rate"] >= 0)
 
     def before(self, params: Any, weights: Any, labels: Any) -> tuple[Any, Any]:
         """What is measured before the update, and the labels to go on with.
@@ -74,7 +74,11 @@ class Watch:
         """The shares: measured, or repeated where it is no turn to measure."""
         if not self._watches:
             return {}
-        measure: Any = functools.partial(_shares.after, method=self._method)
+
+        def measure(before: Any, params: Any, grads: Any) -> dict[str, jax.Array]:
+            shares = _shares.after(before, params, grads, method=self._method)
+            return {name: share.astype(jnp.float32) for name, share in shares.items()}
+
         found: dict[str, jax.Array]
         if self._due is True:
             found = measure(before, params, grads)

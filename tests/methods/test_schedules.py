@@ -61,4 +61,5 @@ def test_reports_have_what_the_weights_read():
         **{name: ["beta"] for name in growing},
         **{name: ["sharpness"] for name in ("ede", "rbnn", "irnet")},
         "reste": ["exponent"],
+        "parq": ["inverse_slope"],
     }
