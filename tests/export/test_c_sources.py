@@ -34,7 +34,8 @@ REFUSED = {
         lambda w, x: x @ (w * jax.random.rademacher(jax.random.key(0), w.shape, float)
                           * jax.random.uniform(jax.random.key(x.shape[1]), ())),
         WEIGHTS, {}, "random"),
-    "erf": (lambda w, x: nn.gelu(x @ w, approximate=False), WEIGHTS, {}, "'gelu'.*libm"),
+    "erf": (
+        lambda w, x: nn.gelu(x @ w, approximate=False), WEIGHTS, {}, "'gelu'.*libm"),
     "power": (lambda w, x: (x @ w) ** 1.5, WEIGHTS, {}, "'pow'.*libm"),
     "sort": (lambda w, x: jnp.sort(x @ w), WEIGHTS, {}, "'sort'"),
     "division of integers": (
