@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
@@ -64,6 +65,22 @@ def jax_float32(case: Case) -> Built:
     network = jax.jit(functools.partial(case.module.apply, train=False))
     variables = {"params": case.weights, **case.state}
     return Built(lambda x: np.asarray(network(variables, x)), 4 * case.count)
+
+
+def jax_float64(case: Case) -> Built:
+    """The same in float64: how much of a difference is rounding."""
+    module = case.module.clone(dtype=jnp.float64)
+    network = jax.jit(functools.partial(module.apply, train=False))
+
+    def wide(array: Any) -> jax.Array:
+        return jnp.asarray(array, jnp.float64 if array.dtype.kind == "f" else None)
+
+    def run(x: np.ndarray) -> np.ndarray:
+        with jax.enable_x64(True):
+            variables = {"params": case.weights, **case.state}
+            return np.asarray(network(jax.tree.map(wide, variables), wide(x)))
+
+    return Built(run, 0)
 
 
 def program(case: Case) -> Built:
@@ -290,6 +307,7 @@ def hls4ml(case: Case) -> Built:
 
 ENGINES: dict[str, Engine] = {
     "JAX, float32": Engine(jax_float32),
+    "JAX, float64": Engine(jax_float64, most=300, timed=False),
     "JAX, program": Engine(program, "JAX, float32"),
     "ONNX Runtime, float32": Engine(onnx_float32),
     "ONNX Runtime, one bit": Engine(onnx_one_bit, "ONNX Runtime, float32"),

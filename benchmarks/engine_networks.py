@@ -60,7 +60,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "VGG-16": (
         "cifar10_vgg16:fast",
-        _short(2, 2000, width=32),
+        _short(8, 4000, width=32),
         CONVOLUTIONAL_TEST,
     ),
     "ResNet-18": (
