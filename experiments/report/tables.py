@@ -158,8 +158,9 @@ def samples(run: Record) -> str:
             continue
         truth, answer = text(one["truth"]), text(one["answer"])
         items.append(
-            f'<li><img src="data:image/png;base64,{one["png"]}" '
-            f'alt="{truth}, answered {answer}"><b>{truth}</b>'
+            f'<li><svg viewBox="0 0 96 96" role="img" '
+            f'aria-label="{truth}, answered {answer}"><image width="96" height="96" '
+            f'href="data:image/png;base64,{one["png"]}"/></svg><strong>{truth}</strong>'
             f"<span>{answer}, {100 * one['confidence']:.0f}&nbsp;%</span></li>"
         )
     return f'<ul class="samples">{"".join(items)}</ul>' if items else ""

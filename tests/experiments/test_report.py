@@ -153,7 +153,10 @@ def test_the_answers_on_test_are_those_of_the_network(finished):
 def test_the_page_shows_classes_and_wrong_answers(finished):
     run = records.read(finished)
     text = report.page([run])
-    pictures = re.findall(r'<img src="data:image/png;base64,[^"]+" alt="([^"]+)"', text)
+    picture = (
+        r'aria-label="([^"]+, answered [^"]+)"><image [^>]*href="data:image/png;base64,'
+    )
+    pictures = re.findall(picture, text)
     assert pictures == [
         f"{one['truth']}, answered {one['answer']}" for one in run.answers["samples"]
     ]
