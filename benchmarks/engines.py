@@ -130,6 +130,7 @@ def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
         for name in packages
         if importlib.util.find_spec(name)
     )
+    named = "--networks" in command
     missing: dict[str, list[str]] = {}
     for rows in found:
         for reason, name in rows["missing"].items():
@@ -143,6 +144,7 @@ def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
         "",
         f"    {command}",
         "",
+        *(["Networks that it does not name were measured before it.", ""] * named),
         f"CPU, {os.cpu_count()} cores, {platform.machine()}, {platform.system()};",
         f"Python {platform.python_version()},",
         f"{versions}, onnxruntime-web {engine_list.browser.VERSION}. The load of the",
