@@ -279,13 +279,13 @@ def test_a_signal_during_an_evaluation_ends_it_and_no_bit_is_lost(
     path = tmp_path / "run"
     plain, calls = Run.evaluate, []
 
-    def evaluate(self, state, name):
+    def evaluate(self, state, name, *images):
         if name == split:
             calls.append(name)
         if len(calls) == count:
             os.kill(os.getpid(), signal.SIGTERM)
             pytest.fail("the evaluation goes on")
-        return plain(self, state, name)
+        return plain(self, state, name, *images)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "evaluate", evaluate)
@@ -331,13 +331,13 @@ def test_a_signal_while_the_data_are_read_stops_at_once(tmp_path, monkeypatch):
 def test_a_network_without_a_finite_test_loss_has_no_result(tmp_path, monkeypatch):
     plain = Run.evaluate
 
-    def evaluate(self, state, split):
+    def evaluate(self, state, split, *images):
         if split == "test":
             state = dataclasses.replace(
                 state,
                 model_state=jax.tree.map(lambda leaf: leaf / 0, state.model_state),
             )
-        return plain(self, state, split)
+        return plain(self, state, split, *images)
 
     monkeypatch.setattr(Run, "evaluate", evaluate)
     with pytest.raises(errors.RunError, match="the loss on the test split is nan"):
