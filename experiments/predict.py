@@ -21,7 +21,7 @@ import rich.console
 
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.data import image_folder, sources, tfds
+from experiments.data import places, sources, tfds
 from experiments.deployment import deployed, description, networks, single_images
 
 
@@ -93,11 +93,11 @@ def evaluate(
     name = dataset or _dataset_here(model.metadata, data_dir)
     description.check_dataset(name)
     _check_classes(model.metadata["architecture"], name, data_dir)
-    source = sources.source(name, split, data_dir or None)
-    if not len(source):
-        raise errors.RunError(f"the split {split!r} of {name} has no examples.")
     inputs = model.metadata["input"]
     expected = list(inputs["shape"])
+    source = sources.source(name, split, data_dir or None, length=expected[0])
+    if not len(source):
+        raise errors.RunError(f"the split {split!r} of {name} has no examples.")
     _check_shape(np.shape(source[0]["image"]), expected, free=inputs["image_size"])
 
     def call(images: Any) -> jax.Array:
@@ -174,7 +174,7 @@ def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
     if name is None:
         raise errors.RunError("the file names no data set: give --dataset.")
     description.check_dataset(name)
-    if name in sources.PACKAGED or name.startswith(image_folder.PREFIX):
+    if name in sources.PACKAGED or places.is_own(name):
         return name
     if not description.is_in_catalog(name):
         raise errors.RunError(

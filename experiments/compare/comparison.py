@@ -13,7 +13,7 @@ import rich.console
 from experiments import console as consoles
 from experiments import errors, fields, methods
 from experiments.compare import entry, search, tables
-from experiments.data import datasets, image_folder
+from experiments.data import datasets, places
 from experiments.runs import identity, small_files, workdir
 from experiments.training import checks, problem
 
@@ -51,10 +51,10 @@ def compare_config(
         RunError: If the comparison cannot start.
     """
     checks.check_common(config)
-    if not config.resident or config.dataset.startswith(image_folder.PREFIX):
+    if not config.resident or places.is_own(config.dataset):
         raise errors.RunError(
             "a comparison needs config.resident to be True: it keeps all images on the "
-            "device, and folders of images are streamed."
+            "device, and folders of images and of text are streamed."
         )
 
     def load():

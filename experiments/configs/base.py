@@ -20,15 +20,17 @@ def get_config() -> ml_collections.ConfigDict:
 
     # Or pydoc_topics, a text, or a TFDS name: cifar10, fashion_mnist, mnist, ..., or
     # folder/NAME: images in the folder NAME of `data_dir`, always streamed; see
-    # experiments/data/image_folder.py.
+    # experiments/data/image_folder.py. Or text/NAME: .txt, .jsonl, .parquet or .arrow
+    # files in the folder NAME, or one file, streamed too; see text_files.py there.
     config.dataset = "digits"
     config.data_dir = ""  # folder of data sets; default $TFDS_DATA_DIR
-    config.cache_dir = ""  # for decoded images; default ~/.cache/adaste_jax
+    config.cache_dir = ""  # decoded images, packed text; default ~/.cache/adaste_jax
     config.num_train = 0  # number of training images; 0 is all
     config.num_test = 0  # number of test images; 0 is all
     config.validation = 0.1  # share of the training images; 0.0 is none
     config.augment = "none"  # or flip, or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain
+    config.text_length = 128  # bytes in an example of text/NAME
     config.image_size = 0  # of streamed images; 0 keeps it, for a folder chooses
 
     config.model = "mlp"  # see experiments/models

@@ -51,8 +51,8 @@ def decoded(
     size = info.splits[split].num_examples
     # The number of bytes tells apart copies that were encoded differently.
     key = f"{info.full_name.replace('/', '-')}-{split}-{info.splits[split].num_bytes:d}"
-    folder = _cache_folder(cache_dir)
-    files = folder / f"{key}-images.npy", folder / f"{key}-labels.npz"
+    place = folder(cache_dir)
+    files = place / f"{key}-images.npy", place / f"{key}-labels.npz"
     if all(file.exists() for file in files):
         try:
             return _read(*files, shape=(size, *shape))
@@ -62,11 +62,11 @@ def decoded(
                 f"{files[0]} is damaged ({error}); decoding the images again."
             )
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
         _decode(tfds.Records(prepared, split), *files, shape=(size, *shape))
     except OSError as error:
         raise errors.RunError(
-            f"cannot write decoded images to {folder} ({error}): make room, or give "
+            f"cannot write decoded images to {place} ({error}): make room, or give "
             "another folder as cache_dir."
         ) from error
     try:
@@ -78,13 +78,14 @@ def decoded(
         ) from error
 
 
-def _cache_folder(cache_dir: str | None) -> pathlib.Path:
+def folder(cache_dir: str | None) -> pathlib.Path:
+    """The folder of decoded and packed data, which need not exist; see `decoded`."""
     if cache_dir:
         return pathlib.Path(os.path.expanduser(cache_dir))
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     if base.startswith("~"):
         raise errors.RunError(
-            "there is no home folder for decoded images: give a folder as cache_dir."
+            "there is no home folder for decoded data: give a folder as cache_dir."
         )
     return pathlib.Path(base) / "adaste_jax"
 

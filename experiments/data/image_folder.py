@@ -21,12 +21,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from experiments import errors, fields
-from experiments.data import image_files, listing
+from experiments import errors
+from experiments.data import image_files, listing, places
 from experiments.data.image_files import ImageFiles as ImageFiles
-
-PREFIX = "folder/"
-"""Prefix of the names of these data sets; a folder of the data folder follows."""
 
 USUAL_SIZE = 64
 """Side in pixels to which images are resized if the config gives none."""
@@ -47,7 +44,7 @@ def classes(name: str, data_dir: str | None = None) -> list[str]:
         RunError: If there is no such folder, if it has no classes, or if the names of
             two classes look the same.
     """
-    train = _root(name, data_dir) / "train"
+    train = places.find(name, data_dir) / "train"
     if not train.is_dir():
         raise errors.RunError(
             f"there is no folder {train}. The data set {name!r} is read from the "
@@ -98,7 +95,7 @@ def find(name: str, split: str, data_dir: str | None = None) -> image_files.Spli
             class of `train` has no images.
     """
     names = classes(name, data_dir)
-    root = _root(name, data_dir)
+    root = places.find(name, data_dir)
     folders = _TEST_FOLDERS if split == "test" else (split,)
     # The test images of TinyImageNet have no labels: its folder `test` has no classes.
     for folder in (root / part for part in folders):
@@ -114,52 +111,6 @@ def find(name: str, split: str, data_dir: str | None = None) -> image_files.Spli
         f"{root} has no split {split!r}: none of {', '.join(folders)} has folders of "
         f"the classes of train, or a {_ANNOTATIONS}."
     )
-
-
-def check(name: str, data_dir: str | None = None) -> None:
-    """Checks the name of a data set, and whether a folder is there, if that is known.
-
-    Args:
-        name: `"folder/NAME"`.
-        data_dir: Folder in which NAME lies. Default: $TFDS_DATA_DIR.
-
-    Raises:
-        RunError: If NAME is not a folder within the data folder, or a folder of almost
-            this name is there instead.
-    """
-    below, folder = _below(name), data_folder(data_dir)
-    if folder and folder.is_dir() and not (folder / below).is_dir():
-        there = [entry.name for entry in os.scandir(folder) if entry.is_dir()]
-        if meant := fields.guess(str(below), there):
-            raise errors.RunError(f"there is no folder {folder / below}{meant}.")
-
-
-def data_folder(data_dir: str | None = None) -> pathlib.Path | None:
-    """The folder of data sets; None if neither argument nor environment give it."""
-    folder = data_dir or os.environ.get("TFDS_DATA_DIR")
-    return pathlib.Path(folder).expanduser() if folder else None
-
-
-def _root(name: str, data_dir: str | None) -> pathlib.Path:
-    below, folder = _below(name), data_folder(data_dir)
-    if folder is None:
-        raise errors.RunError(
-            f"the data set {name!r} is a folder: say where it lies with "
-            "config.data_dir or $TFDS_DATA_DIR."
-        )
-    return folder / below
-
-
-def _below(name: str) -> pathlib.PurePath:
-    """The path of a data set below the data folder."""
-    below = pathlib.PurePath(name.removeprefix(PREFIX))
-    bad = below.is_absolute() or ".." in below.parts or not below.parts
-    if bad or "\0" in name:
-        raise errors.RunError(
-            f"config.dataset {name!r} must name a folder within the data folder: give "
-            f'"{PREFIX}NAME", and the folder that holds NAME as config.data_dir.'
-        )
-    return below
 
 
 def choose_size(name: str, data_dir: str | None = None) -> tuple[int, str]:

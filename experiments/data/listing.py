@@ -1,4 +1,4 @@
-"""Lists folders of images: what counts as a class, and what as an image.
+"""Lists folders of data: what counts as a class, and what as an image or a text.
 
 Hidden names and files that systems leave behind (`__MACOSX`) are skipped. Links are
 followed, but no folder is entered twice. Only regular files count: a FIFO, a socket or
@@ -32,7 +32,7 @@ class Found(NamedTuple):
     """The contents of a folder.
 
     Attributes:
-        paths: Paths of the images, sorted.
+        paths: Paths of the files, sorted.
         skipped: Number of skipped entries by reason; a suffix is a reason.
     """
 
@@ -65,10 +65,18 @@ def folders(path: str | os.PathLike[str]) -> list[str]:
 
 
 def images(path: str | os.PathLike[str], *, deep: bool = True) -> Found:
-    """The images in a folder.
+    """The images in a folder; see `files`."""
+    return files(path, SUFFIXES, deep=deep)
+
+
+def files(
+    path: str | os.PathLike[str], suffixes: tuple[str, ...], *, deep: bool = True
+) -> Found:
+    """The files in a folder whose names have one of these endings.
 
     Args:
         path: The folder.
+        suffixes: The endings, in lower case.
         deep: Whether to search the folders in it too, at any depth.
 
     Raises:
@@ -93,7 +101,7 @@ def images(path: str | os.PathLike[str], *, deep: bool = True) -> Found:
                     (links if entry.is_symlink() else places).append(entry.path)
             elif kind == "other":
                 found.skipped[NOT_REGULAR] += 1
-            elif entry.name.lower().endswith(SUFFIXES):
+            elif entry.name.lower().endswith(suffixes):
                 found.paths.append(entry.path)
             else:
                 suffix = os.path.splitext(entry.name)[1].lower()

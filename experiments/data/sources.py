@@ -7,7 +7,7 @@ import numpy as np
 
 from adaste_jax import datasets
 from experiments import errors
-from experiments.data import image_folder, text, tfds
+from experiments.data import image_folder, places, text, text_files, tfds
 from experiments.runs import processes
 
 
@@ -48,15 +48,22 @@ PACKAGED = {
 }
 
 
-def source(name: str, split: str, data_dir: str | None = None) -> Source:
+def source(
+    name: str,
+    split: str,
+    data_dir: str | None = None,
+    *,
+    length: int = text.LENGTH,
+) -> Source:
     """Random access to a split of a data set that need not fit into memory.
 
     Args:
-        name: A name of `PACKAGED`, a name of TensorFlow Datasets, or `"folder/NAME"`
-            for a folder of images.
+        name: A name of `PACKAGED`, a name of TensorFlow Datasets, `"folder/NAME"`
+            for a folder of images, or `"text/NAME"` for text.
         split: `"train"`, `"test"`, or a slice as TFDS writes it: `"train[:200]"`.
-            Packaged data sets and folders have whole splits only.
+            Packaged data sets, folders and text have whole splits only.
         data_dir: Folder of the data sets. Default: $TFDS_DATA_DIR.
+        length: Bytes in an example of `"text/NAME"`.
 
     Returns:
         A sequence of examples.
@@ -75,7 +82,9 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
             raise _no_split(name, split, splits)
         pairs = zip(*splits[split], strict=True)
         return [{"image": image, "label": label} for image, label in pairs]
-    if name.startswith(image_folder.PREFIX):
+    if name.startswith(places.TEXT):
+        return text_files.find(name, split, data_dir, length=length)
+    if name.startswith(places.IMAGES):
         found = image_folder.find(name, split, data_dir)
         processes.say(str(found))
         return found.files
@@ -84,6 +93,13 @@ def source(name: str, split: str, data_dir: str | None = None) -> Source:
         return tfds.Records(opened, split)
     except ValueError as error:
         raise _no_split(name, split, opened.info.splits) from error
+
+
+def is_text(name: str) -> bool:
+    """Whether a data set is text, by its name."""
+    if name in PACKAGED:
+        return PACKAGED[name].max_value is None
+    return name.startswith(places.TEXT)
 
 
 def classes_of(
@@ -100,7 +116,9 @@ def classes_of(
     """
     if name in PACKAGED:
         return PACKAGED[name].num_classes, PACKAGED[name].class_names
-    if name.startswith(image_folder.PREFIX):
+    if name.startswith(places.TEXT):
+        return text.VALUES, None
+    if name.startswith(places.IMAGES):
         names = tuple(image_folder.classes(name, data_dir))
     else:
         names = tfds.class_names(tfds.prepare(name, data_dir))

@@ -19,12 +19,18 @@ from experiments.data import (
     datasets,
     image_folder,
     images,
+    places,
     selection,
     sources,
+    text,
+    text_files,
     tfds,
     transforms,
 )
 from experiments.runs import processes
+
+Divide = Callable[[int], tuple[int, int]]
+"""From the number of examples to the numbers of validation and training examples."""
 
 
 def open_splits(
@@ -35,23 +41,28 @@ def open_splits(
     num_test: int | None = None,
     validation: float = 0.1,
     image_size: int | None = None,
+    length: int = text.LENGTH,
+    cache_dir: str | None = None,
 ) -> datasets.Splits[sources.Source]:
     """Opens a data set that is too large to load.
 
     Args:
-        name: Name of TensorFlow Datasets, or `"folder/NAME"`; see `image_folder`.
+        name: Name of TensorFlow Datasets, `"folder/NAME"`, see `image_folder`, or
+            `"text/NAME"`, see `text_files`.
         data_dir: Folder of the data sets. Default: $TFDS_DATA_DIR.
         num_train: Number of training examples, from those left after validation.
             Default: all.
         num_test: Number of test examples. Default: all.
         validation: Part of the training split that is kept for validation: a share
             below 1, or a number of examples. For TFDS, which shuffles when it prepares
-            a data set, these are the first examples.
+            a data set, these are the first examples; of a text, the last ones.
         image_size: Side of the images; None keeps their size.
+        length: Bytes in an example of text.
+        cache_dir: Folder for packed text; see `text_files.find`.
 
     Returns:
         The splits, as sources of examples. Mean and standard deviation are those of a
-        thousand training images.
+        thousand training images; of text, None.
 
     Raises:
         RunError: If the data set cannot be found or read, or has too few examples.
@@ -61,7 +72,12 @@ def open_splits(
     divide = functools.partial(
         selection.division, validation=validation, num_train=num_train
     )
-    is_folder = name.startswith(image_folder.PREFIX)
+    if name.startswith(places.TEXT):
+        find = functools.partial(
+            text_files.find, name, data_dir=data_dir, length=length, cache_dir=cache_dir
+        )
+        return _splits_of_text(find, divide, num_test)
+    is_folder = name.startswith(places.IMAGES)
     open_parts = _parts_of_folder if is_folder else _parts_of_tfds
     train, kept, test, names = open_parts(name, data_dir, divide, num_test)
     sample = stream(
@@ -85,12 +101,24 @@ def open_splits(
     )
 
 
+def _splits_of_text(
+    find: Callable[..., text_files.Pieces], divide: Divide, num_test: int | None
+) -> datasets.Splits[sources.Source]:
+    whole, test = find(split="train"), find(split="test")
+    kept, taken = divide(len(whole))
+    return datasets.Splits(
+        train=whole.part(0, taken),
+        validation=whole.part(len(whole) - kept, len(whole)),
+        test=test.part(0, num_test or len(test)),
+        num_classes=text.VALUES,
+        mean=None,
+        std=None,
+        max_value=None,
+    )
+
+
 Parts = tuple[sources.Source, sources.Source, sources.Source, Sequence[str]]
 """Training, validation and test examples, and the names of the classes."""
-
-
-Divide = Callable[[int], tuple[int, int]]
-"""From the number of examples to the numbers of validation and training examples."""
 
 
 def _parts_of_tfds(

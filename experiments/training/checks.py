@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from experiments import errors, fields, methods, models
-from experiments.data import datasets, image_folder, sources
+from experiments.data import datasets, image_folder, places, sources, text
 from experiments.runs import processes
 
 DTYPES = models.DTYPES
@@ -33,6 +33,7 @@ FIELDS: dict[str, fields.Kind | None] = {
     "augment": fields.Choice(datasets.AUGMENTATIONS, "augmentation"),
     "resident": fields.Flag(),
     "image_size": fields.whole(0, 4096),
+    "text_length": fields.whole(2, 2**20),
     "model": None,  # and its options: models.OPTIONS
     "model_options": None,
     "dtype": fields.Choice(DTYPES),
@@ -106,9 +107,9 @@ def check_own(config: ml_collections.ConfigDict) -> None:
 
 
 def settled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config, with what it leaves open of a folder of images.
+    """The config, with what it leaves open of a folder of images, or of text.
 
-    A folder is always streamed. If the config does not say so, the size of the images
+    Both are always streamed. If the config does not say so, the size of the images
     is chosen too, unless it is given; see `image_folder.choose_size`. A config with
     `resident=False` is left as it is, and so are all other data sets.
 
@@ -119,14 +120,14 @@ def settled(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         RunError: If the folder cannot be read, or a field of the config is wrong.
     """
     name = config.dataset
-    if not (isinstance(name, str) and name.startswith(image_folder.PREFIX)):
+    if not (isinstance(name, str) and places.is_own(name)):
         return config
     if not config.resident:
         return config
     check_common(config)  # what can be found out without reading the folder
     config = config.copy_and_resolve_references()
     config.resident = False
-    if not config.image_size:
+    if not (config.image_size or sources.is_text(name)):
         config.image_size, why = image_folder.choose_size(name, config.data_dir)
         processes.say(f"{name}: {why}")
     return config
@@ -197,8 +198,8 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
     """Checks that the data set is known and fits the network."""
     name = config.dataset
     packaged = sources.PACKAGED
-    if name.startswith(image_folder.PREFIX):
-        image_folder.check(name, config.data_dir)
+    if places.is_own(name):
+        places.check(name, config.data_dir)
     elif name not in packaged and not _is_prepared(name, config.data_dir):
         import tensorflow_datasets as tfds  # takes a second, and `digits` does without
 
@@ -209,13 +210,18 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
                 f"config.dataset: there is no data set {name!r}"
                 f"{fields.guess(name, known)}. Packaged are {', '.join(packaged)}; "
                 "others are names of https://www.tensorflow.org/datasets/catalog, and "
-                "folder/NAME, a folder of images."
+                "folder/NAME, a folder of images, and text/NAME, files of text."
             )
-    is_text = name in packaged and packaged[name].max_value is None
+    is_text = sources.is_text(name)
     if is_text and (config.augment != "none" or config.image_size):
         raise errors.RunError(
             f"{name} is text, and config.augment and config.image_size are for images: "
             'leave them "none" and 0.'
+        )
+    if name in packaged and config.text_length != text.LENGTH:
+        raise errors.RunError(
+            f"config.text_length is for text/NAME, and {name} has examples of one "
+            f"size: leave it {text.LENGTH}."
         )
     if is_text != (config.model in models.TEXT):
         fitting = [one for one in models.MODELS if (one in models.TEXT) == is_text]
@@ -228,6 +234,6 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
 
 def _is_prepared(name: str, data_dir: str | None) -> bool:
     """Whether the data folder has a folder of the name, whoever prepared it."""
-    folder = image_folder.data_folder(data_dir)
+    folder = places.data_folder(data_dir)
     first = name.split("/")[0].split(":")[0]
     return bool(folder and first.strip(".") and (folder / first).is_dir())

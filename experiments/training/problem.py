@@ -186,12 +186,14 @@ def load(config: ml_collections.ConfigDict) -> datasets.Splits[sources.Source]:
     """
     common: dict[str, Any] = {
         "data_dir": config.data_dir or None,
+        "cache_dir": config.cache_dir or None,
         "num_train": config.num_train or None,
         "num_test": config.num_test or None,
         "validation": config.validation,
     }
     if config.resident or config.dataset in sources.PACKAGED:
-        cache_dir = config.cache_dir or None
-        return datasets.load(config.dataset, cache_dir=cache_dir, **common)
-    image_size = config.image_size or None
-    return streams.open_splits(config.dataset, image_size=image_size, **common)
+        return datasets.load(config.dataset, **common)
+    image_size, length = config.image_size or None, config.text_length
+    return streams.open_splits(
+        config.dataset, image_size=image_size, length=length, **common
+    )
