@@ -135,7 +135,7 @@ def test_a_trial_is_the_run_of_the_loop(tmp_path):
 @pytest.mark.parametrize("method", ["adaste", "bernoulli_pwgf"])
 def test_trials_at_once_are_the_same_as_one_after_the_other(method):
     """Up to the order of sums, over seeds and learning rates."""
-    wanted = [trials.Trial(1, 0.01), trials.Trial(2, 0.03)]
+    wanted = [trials.Trial(1, 0.001), trials.Trial(2, 0.003)]
     found = []
     for together in (1, 2):
         trainer = trials.Trainer(small_config(), method, together=together)
@@ -144,8 +144,9 @@ def test_trials_at_once_are_the_same_as_one_after_the_other(method):
         )
         found.append([outcome for _, outcome in outcomes])
     for alone, mapped in zip(*found, strict=True):
-        # As above: 1.01 % on a CPU with AVX-512, where a few signs differ.
-        assert alone["loss"] == pytest.approx(mapped["loss"], rel=2e-2)
+        # 7e-6 here. With ten times these learning rates one sign can differ, and then
+        # the loss does by 4 %.
+        assert alone["loss"] == pytest.approx(mapped["loss"], rel=1e-3)
         assert alone["flips_per_epoch"] == pytest.approx(
             mapped["flips_per_epoch"], abs=3e-3
         )

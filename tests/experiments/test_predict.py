@@ -272,16 +272,16 @@ def test_labels_without_a_class_are_left_out_and_said(monkeypatch, capsys):
     some = [dict(one) for one in whole[:50]]
     for number in (3, 7, 8):
         some[number]["label"] = np.int64(-1 if number < 8 else 10)
-    monkeypatch.setattr(sources, "source", lambda *arguments: some)
+    monkeypatch.setattr(sources, "source", lambda *arguments, **options: some)
     found = predict.evaluate(GOLDEN)
     assert (found["count"], found["left_out"]) == (47, 3)
     monkeypatch.undo()
     kept = [one for number, one in enumerate(whole[:50]) if number not in (3, 7, 8)]
-    monkeypatch.setattr(sources, "source", lambda *arguments: kept)
+    monkeypatch.setattr(sources, "source", lambda *arguments, **options: kept)
     expected = predict.evaluate(GOLDEN)
     assert found["accuracy"] == expected["accuracy"]
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6)
-    monkeypatch.setattr(sources, "source", lambda *arguments: some)
+    monkeypatch.setattr(sources, "source", lambda *arguments, **options: some)
     predict.main(["--model", str(GOLDEN)])
     assert "left out: 3 examples" in " ".join(capsys.readouterr().out.split())
 
