@@ -5,6 +5,7 @@ the run decides (its length, which leaves are latents, the learning rate of the 
 parameters) is not an option.
 """
 
+import functools
 import inspect
 import warnings
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 
 import jax
 import ml_collections
+import optax
+import optax.contrib
 
 from adaste_jax import methods
 from experiments import errors, fields
@@ -19,6 +22,9 @@ from experiments import errors, fields
 METHODS: dict[str, Callable[..., methods.Method]] = dict(methods.METHODS)
 """Every method by name; each function takes `steps` and keywords. A study may add one
 of its own before the config is read."""
+
+OPTIMISERS = ("adam", "muon")
+"""Optimisers of the latents, for methods that have none of their own."""
 
 OLD_NAMES = {"adaste_literal": "adaste_paper"}
 """Names of version 0.1, which are removed in 0.3, and their names now."""
@@ -107,6 +113,33 @@ def create(
         return METHODS[OLD_NAMES.get(name, name)](**values, **run)
     except ValueError as error:
         raise errors.RunError(f"config.methods.{name}: {error}") from error
+
+
+def optimiser(name: str, momentum: float) -> methods.Optimiser:
+    """The optimiser of the latents, from the fields of a config.
+
+    Args:
+        name: One of `OPTIMISERS`. Muon takes every kernel as a matrix from all inputs
+            of an output to the outputs; its steps have the size of Adam's.
+        momentum: Of the moving average of the gradient, in [0, 1).
+    """
+    if name == "muon":
+        return functools.partial(
+            optax.contrib.muon,
+            beta=momentum,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=_matrices,
+        )
+    return optax.adam if momentum == 0.9 else functools.partial(optax.adam, b1=momentum)
+
+
+def _matrices(params: Any) -> Any:
+    """Each kernel as a matrix: all axes but the last are inputs."""
+    kind = optax.contrib.MuonDimensionNumbers
+    return jax.tree.map(
+        lambda p: kind(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None,
+        params,
+    )
 
 
 def _kind(default: Any) -> fields.Kind:

@@ -4,7 +4,7 @@
     sign, fixed rule     ste, ste_clipped, approx_sign, swish_sign
     sign, sharpened      reste, ede, fda, rbnn
     squashed             tanh, md_tanh_s, md_softmax_s, pmf
-    scaled signs         scaled_sign, irnet_weight, parq
+    scaled signs         scaled_sign, irnet_weight, parq, blend
     contrastive          adaste_paper, hardtanh_adaste, fenbp
     random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
                          bayesbinn_sample, vispa_sample
@@ -39,6 +39,7 @@ from adaste_jax.estimators._bernoulli import (
     bernoulli_identity,
     bernoulli_pwgf,
 )
+from adaste_jax.estimators._blend import blend
 from adaste_jax.estimators._fda import fda
 from adaste_jax.estimators._fenbp import fenbp, fenbp_gradient
 from adaste_jax.estimators._hardtanh_adaste import (
@@ -73,6 +74,7 @@ __all__ = [
     "bernoulli_hard",
     "bernoulli_identity",
     "bernoulli_pwgf",
+    "blend",
     "ede",
     "fda",
     "fenbp",

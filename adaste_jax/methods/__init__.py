@@ -27,6 +27,11 @@ Besides their own options all functions take these keywords:
                         of `adaste_released` 700 times in the run.
     num_examples        Size of the training set, by which `adaste_released` and
                         `bayesbinn` scale gradients; default 50,000, as in CIFAR-10.
+    optimiser           Function from the schedule of `learning_rate` to the Optax
+                        transformation of the latents, where the method has none of its
+                        own; default `optax.adam`. `functools.partial(optax.adam,
+                        b1=0.8)` has another momentum; `optax.contrib.muon` is another
+                        optimiser.
 
 Below, t is the latent, w the weight, g the gradient at w, h the gradient at t and d the
 direction of Adam. Unless the docstring says otherwise, sign(t) is shipped.
@@ -55,7 +60,7 @@ from adaste_jax.methods._adaste import (
     adaste_released,
 )
 from adaste_jax.methods._build import from_estimator
-from adaste_jax.methods._method import NEVER, Method, Rate
+from adaste_jax.methods._method import NEVER, Method, Optimiser, Rate
 from adaste_jax.methods._optimisers import (
     bop,
     full_precision,
@@ -68,7 +73,7 @@ from adaste_jax.methods._random import (
     binary_connect_random,
     vispa,
 )
-from adaste_jax.methods._scaled import parq, scaled_sign
+from adaste_jax.methods._scaled import blend, parq, scaled_sign
 from adaste_jax.methods._soft import (
     fenbp,
     hardtanh_adaste,
@@ -114,7 +119,8 @@ METHODS: dict[str, Callable[..., Method]] = {
 
     "ste": ste, "ste_clipped": ste_clipped, "binary_connect": binary_connect,
     "approx_sign": approx_sign, "swish_sign": swish_sign, "fda": fda, "reste": reste,
-    "ede": ede, "rbnn": rbnn, "irnet": irnet, "parq": parq, "scaled_sign": scaled_sign,
+    "ede": ede, "rbnn": rbnn, "irnet": irnet, "blend": blend, "parq": parq,
+    "scaled_sign": scaled_sign,
 
     "ternary_absmean": ternary_absmean, "ternary_twn": ternary_twn,
     "ternary_fixed": ternary_fixed, "ternary_tanh": ternary_tanh,
@@ -126,6 +132,7 @@ __all__ = [
     "METHODS",
     "NEVER",
     "Method",
+    "Optimiser",
     "Rate",
     "adaste",
     "adaste_averaged",
@@ -137,6 +144,7 @@ __all__ = [
     "bernoulli_pwgf",
     "binary_connect",
     "binary_connect_random",
+    "blend",
     "bop",
     "ede",
     "fda",

@@ -12,7 +12,15 @@ import optax
 
 from adaste_jax import _paths, _tree, estimators, optim
 from adaste_jax.methods import _schedules
-from adaste_jax.methods._method import NEVER, Length, Method, Rate, Scales, check
+from adaste_jax.methods._method import (
+    NEVER,
+    Length,
+    Method,
+    Optimiser,
+    Rate,
+    Scales,
+    check,
+)
 
 Map = Callable[..., jax.Array]
 """From the latents of one leaf to its weights."""
@@ -26,7 +34,9 @@ def build(
     learning_rate: Rate,
     estimator: Map,
     *,
-    tx: Callable[[optax.Schedule], optax.GradientTransformation] = optax.adam,
+    tx: Optimiser | None = None,
+    first: optax.GradientTransformation | None = None,
+    last: optax.GradientTransformation | None = None,
     binary_from: int = 0,
     **options: Any,
 ) -> Method:
@@ -37,7 +47,10 @@ def build(
         learning_rate: Learning rate of the latents.
         estimator: Map from the latents of one leaf to its weights.
         tx: Function from the schedule of the learning rate to the transformation of the
-            latents. Real parameters get Adam.
+            latents, where it is part of the method. Default: that of `length`. Real
+            parameters get Adam.
+        first: What comes before it.
+        last: What comes after it.
         binary_from: The step from which the training weights equal the shipped ones.
         **options: Further options of `from_estimator`.
 
@@ -47,11 +60,18 @@ def build(
     Raises:
         ValueError: If an option is out of range.
     """
+    if tx is None:
+        tx = length.optimiser
+    else:
+        plain = length.optimiser is optax.adam
+        check(plain, "optimiser", length.optimiser, "absent: this method has its own")
     where = functools.partial(_paths.select, where=length.where)
     real = _schedules.cosine(length, "real_learning_rate", length.real_learning_rate)
     latent = _schedules.cosine(length, "learning_rate", learning_rate)
+    parts = [part for part in (first, tx(latent), last) if part is not None]
+    chained = optax.chain(*parts) if len(parts) > 1 else parts[0]
     optimiser = optax.partition(
-        {"latent": tx(latent), "real": optax.adam(real)},
+        {"latent": chained, "real": optax.adam(real)},
         functools.partial(optim.labels, rules={"latent": where}),
         mask_compatible_extra_args=True,
     )

@@ -21,6 +21,10 @@ Rate: TypeAlias = optax.ScalarOrSchedule
 A schedule is used unchanged, except for the warm-up."""
 
 
+Optimiser: TypeAlias = Callable[[optax.Schedule], optax.GradientTransformation]
+"""From the schedule of a learning rate to an Optax transformation."""
+
+
 def no_scales(shape: tuple[int, ...]) -> int:
     """Signs have no scales."""
     return 0
@@ -101,6 +105,7 @@ class Run(TypedDict, total=False):
     warmup_steps: int
     steps_per_epoch: int | None
     num_examples: int | None
+    optimiser: Optimiser
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +118,7 @@ class Length:
     warmup_steps: int = 0
     steps_per_epoch: int | None = None
     num_examples: int | None = None
+    optimiser: Optimiser = optax.adam
 
     def __post_init__(self) -> None:
         """Checks the range of lengths."""

@@ -34,7 +34,7 @@ def full_precision(
     return Method(
         init=lambda key, params, trained=False: params,
         weights=lambda params, step, key=None: params,
-        tx=_build.on_the_step(optax.adam(rate)),
+        tx=_build.on_the_step(length.optimiser(rate)),
         deploy=lambda params: params,
         where=none,
         values=lambda step: {},

@@ -10,6 +10,45 @@ from adaste_jax.methods._build import build
 from adaste_jax.methods._method import Method, Rate, Run, by_channel, length_of
 
 
+def blend(
+    steps: int,
+    *,
+    learning_rate: Rate = 3e-3,
+    anneal_fraction: float = 0.8,
+    group: int = 0,
+    **run: Unpack[Run],
+) -> Method:
+    """Latents that are blended with their scaled signs, linearly in the step, and Adam.
+
+        w = (1 - l) t + l a sign(t),   h = g,   a = mean |t| of a channel
+
+    l rises from 0 to 1. Weights begin at the latents, so a trained float network is not
+    changed at the start. As Hugging Face trains BitNet from a float checkpoint:
+    Mekkouri et al., "Fine-tuning LLMs to 1.58bit", 2024,
+    https://huggingface.co/blog/1_58_llm_extreme_quantization; see `estimators.blend`.
+
+    Args:
+        steps: Training steps of the run.
+        learning_rate: Learning rate of the latents.
+        anneal_fraction: Share of the run in which l rises.
+        group: Number of inputs of an output that share a scale, as in `scaled_sign`; 0
+            for one scale for each output.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
+    """
+    length = length_of(steps, run)
+    share, binary_from = _schedules.ramp(length, anneal_fraction)
+    weights, scales = _build.in_groups(estimators.blend, group, by_channel)
+    return build(
+        length,
+        learning_rate,
+        weights,
+        schedules={"share": share},
+        deploy=functools.partial(weights, share=1.0),
+        scales=scales,
+        binary_from=binary_from,
+    )
+
+
 def parq(
     steps: int,
     *,

@@ -83,6 +83,12 @@ def growth(length: Length, beta_end: float, anneal_fraction: float) -> optax.Sch
     return optax.exponential_decay(1.0, steps, decay_rate=beta_end, end_value=beta_end)
 
 
+def ramp(length: Length, anneal_fraction: float) -> tuple[optax.Schedule, int]:
+    """A share that rises linearly from 0 to 1, and the step from which it is 1."""
+    steps = _share(length, anneal_fraction)
+    return optax.linear_schedule(0.0, 1.0, steps), steps
+
+
 def mirrored_sigmoid(
     length: Length, steepness: float, anneal_fraction: float
 ) -> tuple[optax.Schedule, int]:

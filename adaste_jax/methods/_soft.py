@@ -10,7 +10,6 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from adaste_jax import estimators, optim
 from adaste_jax.estimators import _softmax
@@ -236,7 +235,7 @@ def hardtanh_adaste(
         length_of(steps, run),
         learning_rate,
         functools.partial(estimators.hardtanh_adaste, straight_through=True),
-        tx=lambda rate: optax.chain(optim.scale_by_hardtanh_adaste(), optax.adam(rate)),
+        first=optim.scale_by_hardtanh_adaste(),
         binary_from=NEVER,
     )
 
@@ -262,7 +261,7 @@ def fenbp(
         length_of(steps, run),
         learning_rate,
         functools.partial(estimators.fenbp, beta=beta, straight_through=True),
-        tx=lambda rate: optax.chain(optim.scale_by_fenbp(beta), optax.adam(rate)),
+        first=optim.scale_by_fenbp(beta),
         binary_from=NEVER,
     )
 

@@ -4,7 +4,6 @@ import functools
 from typing import Any, Unpack
 
 import jax.numpy as jnp
-import optax
 
 from adaste_jax import estimators, optim
 from adaste_jax.methods import _build
@@ -56,7 +55,7 @@ def ste_clipped(
         length_of(steps, run),
         learning_rate,
         estimators.ste_clipped,
-        tx=lambda rate: optax.chain(optax.adam(rate), optim.clip_latents()),
+        last=optim.clip_latents(),
     )
 
 

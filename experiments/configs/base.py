@@ -44,6 +44,8 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.method = "adaste"  # one of the names below
     config.methods = methods.defaults()
+    config.optimiser = "adam"  # of the latents, where the method has none; or muon
+    config.momentum = 0.9  # of that optimiser
     config.real_learning_rate = 1e-3  # Adam, cosine to 0: parameters that stay real
 
     # A workdir, or WORKDIR/checkpoints/STEP: start from its parameters and batch-norm

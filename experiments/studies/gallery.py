@@ -83,6 +83,9 @@ GALLERY: dict[str, Picture] = {
     "bernoulli_hard": Picture(estimators.bernoulli_hard, random=True),
     "bernoulli_identity": Picture(estimators.bernoulli_identity, random=True),
     "bernoulli_pwgf": Picture(estimators.bernoulli_pwgf, random=True, extent=6.0),
+    "blend": Picture(
+        functools.partial(estimators.blend, axis=None), "share", (0.0, 0.3, 0.7, 1.0)
+    ),
     "ede": Picture(estimators.ede, "sharpness", (0.1, 1.0, 3.0, 10.0)),
     "fda": Picture(estimators.fda, "order", (0, 1, 4)),
     "fenbp": Picture(estimators.fenbp, "beta", (0.1, 2.0, 10.0), extent=4.0),

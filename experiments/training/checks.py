@@ -41,6 +41,8 @@ FIELDS: dict[str, fields.Kind | None] = {
     "binary_exclude": fields.Several(fields.Pattern()),
     "method": None,  # and its options: methods.options_of
     "methods": None,
+    "optimiser": fields.Choice(methods.OPTIMISERS, "optimiser"),
+    "momentum": fields.Number(0, 1, below=True),
     "real_learning_rate": fields.positive(),
     "init_from": _PATH,
     "teacher": _PATH,
@@ -70,7 +72,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     """
     check_common(config)
     method, options = _value(config, "method"), _value(config, "methods")
-    methods.create(method, options, steps=config.num_epochs)
+    optimiser = methods.optimiser(config.optimiser, config.momentum)
+    methods.create(method, options, steps=config.num_epochs, optimiser=optimiser)
 
 
 def check_common(config: ml_collections.ConfigDict) -> None:

@@ -39,6 +39,7 @@ def method_of(
         warmup_steps=round(config.warmup_epochs * problem.steps_per_epoch),
         steps_per_epoch=problem.steps_per_epoch,
         num_examples=problem.num_train,
+        optimiser=methods.optimiser(config.optimiser, config.momentum),
     )
     if not config.skip_nonfinite:
         return method

@@ -138,6 +138,7 @@ CASES = {
         sign="no",  # of the standardised latents
         elementwise=False,
     ),
+    "blend": Case(estimators.blend, {"share": 0.3}, {"share": 1.0}, elementwise=False),
     "parq": Case(
         estimators.parq,
         {"inverse_slope": 0.3},

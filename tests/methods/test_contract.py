@@ -38,7 +38,7 @@ def _latents(name):
 
 
 def test_names_are_functions_of_the_package():
-    assert len(methods.METHODS) == 36
+    assert len(methods.METHODS) == 37
     for name, function in methods.METHODS.items():
         assert function is getattr(methods, name)
         assert function.__name__ == name
