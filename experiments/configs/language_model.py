@@ -73,6 +73,9 @@ def _qwen3(config: ml_collections.ConfigDict) -> None:
     config.model_options.tied = True
     config.model_options.rope_theta = 10000.0
     config.model_options.norm_eps = 1e-6
+    # Products that see int8, as in llama.cpp: ("query", "key", ...); () is none.
+    config.model_options.int8_inputs = ()
+    config.model_options.int8_group = 32
     config.model_options.scan = "auto"
     config.method = "scaled_sign"
     config.methods.scaled_sign.group = 128  # Q1_0 of llama.cpp

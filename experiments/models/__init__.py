@@ -84,6 +84,8 @@ OPTIONS: dict[str, dict[str, fields.Kind]] = {
         "tied": fields.Flag(),
         "rope_theta": fields.Number(1, 1e9),
         "norm_eps": fields.Number(0, 1, above=True),
+        "int8_inputs": fields.Several(fields.Choice(decoder.PRODUCTS, "product")),
+        "int8_group": fields.whole(0, 2**16),
         "scan": fields.Choice(decoder.SCANS),
         "dtype": _Dtype(),
     },

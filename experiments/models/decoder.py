@@ -1,5 +1,6 @@
 """Decoders in the shape of Qwen3 and Llama: what llama.cpp and `transformers` run."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,10 +8,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype
 
+from adaste_jax import estimators
 from experiments.models import layers
 
 ACTIVATIONS = {"silu": nn.silu, "relu2": lambda x: jnp.square(nn.relu(x))}
 """Of the gate of the MLP, by the names of Hugging Face: SwiGLU and ReLU²."""
+
+PRODUCTS = ("query", "key", "value", "out", "gate", "expand", "contract", "head")
+"""Names of the dense layers."""
 
 SCANS = ("auto", "on", "off")
 """Whether blocks are one program that is scanned; see `Decoder`."""
@@ -45,6 +50,8 @@ class Block(layers.Network):
     sub_norm: bool
     rope_theta: float
     norm_eps: float
+    int8_inputs: tuple[str, ...] = ()
+    int8_group: int = 32
     dtype: Dtype | None = None
 
     @nn.nowrap
@@ -65,11 +72,12 @@ class Block(layers.Network):
             start: Position of the first token, an integer of shape [].
         """
         norm = lambda name: make.rms_norm(name=name, eps=self.norm_eps)
+        dense = functools.partial(_dense, self, make)
         width, length = x.shape[-1], x.shape[1]
         seen = norm("attention_norm")(x)
 
         def heads(name: str, number: int) -> jax.Array:
-            found = make.dense(number * self.head_dim, name=name)(seen)
+            found = dense(number * self.head_dim, name=name)(seen)
             return found.reshape(*x.shape[:2], number, self.head_dim)
 
         query, key = heads("query", self.heads), heads("key", self.kv_heads)
@@ -95,14 +103,24 @@ class Block(layers.Network):
         found = found.reshape(*x.shape[:2], self.heads * self.head_dim)
         if self.sub_norm:
             found = norm("out_norm")(found)
-        x = x + make.dense(width, name="out")(found)
+        x = x + dense(width, name="out")(found)
         seen = norm("mlp_norm")(x)
-        gate = ACTIVATIONS[self.activation](make.dense(self.hidden, name="gate")(seen))
-        inner = gate * make.dense(self.hidden, name="expand")(seen)
+        gate = ACTIVATIONS[self.activation](dense(self.hidden, name="gate")(seen))
+        inner = gate * dense(self.hidden, name="expand")(seen)
         if self.sub_norm:
             inner = norm("contract_norm")(inner)
-        x = x + make.dense(width, name="contract")(inner)
+        x = x + dense(width, name="contract")(inner)
         return x, None if past is None else (key, value)
+
+
+def _dense(
+    network: Any, make: layers.Layers, features: int, *, name: str
+) -> layers.Layer:
+    """A dense layer of a network, whose inputs are rounded if the network says so."""
+    layer = make.dense(features, name=name)
+    if name not in network.int8_inputs:
+        return layer
+    return lambda x: layer(estimators.int8_per_token(x, group=network.int8_group))
 
 
 class Decoder(layers.Network):
@@ -131,6 +149,10 @@ class Decoder(layers.Network):
         tied: Whether the embedding is the head too.
         rope_theta: Base of the wave lengths of the rotary positions.
         norm_eps: What the norms add to the mean square.
+        int8_inputs: Names of `PRODUCTS` whose inputs are rounded to int8, as engines do
+            it that multiply integers; see `estimators.int8_per_token`.
+        int8_group: Neighbouring inputs with one scale: 32 for Q1_0 of llama.cpp, 256
+            for its ternary types, 0 for all of a token.
         scan: "on" makes one program of all blocks, which is run over their parameters,
             so that it is as long for 24 blocks as for 2; the weights are copied once a
             step for it. "off" writes all of them out. "auto" is "off" on CPUs, where
@@ -159,6 +181,8 @@ class Decoder(layers.Network):
     tied: bool = True
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
+    int8_inputs: tuple[str, ...] = ()
+    int8_group: int = 32
     scan: str = "auto"
     dtype: Dtype | None = None
 
@@ -195,7 +219,8 @@ class Decoder(layers.Network):
         if self.tied:
             logits = embed.attend(x).astype(jnp.float32)
         else:
-            logits = layers.head(make, x, self.num_classes, norm=None)
+            head = _dense(self, make, self.num_classes, name="head")
+            logits = head(x).astype(jnp.float32)
         if cache is None:
             return logits
         keys, values = new
@@ -233,6 +258,8 @@ class Decoder(layers.Network):
             "sub_norm": self.sub_norm,
             "rope_theta": self.rope_theta,
             "norm_eps": self.norm_eps,
+            "int8_inputs": tuple(self.int8_inputs),
+            "int8_group": self.int8_group,
         }
 
 

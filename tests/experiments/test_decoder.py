@@ -46,15 +46,23 @@ def logits_of(form, tokens=None, **options):
     return np.asarray(call({"params": params_of(form)}, tokens))
 
 
-def reference(form, tokens):
+def reference(form, tokens, **options):
     """Logits of one sequence in float64, position by position, head by head."""
-    network, params = create(form), params_of(form)
+    network, params = create(form, **options), params_of(form)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    options = network.sizes()
-    heads, kv_heads, d = (options[k] for k in ("heads", "kv_heads", "head_dim"))
+    sizes = network.sizes()
+    heads, kv_heads, d = (sizes[k] for k in ("heads", "kv_heads", "head_dim"))
 
     def norm(x, scale):
         return x / np.sqrt(np.mean(x * x) + network.norm_eps) * scale["scale"]
+
+    def product(x, name, place):
+        if name in network.int8_inputs:
+            groups = x.reshape(-1, network.int8_group)
+            unit = np.abs(groups).max(axis=1, keepdims=True) / 127
+            unit[unit == 0] = 1
+            x = (np.rint(groups / unit) * unit).ravel()
+        return x @ place[name]["kernel"]
 
     def turn(x, position):
         turned = np.empty(d)
@@ -75,14 +83,14 @@ def reference(form, tokens):
         queries, keys, values = [], [], []
         for position, x in enumerate(xs):
             seen = norm(x, block["attention_norm"])
-            q = np.split(seen @ block["query"]["kernel"], heads)
-            k = np.split(seen @ block["key"]["kernel"], kv_heads)
+            q = np.split(product(seen, "query", block), heads)
+            k = np.split(product(seen, "key", block), kv_heads)
             if network.qk_norm:
                 q = [norm(one, block["query_norm"]) for one in q]
                 k = [norm(one, block["key_norm"]) for one in k]
             queries.append([turn(one, position) for one in q])
             keys.append([turn(one, position) for one in k])
-            values.append(np.split(seen @ block["value"]["kernel"], kv_heads))
+            values.append(np.split(product(seen, "value", block), kv_heads))
         for position, x in enumerate(xs):
             found = []
             for head in range(heads):
@@ -97,15 +105,17 @@ def reference(form, tokens):
             found = np.concatenate(found)
             if network.sub_norm:
                 found = norm(found, block["out_norm"])
-            x = x + found @ block["out"]["kernel"]
+            x = x + product(found, "out", block)
             seen = norm(x, block["mlp_norm"])
-            inner = gated(seen @ block["gate"]["kernel"])
-            inner = inner * (seen @ block["expand"]["kernel"])
+            inner = gated(product(seen, "gate", block))
+            inner = inner * (product(seen, "expand", block))
             if network.sub_norm:
                 inner = norm(inner, block["contract_norm"])
-            xs[position] = x + inner @ block["contract"]["kernel"]
-    head = params["embed"]["embedding"].T if network.tied else params["head"]["kernel"]
-    return np.array([norm(x, params["last_norm"]) @ head for x in xs])
+            xs[position] = x + product(inner, "contract", block)
+    xs = [norm(x, params["last_norm"]) for x in xs]
+    if network.tied:
+        return np.array(xs) @ params["embed"]["embedding"].T
+    return np.array([product(x, "head", params) for x in xs])
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -113,6 +123,16 @@ def test_logits_are_those_of_the_formulas(form):
     expected = reference(form, TOKENS[0])
     assert expected.std() > 0.3
     np.testing.assert_allclose(logits_of(form)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("form", "scan"), [("llama", "off"), ("bitnet", "on")])
+def test_inputs_of_the_named_products_are_rounded_to_int8(form, scan):
+    names = ("query", "out", "gate", "contract", "head")
+    options = {"int8_inputs": names, "int8_group": 8}
+    expected = reference(form, TOKENS[0], **options)
+    assert np.abs(expected - logits_of(form)[0]).max() > 3e-3
+    found = logits_of(form, scan=scan, **options)[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", FORMS)
