@@ -26,9 +26,13 @@ from experiments.deployment import c_sources as sources
 
 
 def jax_float32(case: Case) -> Built:
-    """`jax.jit` of the network with its weights in float32."""
+    """`jax.jit` of the network with its weights in float32.
+
+    They are arrays of JAX: of NumPy, as `export.load` gives them, each call would copy
+    them.
+    """
     network = jax.jit(functools.partial(case.module.apply, train=False))
-    variables = {"params": case.weights, **case.state}
+    variables = jax.device_put({"params": case.weights, **case.state})
     return Built(lambda x: np.asarray(network(variables, x)), 4 * case.count)
 
 

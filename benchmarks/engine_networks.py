@@ -68,7 +68,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "ResNet-18": (
         "cifar10_resnet18:fast",
-        _short(1, 1300, norm_momentum=0.7),  # statistics of 20 steps
+        _short(3, 2600, norm_momentum=0.8),
         0,
     ),
     "ViT": ("vit_fashion_mnist", _short(2, 10000), 0),
