@@ -7,63 +7,32 @@ import contextlib
 import ctypes
 import functools
 import io
-import json
 import logging
-import pathlib
 import shutil
 import subprocess
-import time
 import warnings
-import weakref
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
-import onnxruntime
 
 from adaste_jax import export
+from benchmarks import engine_onnx
+from benchmarks.engine import Built, Engine, UnfitError
 from benchmarks.engine_networks import Case
-from docs import browser
 from experiments.deployment import c_sources as sources
 
 
-class UnfitError(Exception):
-    """An engine does not run a network, or is not here; the message says why."""
-
-
-class Built(NamedTuple):
-    """A network in an engine."""
-
-    run: Callable[[np.ndarray], np.ndarray]  # a batch of inputs to logits
-    size: int  # bytes that are shipped
-    clock: Callable[[np.ndarray], float] | None = None
-    """Seconds of one run, where the engine takes the time itself."""
-
-    def seconds(self, inputs: np.ndarray) -> float:
-        """The time of one run."""
-        if self.clock is not None:
-            return self.clock(inputs)
-        start = time.perf_counter()
-        self.run(inputs)
-        return time.perf_counter() - start
-
-
-class Engine(NamedTuple):
-    """How a network comes into an engine."""
-
-    build: Callable[[Case], Built]
-    beside: str = ""  # the engine that runs the same with float32 weights
-    most: int = 0  # test examples that it runs; 0 is all
-    timed: bool = True
-
-
 def jax_float32(case: Case) -> Built:
-    """`jax.jit` of the network with its weights in float32."""
+    """`jax.jit` of the network with its weights in float32.
+
+    They are arrays of JAX: of NumPy, as `export.load` gives them, each call would copy
+    them.
+    """
     network = jax.jit(functools.partial(case.module.apply, train=False))
-    variables = {"params": case.weights, **case.state}
+    variables = jax.device_put({"params": case.weights, **case.state})
     return Built(lambda x: np.asarray(network(variables, x)), 4 * case.count)
 
 
@@ -98,111 +67,6 @@ def program(case: Case) -> Built:
     )
     run = jax.jit(jax.export.deserialize(bytearray(data)).call)
     return Built(lambda x: np.asarray(run(x)), len(data))
-
-
-def model(case: Case, *, fast: bool = False) -> bytes:
-    """The ONNX model, which several engines run."""
-    if fast not in case.models:
-        case.models[fast] = export.to_onnx(
-            case.module, case.weights, case.state, fast=fast, **case.exporting
-        )
-    return case.models[fast]
-
-
-def session(data: bytes | str, **options: Any) -> onnxruntime.InferenceSession:
-    """A model in ONNX Runtime.
-
-    Its threads do not spin while they wait: they would take the processors from the
-    others of the row, which run in the same process.
-    """
-    chosen = onnxruntime.SessionOptions()
-    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for name, value in options.items():
-        setattr(chosen, name, value)
-    return onnxruntime.InferenceSession(
-        data, chosen, providers=["CPUExecutionProvider"]
-    )
-
-
-def unpacked(case: Case) -> pathlib.Path:
-    """The model with its weights in float32: ONNX Runtime computes what is constant."""
-    path = case.folder / "float32.onnx"
-    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    session(
-        model(case), optimized_model_filepath=str(path), graph_optimization_level=basic
-    )
-    return path
-
-
-def _in_onnxruntime(data: bytes) -> Built:
-    found = session(data)
-    return Built(lambda x: found.run(None, {"input": x})[0], len(data))
-
-
-def onnx_float32(case: Case) -> Built:
-    """ONNX Runtime with weights in float32."""
-    return _in_onnxruntime(unpacked(case).read_bytes())
-
-
-def onnx_one_bit(case: Case) -> Built:
-    """ONNX Runtime with the model of `to_onnx`."""
-    return _in_onnxruntime(model(case))
-
-
-def onnx_fast(case: Case) -> Built:
-    """The same with `fast=True`."""
-    data = model(case, fast=True)
-    if data == model(case):
-        raise UnfitError("no dense layer has 65,536 weights, so `fast` changes nothing")
-    return _in_onnxruntime(data)
-
-
-class Web:
-    """onnxruntime-web in a process of node, which also takes the time."""
-
-    def __init__(self, data: bytes, folder: pathlib.Path) -> None:
-        """Raises `UnfitError` where there is no node, or no onnxruntime-web."""
-        node = shutil.which("node")
-        if node is None or not browser.engine():
-            raise UnfitError(
-                "node and onnxruntime-web are needed; `make docs` fetches it"
-            )
-        stored = folder / "web.onnx"
-        stored.write_bytes(data)
-        self.files = folder / "web.in", folder / "web.out"
-        script = pathlib.Path(__file__).with_name("engine_web.mjs")
-        self.process = subprocess.Popen(
-            [node, script, browser.FOLDER, stored, *self.files],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        weakref.finalize(self, self.process.kill)
-
-    def ask(self, x: np.ndarray) -> tuple[np.ndarray, float]:
-        """Outputs, and the seconds they took."""
-        self.files[0].write_bytes(np.ascontiguousarray(x).tobytes())
-        asked = json.dumps({"dtype": str(x.dtype), "shape": x.shape})
-        self.process.stdin.write(asked + "\n")
-        self.process.stdin.flush()
-        answer = json.loads(self.process.stdout.readline())
-        found = np.frombuffer(self.files[1].read_bytes(), np.float32)
-        return found.reshape(answer["shape"]), answer["seconds"]
-
-
-def _in_web(case: Case, data: bytes) -> Built:
-    web = Web(data, case.folder)
-    return Built(lambda x: web.ask(x)[0], len(data), lambda x: web.ask(x)[1])
-
-
-def web_float32(case: Case) -> Built:
-    """onnxruntime-web with weights in float32."""
-    return _in_web(case, unpacked(case).read_bytes())
-
-
-def web_one_bit(case: Case) -> Built:
-    """onnxruntime-web with the model of `to_onnx`."""
-    return _in_web(case, model(case))
 
 
 _LIBRARY = """#include "network.h"
@@ -309,12 +173,25 @@ ENGINES: dict[str, Engine] = {
     "JAX, float32": Engine(jax_float32),
     "JAX, float64": Engine(jax_float64, most=300, timed=False),
     "JAX, program": Engine(program, "JAX, float32"),
-    "ONNX Runtime, float32": Engine(onnx_float32),
-    "ONNX Runtime, one bit": Engine(onnx_one_bit, "ONNX Runtime, float32"),
-    "ONNX Runtime, fast": Engine(onnx_fast, "ONNX Runtime, float32"),
-    "onnxruntime-web, float32": Engine(web_float32, most=400),
+    "ONNX Runtime, float32": Engine(engine_onnx.onnx_float32),
+    "ONNX Runtime, one bit": Engine(engine_onnx.onnx_one_bit, "ONNX Runtime, float32"),
+    "ONNX Runtime, fast": Engine(engine_onnx.onnx_fast, "ONNX Runtime, float32"),
+    "ONNX Runtime, float32, spinning": Engine(
+        functools.partial(
+            engine_onnx.onnx_spinning,
+            build=lambda case: engine_onnx.unpacked(case).read_bytes(),
+        )
+    ),
+    "ONNX Runtime, fast, spinning": Engine(
+        functools.partial(
+            engine_onnx.onnx_spinning,
+            build=functools.partial(engine_onnx.model, fast=True),
+        ),
+        "ONNX Runtime, float32, spinning",
+    ),
+    "onnxruntime-web, float32": Engine(engine_onnx.web_float32, most=400),
     "onnxruntime-web, one bit": Engine(
-        web_one_bit, "onnxruntime-web, float32", most=400
+        engine_onnx.web_one_bit, "onnxruntime-web, float32", most=400
     ),
     "C": Engine(c_sources, most=360),
     "qonnx": Engine(qonnx, timed=False),

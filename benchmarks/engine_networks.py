@@ -12,6 +12,7 @@ from adaste_jax import export
 from experiments import export as command
 from experiments.data import datasets, feeds, sources
 from experiments.deployment import deployed
+from experiments.models import mlp
 from experiments.training import loop
 
 
@@ -24,7 +25,7 @@ class Case(NamedTuple):
     weights: Any
     state: Any
     inputs: np.ndarray  # [n, ...], as the network takes them
-    labels: np.ndarray  # [n], or [n, length]
+    labels: np.ndarray | None  # [n], or [n, length]; None where there are no classes
     folder: pathlib.Path  # for what engines write
     models: dict[bool, bytes]  # the ONNX models, fast or not, that were written so far
 
@@ -43,8 +44,10 @@ def _short(epochs: int, images: int = 0, **options: Any) -> dict[str, Any]:
     return {"num_epochs": epochs, "num_train": images, "model_options": options}
 
 
-CONVOLUTIONAL_TEST = 1000
-"""Test images of the networks for which all 10,000 would take minutes an engine."""
+LAYER = "a dense layer"
+"""A product with random signs and nothing else, for its time."""
+
+LAYER_SIZE = 4096
 
 NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "digits": ("quickstart", {}, 0),
@@ -56,20 +59,21 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     "VGG-small": (
         "cifar10_vgg_small",
         _short(2, 2000, width=64, dense=512),
-        CONVOLUTIONAL_TEST,
+        0,
     ),
     "VGG-16": (
         "cifar10_vgg16:fast",
         _short(8, 4000, width=32),
-        CONVOLUTIONAL_TEST,
+        0,
     ),
     "ResNet-18": (
         "cifar10_resnet18:fast",
-        _short(1, 1300, norm_momentum=0.7),  # statistics of 20 steps
-        CONVOLUTIONAL_TEST,
+        _short(3, 2600, norm_momentum=0.8),
+        0,
     ),
     "ViT": ("vit_fashion_mnist", _short(2, 10000), 0),
     "language model": ("language_model", _short(1), 0),
+    LAYER: ("", {}, 256),
 }
 """Config or CONFIG:VARIANT, changes in it, number of test examples; 0 is all."""
 
@@ -110,11 +114,13 @@ def load(name: str, folder: pathlib.Path, num_test: int | None = None) -> Case:
         folder: Where it is trained, once.
         num_test: Test examples; 0 is all, None the number in `NETWORKS`.
     """
+    most = NETWORKS[name][2] if num_test is None else num_test
+    if name == LAYER:
+        return _layer(folder, most or NETWORKS[name][2])
     file, trained = train(name, folder)
     loaded = export.load(file)
     described = loaded.metadata
     source = sources.source(described["dataset"], "test", None)
-    most = NETWORKS[name][2] if num_test is None else num_test
     batches, resident = feeds.evaluation(source, batch_size=500, image_size=None)
     moments = {key: described["input"][key] for key in ("mean", "std", "max_value")}
     prepare: Callable[[Any], Any] = lambda x: datasets.augment(
@@ -138,3 +144,14 @@ def load(name: str, folder: pathlib.Path, num_test: int | None = None) -> Case:
         file.parent,
         {},
     )
+
+
+def _layer(folder: pathlib.Path, examples: int) -> Case:
+    rng, size = np.random.default_rng(0), LAYER_SIZE
+    signs = rng.choice(np.array([-1, 1], np.float32), (size, size))
+    inputs = rng.standard_normal((examples, size), np.float32)
+    module = mlp.MLP(size, features=(), use_logit_norm=False)
+    (folder / "layer").mkdir(parents=True, exist_ok=True)
+    weights = {"head": {"kernel": signs}}
+    trained = f"not trained: {size} x {size} random signs"
+    return Case(LAYER, trained, module, weights, {}, inputs, None, folder / "layer", {})

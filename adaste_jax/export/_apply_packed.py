@@ -1,6 +1,7 @@
 """Networks over packed weights: each is unpacked where it is used, and no earlier."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,12 +12,15 @@ from jax.extend import core
 
 from adaste_jax.export import _graph, _matmul, _packed
 
+_Form = Callable[[jax.Array], jax.Array]
+
 _BLOCK = 2**18
 """Weights of a block, about: 1 MB in float32 stays in a cache."""
 
-_IMAGES = 8
-"""Most images for which a convolution unpacks blocks: each block arranges the images
-anew, which for 64 costs more than unpacking all weights at once."""
+_POSITIONS = 256
+"""Most places of outputs, of all images, for which a convolution is a product of their
+inputs, written out, with blocks of the kernel. Of more, unpacking is a small part of
+the time, and the inputs written out no longer fit a cache."""
 
 
 def apply_packed(forward: Callable[..., Any], *arguments: Any) -> Any:
@@ -26,9 +30,10 @@ def apply_packed(forward: Callable[..., Any], *arguments: Any) -> Any:
     weights, and what it computes is then run with the bytes. Products and convolutions
     with large kernels (of 2^18 weights and more) read bytes: on a CPU by a table of
     sums for up to 2 rows, as `packed_matmul`, else by blocks of outputs that are
-    unpacked and forgotten; elsewhere the kernel is unpacked and left to XLA. All other
-    operations get the weights unpacked, when their other operands are there: so XLA
-    neither computes them while compiling nor holds those of all layers at once.
+    unpacked and forgotten (a convolution with more than 256 places of outputs, in all
+    images, unpacks the whole kernel); elsewhere the kernel is unpacked and left to XLA.
+    All other operations get the weights unpacked, when their other operands are there:
+    so XLA neither computes them while compiling nor holds those of all layers at once.
 
     Use it under `jax.jit`. Results differ from those of float weights by the rounding
     of sums in another order.
@@ -108,10 +113,14 @@ def _after(packed: Any, others: Sequence[Any]) -> jax.Array:
 
 
 def _is_product(equation: core.JaxprEqn, values: list[Any]) -> bool:
-    """Whether it multiplies by a large kernel whose last axis is that of outputs."""
+    """Whether it multiplies by a large kernel whose last axis is that of outputs.
+
+    Of a convolution, channels come last: [..., in] and [..., in, out].
+    """
     if list(map(_packed.is_packed, values)) != [False, True]:
         return False
     params, weights = equation.params, values[1]
+    outputs: Any = equation.outvars[0].aval
     last = len(weights.shape) - 1
     if math.prod(weights.shape) < _packed.LARGE or weights.axes != tuple(range(last)):
         return False
@@ -121,17 +130,22 @@ def _is_product(equation: core.JaxprEqn, values: list[Any]) -> bool:
     if equation.primitive.name == "conv_general_dilated":
         numbers = params["dimension_numbers"]
         groups = params["feature_group_count"] * params["batch_group_count"]
-        is_last: bool = (
-            groups == 1 and numbers.rhs_spec[0] == numbers.out_spec[1] == last
+        outer, inner = (0, last, *range(1, last)), (last, last - 1, *range(last - 1))
+        is_usual: bool = (
+            groups == 1
+            and 0 not in outputs.shape
+            and numbers.lhs_spec == numbers.out_spec == outer
+            and numbers.rhs_spec == inner
         )
-        return is_last
+        return is_usual
     return False
 
 
 def _product(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> jax.Array:
     """A product with a packed kernel, in the form that suits batch and platform."""
     rows, columns = math.prod(weights.shape[:-1]), weights.shape[-1]
-    width = min(columns, max(1, _BLOCK // rows))
+    # A power of two divides most numbers of outputs, and fills the vectors of a CPU.
+    width = min(columns, 2 ** max(4, round(math.log2(_BLOCK / rows))))
     outputs: Any = equation.outvars[0].aval
     scale = weights.scale if weights.group is None else None
     if scale is not None:  # it is that of outputs
@@ -145,7 +159,9 @@ def _product(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> jax.Ar
     def whole(x: jax.Array) -> jax.Array:
         return multiply(x, _unpacked(weights, [x]))
 
-    def blocks(x: jax.Array) -> jax.Array:
+    def blocks(
+        x: jax.Array, multiply: Callable[..., jax.Array] = multiply
+    ) -> jax.Array:
         packed = _after(weights.packed, [x])
 
         def block(index: jax.Array, found: jax.Array) -> jax.Array:
@@ -159,6 +175,19 @@ def _product(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> jax.Ar
         found: jax.Array = jax.lax.fori_loop(0, -(-columns // width), block, zeros)
         return found
 
+    def convolve(x: jax.Array) -> jax.Array:
+        def multiply(x: jax.Array, part: jax.Array) -> jax.Array:
+            found: jax.Array = jax.lax.dot_general(
+                x,
+                part.reshape(rows, width),
+                (((x.ndim - 1,), (0,)), ((), ())),
+                precision=equation.params["precision"],
+                preferred_element_type=equation.params["preferred_element_type"],
+            )
+            return found
+
+        return blocks(_patches(x, weights.shape[:-2], equation.params), multiply)
+
     def lookup(x: jax.Array) -> jax.Array:
         found = _matmul.lookup(
             x.reshape(-1, rows),
@@ -170,15 +199,11 @@ def _product(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> jax.Ar
 
     def on_cpu(x: jax.Array) -> jax.Array:
         if equation.primitive.name == "conv_general_dilated":
-            images = x.shape[equation.params["dimension_numbers"].lhs_spec[0]]
-            few = jnp.asarray(images) <= _IMAGES
-            found: jax.Array = jax.lax.cond(few, blocks, whole, x)
-            return found
+            places = math.prod(outputs.shape[:-1])
+            return _by_size(places, _POSITIONS, convolve, whole)(x)
         if not _sums_rows(equation, x, weights) or weights.group is not None:
             return blocks(x)
-        few = jnp.asarray(x.size // rows) <= _matmul.LOOKUP_ROWS
-        found = jax.lax.cond(few, lookup, blocks, x)
-        return found
+        return _by_size(x.size // rows, _matmul.LOOKUP_ROWS, lookup, blocks)(x)
 
     found: jax.Array = jax.lax.platform_dependent(x, cpu=on_cpu, default=whole)
     if scale is None:
@@ -186,6 +211,37 @@ def _product(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> jax.Ar
     factors = jnp.asarray(scale, outputs.dtype)
     factors = factors.reshape(*[1] * (found.ndim - factors.ndim), *factors.shape)
     return found * factors
+
+
+def _by_size(size: Any, most: int, few: _Form, many: _Form) -> _Form:
+    """One function up to a size, which may depend on a batch not known yet."""
+    if isinstance(size, int):
+        return few if size <= most else many
+    return lambda x: jax.lax.cond(jnp.asarray(size) <= most, few, many, x)
+
+
+def _patches(x: jax.Array, window: Sequence[int], params: dict[str, Any]) -> jax.Array:
+    """The inputs of each place of a convolution's outputs, in the order of a kernel.
+
+    Args:
+        x: Inputs [batch, ..., in].
+        window: Spatial shape of the kernel.
+        params: Parameters of `conv_general_dilated`.
+
+    Returns:
+        [batch, ..., window and in], with the spatial shape of the outputs.
+    """
+    edges = zip(params["padding"], params["lhs_dilation"], strict=True)
+    between = [(low, high, step - 1) for (low, high), step in edges]
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *between, (0, 0, 0)])
+    taps, strides = (1, *window, 1), (1, *params["window_strides"], 1)
+    steps, axes = (1, *params["rhs_dilation"], 1), range(x.ndim)
+    parts = []
+    for tap in itertools.product(*map(range, taps)):
+        starts = [steps[i] * tap[i] for i in axes]
+        ends = [x.shape[i] - steps[i] * (taps[i] - 1 - tap[i]) for i in axes]
+        parts.append(jax.lax.slice(x, starts, ends, strides))
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _sums_rows(equation: core.JaxprEqn, x: Any, weights: _packed.Packed) -> bool:

@@ -209,9 +209,10 @@ def _pack_bits(weights: jax.Array, first: int, merged: tuple[int, ...]) -> jax.A
 def _unpack_bits(
     packed: jax.Array, first: int, merged: tuple[int, ...], dtype: jnp.dtype
 ) -> jax.Array:
-    bits = jnp.unpackbits(packed, axis=first, count=merged[first], bitorder="little")
+    masks = jnp.left_shift(jnp.uint8(1), jnp.arange(8, dtype=jnp.uint8))
+    bits = _spread(packed, first) & _along(masks, first, packed.ndim)
     one = jnp.ones((), dtype)
-    return jnp.where(bits > 0, one, -one)
+    return _joined(jnp.where(bits != 0, one, -one), first, merged)
 
 
 @functools.partial(jax.jit, static_argnames=("first", "merged"))
@@ -222,7 +223,8 @@ def _pack_trits(weights: jax.Array, first: int, merged: tuple[int, ...]) -> jax.
     padding = count * TRITS_PER_BYTE - merged[first]
     digits = jnp.pad(digits, [(0, 0)] * (digits.ndim - 1) + [(0, padding)])
     groups = digits.reshape(*digits.shape[:-1], count, TRITS_PER_BYTE)
-    packed = jnp.sum(groups * _powers(groups.ndim), axis=-1, dtype=jnp.uint8)
+    powers = _along(_powers(), digits.ndim - 1, digits.ndim)
+    packed = jnp.sum(groups * powers, axis=-1, dtype=jnp.uint8)
     return jnp.moveaxis(packed, -1, first)
 
 
@@ -230,24 +232,36 @@ def _pack_trits(weights: jax.Array, first: int, merged: tuple[int, ...]) -> jax.
 def _unpack_trits(
     packed: jax.Array, first: int, merged: tuple[int, ...], dtype: jnp.dtype
 ) -> jax.Array:
-    groups = jnp.moveaxis(packed, first, -1)[..., None]
-    digits = _digits(groups.astype(jnp.int32))
-    padded = digits.shape[-2] * TRITS_PER_BYTE
-    digits = digits.reshape(*digits.shape[:-2], padded)[..., : merged[first]]
-    return (jnp.moveaxis(digits, -1, first) - 1).astype(dtype)
+    groups = _spread(packed, first).astype(jnp.int32)
+    powers = _along(_powers(), first, packed.ndim).astype(jnp.int32)
+    # byte // 3^j without a division, which no CPU vectorises
+    quotients = groups * -(-(2**14) // powers) >> 14
+    digits = quotients - 3 * (quotients * 171 >> 9)
+    return _joined((digits - 1).astype(dtype), first, merged)
 
 
-def _digits(groups: jax.Array) -> jax.Array:
-    """The five trits of bytes [..., 1], without a division, which no CPU vectorises."""
-    powers = _powers(groups.ndim).astype(jnp.int32)
-    quotients = groups * -(-(2**14) // powers) >> 14  # byte // 3^j
-    return quotients - 3 * (quotients * 171 >> 9)
+def _spread(packed: jax.Array, first: int) -> jax.Array:
+    """Bytes with an axis for their weights, behind the packed one.
+
+    So the last axis stays the last: along it CPUs compute many weights at once.
+    """
+    return jnp.expand_dims(packed, first + 1)
 
 
-def _powers(rank: int) -> jax.Array:
-    """1, 3, 9, 27, 81 along the last of `rank` axes."""
-    powers = jnp.array([3**j for j in range(TRITS_PER_BYTE)], jnp.uint8)
-    return powers.reshape(*[1] * (rank - 1), TRITS_PER_BYTE)
+def _along(values: jax.Array, first: int, rank: int) -> jax.Array:
+    """A vector along the axis that `_spread` adds to an array of a rank."""
+    return values.reshape(*[1] * (first + 1), -1, *[1] * (rank - first - 1))
+
+
+def _joined(weights: jax.Array, first: int, merged: tuple[int, ...]) -> jax.Array:
+    """Weights [..., bytes, of a byte, ...] along one axis, without the padding."""
+    padded = weights.shape[first] * weights.shape[first + 1]
+    joined = weights.reshape(*merged[:first], padded, *merged[first + 1 :])
+    return jax.lax.slice_in_dim(joined, 0, merged[first], axis=first)
+
+
+def _powers() -> jax.Array:
+    return jnp.array([3**j for j in range(TRITS_PER_BYTE)], jnp.uint8)
 
 
 def _check_real(weights: ArrayLike) -> jax.Array:

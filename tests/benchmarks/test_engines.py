@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adaste_jax import export, methods
-from benchmarks import engine_list, engine_networks, engines
+from benchmarks import engine, engine_list, engine_networks, engine_onnx, engines
 from docs import browser
 
 DEMO = pathlib.Path(__file__).parents[2] / "docs" / "demo"
@@ -21,10 +21,10 @@ def test_the_page_has_rows_for_every_network_and_engine(tmp_path, monkeypatch):
     shutil.copy(DEMO / "digits.safetensors", tmp_path / "tiny" / "network.safetensors")
 
     def wrong(case):
-        built = engine_list.onnx_one_bit(case)
+        built = engine_onnx.onnx_one_bit(case)
         return built._replace(run=lambda x: -built.run(x))
 
-    monkeypatch.setitem(engine_list.ENGINES, "wrong", engine_list.Engine(wrong))
+    monkeypatch.setitem(engine_list.ENGINES, "wrong", engine.Engine(wrong))
     out = tmp_path / "results" / "page.md"
     right = [
         *("JAX, float32", "JAX, program", "ONNX Runtime, float32"),
@@ -49,6 +49,18 @@ def test_the_page_has_rows_for_every_network_and_engine(tmp_path, monkeypatch):
     assert "\n- ONNX Runtime, fast: " in page
 
 
+def test_a_layer_alone_is_timed_with_threads_that_spin(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_networks, "LAYER_SIZE", 256)  # the least for `fast`
+    layer, fast = engine_networks.LAYER, "ONNX Runtime, fast, spinning"
+    out = tmp_path / "page.md"
+    arguments = [f"--out={out}", f"--workdir={tmp_path}", "--num_test=9", "--seconds=0"]
+    engines.main([*arguments, "--engines", fast, "--batches=2", f"--networks={layer}"])
+    page = out.read_text()
+    assert f"\n| {layer} | not trained: 256 x 256 random signs | 65,536 |  |" in page
+    assert re.search(rf"\n\| {layer} \| {fast} \| \d of 9 \|", page)
+    assert f"\n| {layer} | 2 | {fast} |" in page
+
+
 @pytest.mark.skipif(not browser.engine(), reason="no onnxruntime-web: make docs")
 def test_the_engine_of_browsers_runs_in_node(tmp_path):
     weights = np.ones((4, 3), np.float32)
@@ -58,8 +70,8 @@ def test_the_engine_of_browsers_runs_in_node(tmp_path):
         lambda weights, x: x @ weights, weights, input_shape=(4,), method=method
     )
     try:
-        web = engine_list.Web(model, tmp_path)
-    except engine_list.UnfitError as error:
+        web = engine_onnx.Web(model, tmp_path)
+    except engine.UnfitError as error:
         pytest.skip(str(error))
     for batch in (1, 5):
         x = np.arange(4 * batch, dtype=np.float32).reshape(batch, 4)

@@ -40,7 +40,7 @@ def as_they_are(weights):
 @pytest.mark.parametrize(("deploy", "inputs"), CASES.values(), ids=CASES)
 def test_a_product_is_that_of_the_weights(deploy, inputs):
     """For few rows by a table, for more by blocks, in one program of any batch size."""
-    weights = kernel(deploy, (inputs, 7))
+    weights = kernel(deploy, (inputs, 41))
     data = export.to_stablehlo(
         lambda params, x: x @ params["kernel"],
         {"kernel": weights},
@@ -57,13 +57,75 @@ def test_a_product_is_that_of_the_weights(deploy, inputs):
 
 
 def test_the_float_weights_are_never_whole():
-    weights = kernel(estimators.ste, (800, 16))
+    weights = kernel(estimators.ste, (800, 48))
     program = export.packed_forward(
         lambda params, x: x @ params["kernel"], {"kernel": weights}, deploy=as_they_are
     )
     text = jax.jit(program).lower(jnp.ones((3, 800))).compile().as_text()
-    assert "u8[100,16]" in text
-    assert "f32[800,16]" not in text
+    assert "u8[100,48]" in text
+    assert "f32[800,48]" not in text
+
+
+CONVOLUTIONS = {
+    "signs": (89, {"window_strides": (2, 2), "padding": "SAME"}),
+    "a scale": (89, {"window_strides": (1, 3), "padding": ((2, 0), (-1, 4))}),
+    "groups": (96, {"window_strides": (1, 1), "padding": "SAME"}),
+    "trits": (
+        89,
+        {
+            "window_strides": (1, 1),
+            "padding": ((1, 1), (2, 0)),
+            "lhs_dilation": (2, 1),
+            "rhs_dilation": (1, 2),
+        },
+    ),
+    "trits in groups": (96, {"window_strides": (1, 1), "padding": "VALID"}),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_a_convolution_is_that_of_the_weights(case, monkeypatch):
+    """For few places as a product, for more by the whole kernel, in one program.
+
+    Inputs are whole numbers, of which float32 holds every sum of signs exactly.
+    """
+    monkeypatch.setattr(_apply_packed, "_POSITIONS", 50)
+    channels, options = CONVOLUTIONS[case]
+    weights = kernel(CASES[case][0], (3, 3, channels, 41))
+
+    def convolve(params, x):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            x, params["kernel"], dimension_numbers=layout, **options
+        )
+
+    params = {"kernel": weights}
+    data = export.to_stablehlo(
+        convolve, params, input_shape=(7, 6, channels), deploy=as_they_are
+    )
+    program = jax.export.deserialize(bytearray(data))
+    tolerance = 0 if case == "signs" else 1e-5
+    for batch in (1, 9):
+        x = np.random.default_rng(0).integers(-9, 9, (batch, 7, 6, channels))
+        x = x.astype(np.float32)
+        expected = jax.jit(convolve)(params, x)
+        found = jax.jit(program.call)(x)
+        bound = tolerance * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=bound)
+
+
+def test_a_convolution_with_few_places_unpacks_blocks():
+    weights = kernel(estimators.ste, (3, 3, 96, 48))
+    program = export.packed_forward(
+        nn.Conv(48, (3, 3), use_bias=False).apply,
+        {"params": {"kernel": weights}},
+        deploy=as_they_are,
+    )
+    text = jax.jit(program).lower(jnp.ones((3, 4, 4, 96))).compile().as_text()
+    assert "u8[108,48]" in text
+    assert "f32[864,48]" not in text
+    assert "f32[3,3,96,48]" not in text
+    assert "f32[864,16]" in text
 
 
 class Network(nn.Module):
