@@ -68,7 +68,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "ResNet-18": (
         "cifar10_resnet18:fast",
-        _short(3, 2600, norm_momentum=0.8),
+        _short(2, 1300, norm_momentum=0.8),
         0,
     ),
     "ViT": ("vit_fashion_mnist", _short(2, 10000), 0),
@@ -91,6 +91,7 @@ def train(name: str, folder: pathlib.Path) -> tuple[pathlib.Path, str]:
             config[key] = value
     config.validation = config.warmup_epochs = 0.0
     config.augment = "none"
+    config.dtype = "float32"  # as the other engines compute, whatever the config says
     config.tensorboard = False
     config.batch_size = min(config.batch_size, 64)
     config.reestimate_batches = 10
