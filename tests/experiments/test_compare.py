@@ -19,6 +19,7 @@ from experiments.compare import comparison, entry, search, tables, trials
 from experiments.configs import quickstart
 from experiments.training import loop
 from experiments.training.run import Run
+from tests.experiments import test_loop
 
 QUIET = rich.console.Console(quiet=True)
 
@@ -122,7 +123,8 @@ def test_only_what_is_missing_is_trained(finished, monkeypatch):
 def test_a_trial_is_the_run_of_the_loop(tmp_path):
     """What `experiments.main` gives with that seed, up to the order of sums."""
     config = small_config(seed=1, method="adaste", num_epochs=2)
-    result = loop.train_and_evaluate(config, tmp_path / "run", console=QUIET)
+    with test_loop.undrawn():
+        result = loop.train_and_evaluate(config, tmp_path / "run", console=QUIET)
     trainer = trials.Trainer(config, "adaste")
     rate = config.methods.adaste.learning_rate
     [(_, outcome)] = trainer.train(

@@ -1,5 +1,6 @@
 """The training loop on the digits: what it leaves, how it resumes, what it refuses."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -18,8 +19,9 @@ import rich.console
 from experiments import console as consoles
 from experiments import errors
 from experiments.configs import quickstart
+from experiments.report import plots
 from experiments.runs import checkpoints
-from experiments.training import loop
+from experiments.training import epochs, loop
 from experiments.training.run import Run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -43,8 +45,21 @@ def small_config(**fields):
     return config
 
 
-def run_once(path, **fields):
-    return loop.train_and_evaluate(small_config(**fields), path, console=QUIET)
+@contextlib.contextmanager
+def undrawn():
+    """Runs end without pictures, which take longer than a small run itself.
+
+    What they draw: `test_report.py`, and `test_a_run_leaves_what_the_readme_says`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw_all", lambda folder, records, latents: None)
+        patch.setattr(epochs, "write_page", lambda folder, result, console: None)
+        yield
+
+
+def run_once(path, *, drawn=False, **fields):
+    with contextlib.nullcontext() if drawn else undrawn():
+        return loop.train_and_evaluate(small_config(**fields), path, console=QUIET)
 
 
 def records(path, split=None):
@@ -91,7 +106,7 @@ def assert_bit_identical(first, second, config):
 def finished(tmp_path_factory):
     """A workdir of a whole run of four epochs."""
     path = tmp_path_factory.mktemp("finished") / "run"
-    run_once(path, num_epochs=4)
+    run_once(path, num_epochs=4, drawn=True)
     return path
 
 

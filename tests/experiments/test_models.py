@@ -18,6 +18,7 @@ from experiments.configs import base
 from experiments.models import layers
 from experiments.training import loop
 from experiments.training.run import Run
+from tests.experiments import test_loop
 
 # The networks with batch norm: small enough to compile in seconds; all odd, so that no
 # two sizes are confused.
@@ -459,7 +460,8 @@ def test_a_run_in_nnx_is_that_in_linen_and_ships_the_same_file(tmp_path):
         config.model_options.update(width=4, blocks=(1, 1))
         config.flax_api = flax_api
         folder = tmp_path / flax_api
-        result = loop.train_and_evaluate(config.lock(), folder)
+        with test_loop.undrawn():
+            result = loop.train_and_evaluate(config.lock(), folder)
         file = tmp_path / f"{flax_api}.safetensors"
         export.export_run(folder, file, num_test=20)
         shipped = predict.evaluate(file)["accuracy"]
