@@ -68,13 +68,18 @@ def test_the_keywords_of_every_method_are_documented_and_have_defaults():
 def test_steps_alone_are_enough(name):
     method = methods.METHODS[name](50)
     assert isinstance(hash(method), int)  # so that `jit` can hold it fixed
-    params = method.init(problem.KEY, problem.drawn())
-    weights = method.weights(params, 0, problem.KEY)
-    grads = jax.tree.map(jnp.ones_like, params)
-    updates, _ = method.tx.update(
-        grads, method.tx.init(params), params, weights=weights, step=0
-    )
-    for leaf in jax.tree.leaves((updates, weights, method.deploy(params))):
+
+    @jax.jit
+    def step(params):
+        params = method.init(problem.KEY, params)
+        weights = method.weights(params, 0, problem.KEY)
+        grads = jax.tree.map(jnp.ones_like, params)
+        updates, _ = method.tx.update(
+            grads, method.tx.init(params), params, weights=weights, step=0
+        )
+        return updates, weights, method.deploy(params)
+
+    for leaf in jax.tree.leaves(step(problem.drawn())):
         assert np.isfinite(leaf).all()
 
 
@@ -84,10 +89,11 @@ def test_from_binary_from_on_weights_are_those_that_are_shipped(name):
     if method.binary_from == methods.NEVER:
         return
     shipped = method.deploy(params)
+    compiled = jax.jit(method.weights)
     for step in (0, 1, problem.STEPS, 10 * problem.STEPS):
         step += method.binary_from
         _same(method.weights(params, step), shipped)
-        _same(jax.jit(method.weights)(params, step), shipped)
+        _same(compiled(params, step), shipped)
 
 
 @pytest.mark.parametrize(
