@@ -18,6 +18,7 @@ import rich.console
 
 from experiments import console as consoles
 from experiments import errors
+from experiments.compare import tables
 from experiments.configs import quickstart
 from experiments.report import plots
 from experiments.runs import checkpoints
@@ -49,10 +50,11 @@ def small_config(**fields):
 def undrawn():
     """Runs end without pictures, which take longer than a small run itself.
 
-    What they draw: `test_report.py`, and `test_a_run_leaves_what_the_readme_says`.
+    What they draw: `test_report.py`, and the first tests here and of `test_compare.py`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "draw_all", lambda folder, records, latents: None)
+        patch.setattr(tables, "draw", lambda path, rows, baseline: None)
         patch.setattr(epochs, "write_page", lambda folder, result, console: None)
         yield
 

@@ -403,8 +403,17 @@ IN_BOTH = {
 def test_linen_and_nnx_give_the_same_logits_and_statistics(name):
     inputs = TOKENS if name == "language_model" else IMAGES
     network = models.create(name, NUM_CLASSES, **IN_BOTH[name])
-    variables = jax.jit(functools.partial(network.init, train=False))(
-        jax.random.key(0), inputs
+    shapes = jax.eval_shape(
+        functools.partial(network.init, train=False), jax.random.key(0), inputs
+    )
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: (
+            rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
+            if leaf.ndim < 2  # scales, shifts and statistics
+            else rng.normal(0, 0.2, leaf.shape).astype(leaf.dtype)
+        ),
+        shapes,
     )
     state = {name: part for name, part in variables.items() if name != "params"}
 

@@ -68,18 +68,13 @@ def test_the_keywords_of_every_method_are_documented_and_have_defaults():
 def test_steps_alone_are_enough(name):
     method = methods.METHODS[name](50)
     assert isinstance(hash(method), int)  # so that `jit` can hold it fixed
-
-    @jax.jit
-    def step(params):
-        params = method.init(problem.KEY, params)
-        weights = method.weights(params, 0, problem.KEY)
-        grads = jax.tree.map(jnp.ones_like, params)
-        updates, _ = method.tx.update(
-            grads, method.tx.init(params), params, weights=weights, step=0
-        )
-        return updates, weights, method.deploy(params)
-
-    for leaf in jax.tree.leaves(step(problem.drawn())):
+    params = method.init(problem.KEY, problem.drawn())
+    weights = method.weights(params, 0, problem.KEY)
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates, _ = method.tx.update(
+        grads, method.tx.init(params), params, weights=weights, step=0
+    )
+    for leaf in jax.tree.leaves((updates, weights, method.deploy(params))):
         assert np.isfinite(leaf).all()
 
 
