@@ -407,14 +407,17 @@ def test_linen_and_nnx_give_the_same_logits_and_statistics(name):
         functools.partial(network.init, train=False), jax.random.key(0), inputs
     )
     rng = np.random.default_rng(0)
-    variables = jax.tree.map(
-        lambda leaf: (
-            rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype)
-            if leaf.ndim < 2  # scales, shifts and statistics
-            else rng.normal(0, 0.2, leaf.shape).astype(leaf.dtype)
-        ),
-        shapes,
-    )
+
+    def drawn(leaf):
+        small = leaf.ndim < 2  # scales, shifts and statistics
+        draw = (
+            rng.uniform(0.5, 1.5, leaf.shape)
+            if small
+            else rng.normal(0, 0.2, leaf.shape)
+        )
+        return jnp.asarray(draw, leaf.dtype)
+
+    variables = jax.tree.map(drawn, shapes)
     state = {name: part for name, part in variables.items() if name != "params"}
 
     @functools.partial(jax.jit, static_argnames="flax_api")
