@@ -221,21 +221,22 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 
 @pytest.mark.slow
 def test_sigkill_in_the_middle_of_the_quickstart_loses_nothing(tmp_path):
-    """Two programs, one killed while it trains and then started again."""
+    """The program, killed while it trains and started again; a run without it here."""
+    broken = tmp_path / "broken"
+    config = quickstart.get_config()
+    config.num_epochs = 8
+    with undrawn():
+        loop.train_and_evaluate(config, tmp_path / "whole", console=QUIET)
 
-    def command(path):
-        return [
-            *(sys.executable, "-m", "experiments.main", f"--workdir={path}"),
+    def start():
+        command = [
+            *(sys.executable, "-m", "experiments.main", f"--workdir={broken}"),
             "--config=experiments/configs/quickstart.py",
             "--config.num_epochs=8",
         ]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
-    def start(path):
-        return subprocess.Popen(command(path), cwd=ROOT, stdout=subprocess.DEVNULL)
-
-    assert start(tmp_path / "whole").wait(300) == 0
-    broken = tmp_path / "broken"
-    process = start(broken)
+    process = start()
     deadline = time.monotonic() + 300
     while not list(broken.glob("checkpoints/[0-9]*")):
         assert time.monotonic() < deadline
@@ -244,10 +245,7 @@ def test_sigkill_in_the_middle_of_the_quickstart_loses_nothing(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
     assert not (broken / "result.json").exists()
-    assert start(broken).wait(300) == 0
-
-    config = quickstart.get_config()
-    config.num_epochs = 8
+    assert start().wait(300) == 0
     assert_bit_identical(tmp_path / "whole", broken, config)
 
 
