@@ -25,6 +25,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import contextlib
+import gc
 import pathlib
 
 import jax
@@ -32,6 +33,12 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_collection_finish():
+    """What is imported and collected stays: it is not searched for garbage again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ block with a title is a piece of that file: `test_adding.py`.
 """
 
 import ast
+import functools
 import importlib.util
 import pathlib
 import re
@@ -137,21 +138,34 @@ def _commands():
             yield pytest.param(COMMANDS[command][0], arguments, id=name)
 
 
-def _flags(module, seen):
+@functools.cache
+def _flags(module):
     """Names of the flags that a program defines, or a module that it imports."""
+    found, seen, left = set(), set(), [module]
+    while left:
+        module = left.pop()
+        if module not in seen:
+            seen.add(module)
+            flags, imported = _defined(module)
+            found |= flags
+            left += imported
+    return found
+
+
+@functools.cache
+def _defined(module):
+    """Names of the flags in the file of a module, and what it imports of ours."""
     path = _file(module)
-    if module in seen or path is None:
-        return set()
-    seen.add(module)
+    if path is None:
+        return set(), []
     text = path.read_text("utf-8")
     found = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
     found |= set(re.findall(r"add_argument\(\s*\"--([\w-]+)\"", text))
+    imported = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("experiments"):
-            found |= _flags(node.module, seen)
-            for alias in node.names:
-                found |= _flags(f"{node.module}.{alias.name}", seen)
-    return found
+            imported += [node.module, *(f"{node.module}.{a.name}" for a in node.names)]
+    return found, imported
 
 
 def _file(module):
@@ -173,7 +187,7 @@ def _config(argument):
 @pytest.mark.parametrize(("module", "arguments"), list(_commands()))
 def test_a_command_has_a_program_flags_a_config_and_its_fields(module, arguments):
     assert _file(module)
-    flags = _flags(module, set())
+    flags = _flags(module)
     config = _config("experiments/configs/quickstart.py")
     for word in shlex.split(arguments, comments=True):
         name, _, value = word.strip("[]").removeprefix("--").partition("=")

@@ -17,8 +17,12 @@ elementwise = pytest.mark.parametrize(
 )
 
 # Both sides of every threshold of every rule above, and no threshold itself.
-LATENTS = np.array([-7.0, -2.5, -1.01, -0.85, -0.3, -1e-4, 1e-4, 0.2, 0.87, 1.2, 9.0])
-GRADS = np.array([-3.0, -0.2, -5e-4, 5e-4, 0.2, 3.0])
+LATENTS = np.array(
+    [-7.0, -2.5, -1.01, -0.85, -0.3, -1e-4, 1e-4, 0.2, 0.55, 0.87, 1.2, 9.0]
+)
+GRADS = np.array([-3.0, -0.2, -5e-4, 5e-4, 0.2, 0.4, 3.0])
+# Of all arrays below, so that a rule is compiled once for a dtype.
+SHAPE = (len(LATENTS), len(GRADS))
 
 
 def _grid(dtype=np.float32):
@@ -53,13 +57,14 @@ def _pull(name, latent, grad, **changes):
 def test_keeps_shape_and_dtype_and_the_sign_of_the_latent(name, dtype):
     """Never zero, also where the latent is; 0 and -0.0 are positive."""
     with jax.enable_x64(dtype == "float64"), jax.numpy_dtype_promotion("strict"):
-        latent = jnp.array([[-3.0, -0.5, -1e-4, -0.0], [0.0, 1e-4, 0.5, 3.0]], dtype)
-        weight, cotangent, _ = _pull(name, latent, jnp.full((2, 4), 0.25, dtype))
+        values = np.resize([-3.0, -0.5, -1e-4, -0.0, 0.0, 1e-4, 0.5, 3.0], SHAPE)
+        latent = jnp.asarray(values, dtype)
+        weight, cotangent, _ = _pull(name, latent, jnp.full(SHAPE, 0.25, dtype))
         assert (weight.shape, weight.dtype) == (latent.shape, latent.dtype)
         assert (cotangent.shape, cotangent.dtype) == (latent.shape, latent.dtype)
         assert np.isfinite(np.float64(weight)).all()
         assert np.isfinite(np.float64(cotangent)).all()
-        expected = np.array([[-1, -1, -1, 1], [1, 1, 1, 1]])
+        expected = np.where(values >= 0, 1, -1)
         if CASES[name].sign == "nonzero":
             expected = np.sign(np.float64(latent))
         if CASES[name].sign != "no":
@@ -125,6 +130,7 @@ def test_extreme_values_stay_finite(name):
         [0.0, 1e-30, 1.0, 1e6, -1e-30, -1.0, -1e6],
         indexing="ij",
     )
+    assert latent.shape == SHAPE
     latent, grad = jnp.asarray(latent, jnp.float32), jnp.asarray(grad, jnp.float32)
     for hyper in (CASES[name].hyper, {**CASES[name].hyper, **CASES[name].other}):
         weight, cotangent, _ = _pull(name, latent, grad, **hyper)
@@ -181,10 +187,11 @@ def test_integers_are_refused_with_a_way_out(name):
 
 @every
 def test_hyperparameters_may_be_arrays_of_another_dtype(name, strict_dtypes):
-    latent = jnp.array([-2.0, 0.3, 1.5], jnp.bfloat16)
     hyper = {key: jnp.float32(value) for key, value in CASES[name].hyper.items()}
-    expected = CASES[name].estimator(latent, **CASES[name].hyper)
-    np.testing.assert_array_equal(CASES[name].estimator(latent, **hyper), expected)
+    expected = _pull(name, *_grid(jnp.bfloat16))
+    got = _pull(name, *_grid(jnp.bfloat16), **hyper)
+    np.testing.assert_array_equal(got[0], expected[0])
+    np.testing.assert_array_equal(got[1], expected[1])
 
 
 @pytest.fixture(scope="module")

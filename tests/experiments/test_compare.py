@@ -1,5 +1,6 @@
 """Comparisons on the digits: the same training for all, resumed, failures as rows."""
 
+import contextlib
 import io
 import json
 import math
@@ -19,6 +20,7 @@ from experiments.compare import comparison, entry, search, tables, trials
 from experiments.configs import quickstart
 from experiments.training import loop
 from experiments.training.run import Run
+from tests.experiments import test_loop
 
 QUIET = rich.console.Console(quiet=True)
 
@@ -35,7 +37,7 @@ def small_config(**fields):
     return config
 
 
-def run(path, variants=("ste", "adaste"), **options):
+def run(path, variants=("ste", "adaste"), *, drawn=False, **options):
     options = {
         "seeds": 2,
         "factors": (0.3, 1.0),
@@ -44,7 +46,8 @@ def run(path, variants=("ste", "adaste"), **options):
         **options,
     }
     config = options.pop("config", None) or small_config()
-    return comparison.compare_config(config, variants, path, **options)
+    with contextlib.nullcontext() if drawn else test_loop.undrawn():
+        return comparison.compare_config(config, variants, path, **options)
 
 
 def by_name(rows):
@@ -54,7 +57,7 @@ def by_name(rows):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("compared") / "run"
-    return path, run(path, ("ste", "adaste", "full_precision"))
+    return path, run(path, ("ste", "adaste", "full_precision"), drawn=True)
 
 
 def test_a_comparison_leaves_a_table_of_three_kinds(finished):
@@ -122,7 +125,8 @@ def test_only_what_is_missing_is_trained(finished, monkeypatch):
 def test_a_trial_is_the_run_of_the_loop(tmp_path):
     """What `experiments.main` gives with that seed, up to the order of sums."""
     config = small_config(seed=1, method="adaste", num_epochs=2)
-    result = loop.train_and_evaluate(config, tmp_path / "run", console=QUIET)
+    with test_loop.undrawn():
+        result = loop.train_and_evaluate(config, tmp_path / "run", console=QUIET)
     trainer = trials.Trainer(config, "adaste")
     rate = config.methods.adaste.learning_rate
     [(_, outcome)] = trainer.train(

@@ -8,14 +8,13 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import pytest
-import rich.console
 
 import adaste_jax
 from adaste_jax.nn import linen
 from experiments import models
 from experiments.configs import protocols
 from experiments.training import checks, loop
-from tests.experiments import tiny_sets
+from tests.experiments import test_loop, tiny_sets
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
 NAMES = sorted(
@@ -146,8 +145,10 @@ def test_smoke_variant_trains_and_compiles_its_step_once(
     monkeypatch.setattr(linen, "functional", counting)
     config.reestimate_batches = 0  # those passes are compiled too
     config.lock()
-    quiet = rich.console.Console(quiet=True)
-    result = loop.train_and_evaluate(config, tmp_path / "run", console=quiet)
+    with test_loop.undrawn():
+        result = loop.train_and_evaluate(
+            config, tmp_path / "run", console=test_loop.QUIET
+        )
     assert result["epochs"] == config.num_epochs
     assert result["steps"] >= 2
     assert result["one_bit_parameters"] > 0

@@ -24,6 +24,7 @@ from experiments.deployment import deployed, description
 from experiments.runs import checkpoints, identity, workdir
 from experiments.training import loop, problem, restore
 from experiments.training.run import Run
+from tests.experiments import test_loop
 
 NETWORKS = {
     "mlp": {"features": (48, 24)},
@@ -54,7 +55,8 @@ def finished_run(tmp_path_factory):
     config = base.get_config()
     config.update(num_epochs=1, num_train=200, batch_size=64, method="ste")
     config.model_options.features = (16,)
-    loop.train_and_evaluate(config.lock(), folder)
+    with test_loop.undrawn():
+        loop.train_and_evaluate(config.lock(), folder)
     out = folder.parent / "m.safetensors"
     command.export_run(folder, out, num_test=5)
     return folder, out.read_bytes()

@@ -1,7 +1,6 @@
 """What stops a run, where it stands then, and that it goes on with the same bits."""
 
 import dataclasses
-import functools
 import io
 import os
 import re
@@ -30,19 +29,6 @@ pytestmark = [
         "PytestUnraisableExceptionWarning",
     )
 ]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A workdir of an unbroken run of four epochs of six steps, per way of feeding."""
-
-    @functools.cache
-    def run(**feeding):
-        path = tmp_path_factory.mktemp("whole") / "run"
-        test_loop.run_once(path, num_epochs=4, **feeding)
-        return path
-
-    return run
 
 
 def signal_at(patch, step, number=signal.SIGTERM):

@@ -12,6 +12,7 @@ from experiments.configs import language_model
 from experiments.models import hugging_face_files, sampling
 from experiments.training import loop, restore, states
 from experiments.training.run import Run
+from tests.experiments import test_loop
 from tests.export import llama_cpp
 
 QUIET = rich.console.Console(quiet=True)
@@ -30,7 +31,8 @@ def smoke_config(variant="qwen3_smoke", **fields):
 def trained(tmp_path_factory):
     """The workdir of a run, its network and the weights that are shipped."""
     path = tmp_path_factory.mktemp("decoder") / "run"
-    loop.train_and_evaluate(smoke_config(), path, console=QUIET)
+    with test_loop.undrawn():
+        loop.train_and_evaluate(smoke_config(), path, console=QUIET)
     saved = restore.saved(path)
     problem = saved.problem()
     method = states.method_of(problem)

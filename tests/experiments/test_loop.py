@@ -1,5 +1,6 @@
 """The training loop on the digits: what it leaves, how it resumes, what it refuses."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -17,9 +18,11 @@ import rich.console
 
 from experiments import console as consoles
 from experiments import errors
+from experiments.compare import tables
 from experiments.configs import quickstart
+from experiments.report import plots
 from experiments.runs import checkpoints
-from experiments.training import loop
+from experiments.training import epochs, loop
 from experiments.training.run import Run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -43,8 +46,22 @@ def small_config(**fields):
     return config
 
 
-def run_once(path, **fields):
-    return loop.train_and_evaluate(small_config(**fields), path, console=QUIET)
+@contextlib.contextmanager
+def undrawn():
+    """Runs end without pictures, which take longer than a small run itself.
+
+    What they draw: `test_report.py`, and the first tests here and of `test_compare.py`.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "draw_all", lambda folder, records, latents: None)
+        patch.setattr(tables, "draw", lambda path, rows, baseline: None)
+        patch.setattr(epochs, "write_page", lambda folder, result, console: None)
+        yield
+
+
+def run_once(path, *, drawn=False, **fields):
+    with contextlib.nullcontext() if drawn else undrawn():
+        return loop.train_and_evaluate(small_config(**fields), path, console=QUIET)
 
 
 def records(path, split=None):
@@ -91,7 +108,7 @@ def assert_bit_identical(first, second, config):
 def finished(tmp_path_factory):
     """A workdir of a whole run of four epochs."""
     path = tmp_path_factory.mktemp("finished") / "run"
-    run_once(path, num_epochs=4)
+    run_once(path, num_epochs=4, drawn=True)
     return path
 
 
@@ -170,17 +187,14 @@ def break_off(monkeypatch, path, *, at, **fields):
     ],
     ids=str,
 )
-def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, feeding):
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path, monkeypatch, whole, feeding):
     """Interrupted in the middle of the third epoch, between two checkpoints."""
     fields = {"num_epochs": 4, **feeding}
-    run_once(tmp_path / "whole", **fields)
     break_off(monkeypatch, tmp_path / "broken", at=15, **fields)
     assert not (tmp_path / "broken" / "result.json").exists()
     assert len(records(tmp_path / "broken", "train")) == 2
     run_once(tmp_path / "broken", **fields)
-    assert_bit_identical(
-        tmp_path / "whole", tmp_path / "broken", small_config(**fields)
-    )
+    assert_bit_identical(whole(**feeding), tmp_path / "broken", small_config(**fields))
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(
@@ -207,21 +221,22 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 
 @pytest.mark.slow
 def test_sigkill_in_the_middle_of_the_quickstart_loses_nothing(tmp_path):
-    """Two programs, one killed while it trains and then started again."""
+    """The program, killed while it trains and started again; a run without it here."""
+    broken = tmp_path / "broken"
+    config = quickstart.get_config()
+    config.num_epochs = 8
+    with undrawn():
+        loop.train_and_evaluate(config, tmp_path / "whole", console=QUIET)
 
-    def command(path):
-        return [
-            *(sys.executable, "-m", "experiments.main", f"--workdir={path}"),
+    def start():
+        command = [
+            *(sys.executable, "-m", "experiments.main", f"--workdir={broken}"),
             "--config=experiments/configs/quickstart.py",
             "--config.num_epochs=8",
         ]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
-    def start(path):
-        return subprocess.Popen(command(path), cwd=ROOT, stdout=subprocess.DEVNULL)
-
-    assert start(tmp_path / "whole").wait(300) == 0
-    broken = tmp_path / "broken"
-    process = start(broken)
+    process = start()
     deadline = time.monotonic() + 300
     while not list(broken.glob("checkpoints/[0-9]*")):
         assert time.monotonic() < deadline
@@ -230,10 +245,7 @@ def test_sigkill_in_the_middle_of_the_quickstart_loses_nothing(tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
     assert not (broken / "result.json").exists()
-    assert start(broken).wait(300) == 0
-
-    config = quickstart.get_config()
-    config.num_epochs = 8
+    assert start().wait(300) == 0
     assert_bit_identical(tmp_path / "whole", broken, config)
 
 

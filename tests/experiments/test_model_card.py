@@ -14,6 +14,7 @@ from experiments.configs import base
 from experiments.deployment import model_card
 from experiments.runs import identity
 from experiments.training import loop
+from tests.experiments import test_loop
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def run(tmp_path_factory):
     config.update(num_epochs=1, num_train=200, batch_size=64, method="tanh", seed=3)
     config.model_options.features = (16,)
     config.methods.tanh.learning_rate = 0.0125
-    loop.train_and_evaluate(config.copy_and_resolve_references().lock(), folder)
+    with test_loop.undrawn():
+        loop.train_and_evaluate(config.copy_and_resolve_references().lock(), folder)
     file = folder.parent / "upload" / "m.safetensors"
     command.export_run(folder, file, num_test=5)
     return folder, config, file

@@ -30,7 +30,7 @@ from tests.experiments import test_loop
 def finished(tmp_path_factory):
     """The workdir of a real run."""
     path = tmp_path_factory.mktemp("report") / "tiny"
-    test_loop.run_once(path, num_epochs=3)
+    test_loop.run_once(path, num_epochs=3, drawn=True)
     return path
 
 
@@ -278,7 +278,7 @@ def test_a_page_that_cannot_be_drawn_does_not_fail_the_run(tmp_path, monkeypatch
         raise OSError("no space left on the canvas")
 
     monkeypatch.setattr(charts, "lines", broken)
-    result = test_loop.run_once(tmp_path / "run", num_epochs=1)
+    result = test_loop.run_once(tmp_path / "run", num_epochs=1, drawn=True)
     assert json.loads((tmp_path / "run/result.json").read_text()) == result
     assert not (tmp_path / "run" / "report.html").exists()
 

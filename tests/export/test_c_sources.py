@@ -16,6 +16,7 @@ from experiments import export as command
 from experiments.configs import base
 from experiments.deployment import c_sources
 from experiments.training import loop
+from tests.experiments import test_loop
 from tests.export import compilers
 
 WEIGHTS = np.where(np.arange(2048).reshape(64, 32) % 3 > 0, 1.0, -1.0).astype(
@@ -191,7 +192,8 @@ def finished_run(tmp_path_factory):
     config = base.get_config()
     config.update(num_epochs=1, num_train=200, batch_size=64, method="ste")
     config.model_options.features = (16,)
-    loop.train_and_evaluate(config.lock(), folder)
+    with test_loop.undrawn():
+        loop.train_and_evaluate(config.lock(), folder)
     return folder
 
 

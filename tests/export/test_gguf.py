@@ -20,8 +20,8 @@ FORMS = {
     "llama": {"qk_norm": False, "tied": False, "rope_theta": 5000.0},
     "bitnet": {"qk_norm": False, "sub_norm": True},
 }
-BINARY = estimators.per_group(estimators.scaled_sign, 128)
-TERNARY = estimators.per_group(estimators.ternary_absmean, 256)
+BINARY = jax.jit(estimators.per_group(estimators.scaled_sign, 128))
+TERNARY = jax.jit(estimators.per_group(estimators.ternary_absmean, 256))
 MAPS = {
     "F32": lambda kernel: kernel,
     "Q1_0": BINARY,

@@ -22,6 +22,7 @@ from experiments import export as command
 from experiments.configs import base
 from experiments.deployment import deployed
 from experiments.training import loop
+from tests.experiments import test_loop
 
 NETWORKS = {
     "mlp": ("mlp", (8, 8), {"features": (32,)}),
@@ -222,7 +223,8 @@ def test_the_command_writes_a_model_that_takes_raw_images(tmp_path):
     config = base.get_config()
     config.update(num_epochs=1, num_train=200, batch_size=64, method="ste")
     config.model_options.features = (16,)
-    loop.train_and_evaluate(config.lock(), tmp_path / "run")
+    with test_loop.undrawn():
+        loop.train_and_evaluate(config.lock(), tmp_path / "run")
     out, model = tmp_path / "m.safetensors", tmp_path / "folder" / "m.onnx"
     report = command.export_run(tmp_path / "run", out, onnx=model, num_test=50)
     assert report["onnx"]["bytes"] == model.stat().st_size

@@ -58,18 +58,38 @@ def small(name, **options):
     return methods.METHODS[name](STEPS, **{**OPTIONS, **options})
 
 
+def scanned(step, carry, batches):
+    """What the steps give, one after the other, in one program."""
+    return jax.jit(lambda carry: jax.lax.scan(step, carry, batches))(carry)[1]
+
+
+@functools.cache
+def trajectory(name, options):
+    """The method, and parameters after every step of a loop of one's own.
+
+    Keys are drawn as `train_step` draws them; `options` are pairs.
+    """
+    method = small(name, real_learning_rate=2e-3, **dict(options))
+    params = method.init(KEY, drawn())
+
+    def step(carry, batch):
+        params, opt_state, number = carry
+        key = jax.random.split(jax.random.fold_in(KEY, number))[1]
+        weight_key = jax.random.split(key)[0] if method.random else None
+        weights, pull = jax.vjp(lambda p: method.weights(p, number, weight_key), params)
+        (grads,) = pull(jax.grad(loss_of)(weights, *batch))
+        updates, opt_state = method.tx.update(
+            grads, opt_state, params, weights=weights, step=number
+        )
+        params = optax.apply_updates(params, updates)
+        return (params, opt_state, number + 1), params
+
+    start = (params, method.tx.init(params), jnp.zeros((), jnp.int32))
+    return method, scanned(step, start, batches())
+
+
 @functools.cache
 def trained(name):
     """The method, and parameters after all the steps."""
-    method = small(name)
-    params = method.init(KEY, drawn())
-
-    def step(carry, numbered):
-        number, batch = numbered
-        return update(method, *carry, number, batch, KEY), None
-
-    carry = (params, method.tx.init(params))
-    run = jax.jit(
-        lambda carry: jax.lax.scan(step, carry, (jnp.arange(STEPS), batches()))
-    )
-    return method, run(carry)[0][0]
+    method, after = trajectory(name, ())
+    return method, jax.tree.map(lambda leaf: leaf[-1], after)

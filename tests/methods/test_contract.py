@@ -84,10 +84,11 @@ def test_from_binary_from_on_weights_are_those_that_are_shipped(name):
     if method.binary_from == methods.NEVER:
         return
     shipped = method.deploy(params)
+    compiled = jax.jit(method.weights)
     for step in (0, 1, problem.STEPS, 10 * problem.STEPS):
         step += method.binary_from
         _same(method.weights(params, step), shipped)
-        _same(jax.jit(method.weights)(params, step), shipped)
+        _same(compiled(params, step), shipped)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,7 @@
 """A loop of one's own takes the same steps as `train_step`, bit for bit."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from adaste_jax import methods, train
@@ -12,10 +10,6 @@ from tests.methods import problem
 
 def _forward(params, model_state, inputs, *, train, key):
     return problem.network(params, inputs), model_state
-
-
-def _trajectory(step, state, batch):
-    return jax.jit(lambda state: jax.lax.scan(step, state, batch))(state)[1]
 
 
 def _expected(name, options):
@@ -29,28 +23,7 @@ def _expected(name, options):
         state, _ = step(state, dict(zip(("image", "label"), batch, strict=True)), None)
         return state, state.params
 
-    return _trajectory(both, state, problem.batches())
-
-
-def _got(name, options):
-    """The same in a loop of one's own, with keys drawn as `train_step` draws them."""
-    method = problem.small(name, real_learning_rate=2e-3, **options)
-    params = method.init(problem.KEY, problem.drawn())
-
-    def step(carry, batch):
-        params, opt_state, number = carry
-        key = jax.random.split(jax.random.fold_in(problem.KEY, number))[1]
-        weight_key = jax.random.split(key)[0] if method.random else None
-        weights, pull = jax.vjp(lambda p: method.weights(p, number, weight_key), params)
-        (grads,) = pull(jax.grad(problem.loss_of)(weights, *batch))
-        updates, opt_state = method.tx.update(
-            grads, opt_state, params, weights=weights, step=number
-        )
-        params = optax.apply_updates(params, updates)
-        return (params, opt_state, number + 1), params
-
-    start = (params, method.tx.init(params), jnp.zeros((), jnp.int32))
-    return _trajectory(step, start, problem.batches())
+    return problem.scanned(both, state, problem.batches())
 
 
 VARIANTS = [
@@ -65,7 +38,8 @@ VARIANTS = [
     ("name", "options"), VARIANTS, ids=lambda value: str(value) if value else ""
 )
 def test_a_loop_of_ones_own_takes_the_same_steps(name, options):
-    expected, got = _expected(name, options), _got(name, options)
+    expected = _expected(name, options)
+    _, got = problem.trajectory(name, tuple(options.items()))
     assert jax.tree.structure(expected) == jax.tree.structure(got)
     for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
         assert one.shape[0] == problem.STEPS
