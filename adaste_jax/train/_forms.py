@@ -178,15 +178,13 @@ def _training(
     ) -> Any:
         return own(updates, state, params, **extra)
 
-    method = _build.of_maps(
+    method = methods.from_estimator(
         estimator or (lambda latent: latent),
         optax.GradientTransformationExtraArgs(tx.init, update),
         where=where,
         schedules=dict(hyperparameters or {}),
         deploy=deploy,
-        starts=(None, None),
         random=random_weights and estimator is not None,
-        binary_from=methods.NEVER,
         additive=None,  # to be found out
         deployed_pass=deployed_pass,
     )
