@@ -21,6 +21,8 @@ NEEDED = {
     "adaste_jax/__init__.py",
     "adaste_jax/py.typed",
     "adaste_jax/datasets/digits.npz",
+    "adaste_jax/export/c/functions.h",
+    "adaste_jax/export/c/main.c",
     "experiments/__main__.py",
     "experiments/configs/quickstart.py",
     "experiments/report/report.css",
