@@ -197,20 +197,14 @@ def summary(
     else:
         one_bit = jax.tree.leaves(_paths.select(params, where, method))
     traced = jax.make_jaxpr(forward)(params, *inputs)
-    counts = _multiply_adds.count(
-        traced.jaxpr,
-        [
-            _multiply_adds.Leaf(bit, math.prod(np.shape(leaf)))
-            for bit, leaf in zip(one_bit, leaves, strict=True)
-        ],
-    )
+    of_leaves, of_activations, notes = _multiply_adds.count(traced.jaxpr, one_bit)
     rows = tuple(
         _row(path, leaf, bit, round(number / batch), method, scale_dtype)
         for path, leaf, bit, number in zip(
-            _paths.distinct(params), leaves, one_bit, counts.of_leaves, strict=True
+            _paths.distinct(params), leaves, one_bit, of_leaves, strict=True
         )
     )
-    return Summary(rows, round(counts.of_activations / batch), counts.notes)
+    return Summary(rows, round(of_activations / batch), notes)
 
 
 def _row(

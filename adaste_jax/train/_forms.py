@@ -14,7 +14,7 @@ import optax
 
 from adaste_jax import methods
 from adaste_jax.methods import _build
-from adaste_jax.train import _gradient, _placement, _update
+from adaste_jax.train import _gradient, _placement, _step
 
 Made = TypeVar("Made")
 
@@ -171,7 +171,7 @@ def _training(
 
     `tx` gets `weights` and counts its updates itself, as in 0.1.
     """
-    own = _update.update_of(tx)
+    own = _step.update_of(tx)
 
     def update(
         updates: Any, state: Any, params: Any = None, *, step: Any = None, **extra: Any
