@@ -5,6 +5,7 @@ keywords. Everything that they need is in this file.
 """
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -18,15 +19,7 @@ from adaste_jax.train import _gradient, _placement, _step
 
 Made = TypeVar("Made")
 
-_TRAINING = {
-    "estimator": None,
-    "hyperparameters": None,
-    "where": None,
-    "deployed_pass": False,
-    "deploy": None,
-    "random_weights": False,
-}
-_EVALUATION = {"where": None, "deploy": None, "deployed": True}
+_EVALUATION = ("where", "deploy", "deployed")
 _PLACEMENT = {  # and what they are called in a `Placement`
     "strategy": "strategy",
     "mesh": "mesh",
@@ -46,7 +39,7 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
     def call(*args: Any, **kwargs: Any) -> Made:
         network, method, rest = _taken(make, args, kwargs, "tx")
         _replace_keywords(make, rest)
-        options = {name: rest.pop(name) for name in _TRAINING if name in rest}
+        options = {name: rest.pop(name) for name in _TRAINING & rest.keys()}
         if isinstance(method, methods.Method):
             _refuse(make, options)
             return make(network, method, **rest)
@@ -68,7 +61,7 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
             stacklevel=2,
         )
         _gradient.check_forward(network)
-        return make(network, _training(method, **{**_TRAINING, **options}), **rest)
+        return make(network, _training(method, **options), **rest)
 
     return call
 
@@ -84,11 +77,9 @@ def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
             _refuse(make, options)
             return make(network, method, **rest)
         _gradient.check_forward(network)
-        if not {**_EVALUATION, **options}.pop("deployed"):
+        if not options.pop("deployed", True):
             return make(network, methods.full_precision(1), **rest)
-        options.pop("deployed", None)
-        method = _training(optax.identity(), **{**_TRAINING, **options})
-        return make(network, method, **rest)
+        return make(network, _training(optax.identity(), **options), **rest)
 
     return call
 
@@ -160,12 +151,12 @@ def _refuse(make: Callable[..., Any], options: dict[str, Any]) -> None:
 def _training(
     tx: Any,
     *,
-    estimator: _build.Map | None,
-    hyperparameters: dict[str, optax.Schedule] | None,
-    where: Any,
-    deployed_pass: bool,
-    deploy: _build.Map | None,
-    random_weights: bool,
+    estimator: _build.Map | None = None,
+    hyperparameters: dict[str, optax.Schedule] | None = None,
+    where: Any = None,
+    deployed_pass: bool = False,
+    deploy: _build.Map | None = None,
+    random_weights: bool = False,
 ) -> methods.Method:
     """A method from the arguments of 0.1; it is not known whether it is additive.
 
@@ -194,3 +185,6 @@ def _training(
             where=lambda params: jax.tree.map(lambda _: False, params),
         )
     return method
+
+
+_TRAINING = inspect.signature(_training).parameters.keys() - {"tx"}
