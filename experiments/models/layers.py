@@ -127,6 +127,30 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
+class Classifier(Network):
+    """A network whose last layer, `head`, gives a logit for each class.
+
+    Attributes:
+        num_classes: Number of logits.
+        use_logit_norm: A norm on the logits.
+        norm_momentum: Share of the running statistics of batch norm that a step keeps.
+        dtype: Dtype of the activations. Default: that of the input.
+    """
+
+    num_classes: int
+    use_logit_norm: bool = True
+    norm_momentum: float = 0.9
+    dtype: Dtype | None = None
+
+    @nn.nowrap
+    def logits(
+        self, make: Layers, x: jax.Array, norm: Callable[..., Layer]
+    ) -> jax.Array:
+        """The last layer and its norm; see `head`."""
+        norm_or_none = norm if self.use_logit_norm else None
+        return head(make, x, self.num_classes, norm=norm_or_none)
+
+
 class Norm(nn.BatchNorm):
     """See `Layers.norm`."""
 
