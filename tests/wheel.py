@@ -23,6 +23,7 @@ NEEDED = {
     "adaste_jax/datasets/digits.npz",
     "adaste_jax/export/c/functions.h",
     "adaste_jax/export/c/main.c",
+    "adaste_jax/export/c/network.h",
     "experiments/__main__.py",
     "experiments/configs/quickstart.py",
     "experiments/report/report.css",

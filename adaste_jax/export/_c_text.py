@@ -2,10 +2,14 @@
 
 import importlib.resources
 import re
+import string
 
 _FOLDER = importlib.resources.files(__package__) / "c"
 MAIN = (_FOLDER / "main.c").read_text("utf-8")
 """The program that reads examples."""
+
+HEADER = string.Template((_FOLDER / "network.h").read_text("utf-8"))
+"""What `network.h` looks like."""
 
 _PARTS = (_FOLDER / "functions.h").read_text("utf-8").strip("\n").split("\n\n")
 FUNCTIONS = {
