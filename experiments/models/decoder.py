@@ -195,7 +195,7 @@ class Decoder(layers.Network):
         if self.tied:
             logits = embed.attend(x).astype(jnp.float32)
         else:
-            logits = layers.head(make, x, self.num_classes, norm=None)
+            logits = make.dense(self.num_classes, name="head")(x).astype(jnp.float32)
         if cache is None:
             return logits
         keys, values = new

@@ -4,9 +4,10 @@ import jax
 from flax import linen as nn
 
 from experiments.models import layers, transformer
+from experiments.models.classifier import Classifier
 
 
-class LanguageModel(layers.Classifier):
+class LanguageModel(Classifier):
     """An embedding, positions, blocks that look back only, and a `head`.
 
     Attributes:

@@ -127,30 +127,6 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-class Classifier(Network):
-    """A network whose last layer, `head`, gives a logit for each class.
-
-    Attributes:
-        num_classes: Number of logits.
-        use_logit_norm: A norm on the logits.
-        norm_momentum: Share of the running statistics of batch norm that a step keeps.
-        dtype: Dtype of the activations. Default: that of the input.
-    """
-
-    num_classes: int
-    use_logit_norm: bool = True
-    norm_momentum: float = 0.9
-    dtype: Dtype | None = None
-
-    @nn.nowrap
-    def logits(
-        self, make: Layers, x: jax.Array, norm: Callable[..., Layer]
-    ) -> jax.Array:
-        """The last layer and its norm; see `head`."""
-        norm_or_none = norm if self.use_logit_norm else None
-        return head(make, x, self.num_classes, norm=norm_or_none)
-
-
 class Norm(nn.BatchNorm):
     """See `Layers.norm`."""
 
@@ -276,24 +252,6 @@ def scan(run: Callable[..., Any], params: Sequence[Any]) -> Blocks:
         return jax.lax.scan(step, x, (stacked, each))
 
     return call
-
-
-def head(
-    make: Layers, x: jax.Array, num_classes: int, *, norm: Callable[..., Layer] | None
-) -> jax.Array:
-    """The last layer, `head`: float32 logits [batch, ..., num_classes].
-
-    A sum over thousands of weights of size 1 is far from the range in which the
-    softmax learns; `head_norm` after it brings it back.
-
-    Args:
-        make: Layers of the network.
-        x: Activations [batch, ..., features].
-        num_classes: Number of logits.
-        norm: `make.norm`, `make.layer_norm` or None for no norm.
-    """
-    x = make.dense(num_classes, name="head")(x).astype(jnp.float32)
-    return norm(name="head_norm", dtype=jnp.float32)(x) if norm else x
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

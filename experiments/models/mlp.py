@@ -6,9 +6,10 @@ import jax
 from flax import linen as nn
 
 from experiments.models import layers
+from experiments.models.classifier import Classifier
 
 
-class MLP(layers.Classifier):
+class MLP(Classifier):
     """Dense layers, each with batch norm and ReLU, and a dense head.
 
     Attributes:

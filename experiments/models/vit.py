@@ -5,9 +5,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from experiments.models import layers, transformer
+from experiments.models.classifier import Classifier
 
 
-class ViT(layers.Classifier):
+class ViT(Classifier):
     """Patches through a `stem`, positions, blocks, mean over positions and a `head`.
 
     Attributes:
