@@ -83,9 +83,7 @@ def from_torch(
     names, flattened = dict(names or {}), dict(flattened or {})
     transposed = (transposed,) if isinstance(transposed, str) else tuple(transposed)
     paths = [_path(parts) for parts in _paths.keys(like)]
-    modules = {tuple(path[:end]) for path in paths for end in range(len(path) or 1)} | {
-        ()
-    }
+    modules = {(), *(tuple(path[:end]) for path in paths for end in range(len(path)))}
     for argument in (names, flattened, transposed):
         for module in argument:
             if tuple(filter(None, module.split("/"))) not in modules:

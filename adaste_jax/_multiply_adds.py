@@ -8,7 +8,7 @@ example by a cast, a sign, a scale, a transposition or a slice.
 import collections
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.extend.core as jax_core
 from jax.extend.core import primitives
@@ -21,46 +21,35 @@ _INPUTS = -1
 _Tally = collections.Counter[int]
 
 
-class Leaf(NamedTuple):
-    """Decides which parameter owns a value that is computed from several."""
-
-    one_bit: bool
-    size: int
-
-
-class Counts(NamedTuple):
-    """Multiply-adds of one run of a program."""
-
-    of_leaves: tuple[int, ...]
-    of_activations: int
-    notes: tuple[str, ...]
-
-
-def count(program: jax_core.Jaxpr, leaves: Sequence[Leaf]) -> Counts:
+def count(
+    program: jax_core.Jaxpr, one_bit: Sequence[bool]
+) -> tuple[list[int], int, tuple[str, ...]]:
     """Counts matrix products and convolutions.
 
     Args:
         program: A function of the leaves of the parameters and further inputs.
-        leaves: One entry for each of the first inputs. A product of several leaves
-            belongs to a one-bit leaf before a real one, and then to the largest.
+        one_bit: For each of these leaves, whether it has one bit a weight. A product of
+            several leaves belongs to such a leaf before a real one, and then to the
+            largest.
 
     Returns:
         Multiply-adds of each leaf, of products without a leaf, and notes on what was
         not counted in full.
     """
-    walk = _Walk(leaves)
-    others = len(program.invars) - len(leaves)
-    _, tally = walk.program(program, [*range(len(leaves)), *[_INPUTS] * others])
-    of_leaves = tuple(tally[index] for index in range(len(leaves)))
-    return Counts(of_leaves, tally[_INPUTS], tuple(sorted(walk.notes)))
+    walk = _Walk(program, one_bit)
+    leaves = range(len(one_bit))
+    inputs = [_INPUTS] * (len(program.invars) - len(one_bit))
+    _, tally = walk.program(program, [*leaves, *inputs])
+    return [tally[i] for i in leaves], tally[_INPUTS], tuple(sorted(walk.notes))
 
 
 class _Walk:
     """Follows the sources of values through a program, and counts its products."""
 
-    def __init__(self, leaves: Sequence[Leaf]):
+    def __init__(self, program: jax_core.Jaxpr, one_bit: Sequence[bool]):
         self.notes: set[str] = set()
-        self._leaves = leaves
+        self._one_bit = one_bit
+        self._sizes = [math.prod(_shape(value)) for value in program.invars]
 
     def program(
         self, jaxpr: jax_core.Jaxpr, sources: Iterable[int]
@@ -175,8 +164,7 @@ class _Walk:
     def _precedence(self, source: int) -> tuple[int, bool, int, int]:
         if source < 0:
             return (2 if source == _INPUTS else 0), False, 0, 0
-        one_bit, size = self._leaves[source]
-        return 1, one_bit, size, -source
+        return 1, self._one_bit[source], self._sizes[source], -source
 
 
 def _carried(scan: jax_core.JaxprEqn, body: jax_core.Jaxpr) -> slice:

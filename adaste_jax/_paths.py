@@ -29,9 +29,14 @@ class Method(Protocol):
         """From parameters to the shipped weights."""
 
 
+def named(tree: Any) -> list[tuple[str, Any]]:
+    """Paths and leaves, in the order of `jax.tree.leaves`."""
+    return [(_join(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
+
+
 def paths(tree: Any) -> list[str]:
     """Paths of all leaves, in the order of `jax.tree.leaves`."""
-    return [_join(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+    return [path for path, _ in named(tree)]
 
 
 def distinct(tree: Any) -> list[str]:
@@ -141,12 +146,8 @@ def kernels(*, exclude: Sequence[str] | str = ()) -> Callable[[Any], Any]:
                 "`where`: regular expressions on the path, a tree of booleans, or a "
                 f"function that makes one. {_listing(paths(params))}"
             )
-        kernel_paths = {
-            path: True
-            for path, chosen in zip(paths(params), jax.tree.leaves(found), strict=True)
-            if chosen
-        }
-        excluded = matching(kernel_paths, exclude, name="`exclude` pattern")
+        chosen_paths = {path: True for path, chosen in named(found) if chosen}
+        excluded = matching(chosen_paths, exclude, name="`exclude` pattern")
         return jax.tree_util.tree_map_with_path(
             lambda path, chosen: chosen and not excluded[_join(path)], found
         )
@@ -183,13 +184,12 @@ def select(tree: Any, where: Where | None, method: Method | None = None) -> Any:
                 "the mask in `where` does not have the structure of the parameters. "
                 f"{_listing(paths(tree))}"
             ) from error
-    chosen = jax.tree.leaves(mask)
-    for path, value in zip(paths(tree), chosen, strict=True):
+    for path, value in named(mask):
         if not isinstance(value, bool | np.bool_):
             raise TypeError(
                 f"`where` must give booleans; at {path!r} it gave {value!r}."
             )
-    if not any(chosen):
+    if not any(jax.tree.leaves(mask)):
         raise ValueError(f"`where` selects nothing. {_listing(paths(tree))}")
     return jax.tree.map(bool, mask)
 

@@ -18,6 +18,9 @@ from adaste_jax import _multiply_adds, _paths, methods
 ACTIVATIONS = "(activations)"
 """The row of products between activations, as in attention."""
 
+_COUNTED = ("parameters", "bytes", "float32_bytes", "multiply_adds")
+_HEAD = ("parameter", "shape", "bits", *_COUNTED[:2], "float32 bytes", "multiply-adds")
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -104,41 +107,30 @@ class Summary:
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in totals}
 
     def __str__(self) -> str:
-        head = (
-            "parameter",
-            "shape",
-            "bits",
-            "parameters",
-            "bytes",
-            "float32 bytes",
-            "multiply-adds",
-        )
-        lines = []
-        for row in self.rows:
-            shape = " x ".join(map(str, row.shape))
-            numbers = row.parameters, row.bytes, row.float32_bytes, row.multiply_adds
-            bits = f"{row.bits:g}"
-            lines.append((row.path, shape, bits, *map(_number, numbers)))
-        if self.activation_multiply_adds:
-            products = _number(self.activation_multiply_adds)
-            lines.append((ACTIVATIONS, "", "", "", "", "", products))
-        for one_bit, name in ((True, "one bit"), (False, "real")):
-            rows = [row for row in self.rows if row.one_bit is one_bit]
-            numbers = (
-                self.one_bit_parameters if one_bit else self.real_parameters,
-                sum(row.bytes for row in rows),
-                sum(row.float32_bytes for row in rows),
-                self.one_bit_multiply_adds if one_bit else self.real_multiply_adds,
+        def numbers(rows: Sequence[Row], more: int = 0) -> list[str]:
+            *sums, products = (
+                sum(getattr(row, name) for row in rows) for name in _COUNTED
             )
-            lines.append((name, "", "", *map(_number, numbers)))
-        numbers = (
-            self.one_bit_parameters + self.real_parameters,
-            self.bytes,
-            self.float32_bytes,
-            self.one_bit_multiply_adds + self.real_multiply_adds,
-        )
-        lines.append(("total", "", "", *map(_number, numbers)))
-        return "\n".join([*_table(head, lines, totals=3), *self.notes])
+            return [f"{number:,}" for number in (*sums, products + more)]
+
+        more = self.activation_multiply_adds
+        lines = [
+            (
+                row.path,
+                " x ".join(map(str, row.shape)),
+                f"{row.bits:g}",
+                *numbers([row]),
+            )
+            for row in self.rows
+        ]
+        if more:
+            lines.append((ACTIVATIONS, "", "", "", "", "", f"{more:,}"))
+        one_bit = [row for row in self.rows if row.one_bit]
+        real = [row for row in self.rows if not row.one_bit]
+        lines.append(("one bit", "", "", *numbers(one_bit)))
+        lines.append(("real", "", "", *numbers(real, more)))
+        lines.append(("total", "", "", *numbers(self.rows, more)))
+        return "\n".join([*_table(_HEAD, lines, totals=3), *self.notes])
 
 
 def summary(
@@ -205,20 +197,14 @@ def summary(
     else:
         one_bit = jax.tree.leaves(_paths.select(params, where, method))
     traced = jax.make_jaxpr(forward)(params, *inputs)
-    counts = _multiply_adds.count(
-        traced.jaxpr,
-        [
-            _multiply_adds.Leaf(bit, math.prod(np.shape(leaf)))
-            for bit, leaf in zip(one_bit, leaves, strict=True)
-        ],
-    )
+    of_leaves, of_activations, notes = _multiply_adds.count(traced.jaxpr, one_bit)
     rows = tuple(
         _row(path, leaf, bit, round(number / batch), method, scale_dtype)
         for path, leaf, bit, number in zip(
-            _paths.distinct(params), leaves, one_bit, counts.of_leaves, strict=True
+            _paths.distinct(params), leaves, one_bit, of_leaves, strict=True
         )
     )
-    return Summary(rows, round(counts.of_activations / batch), counts.notes)
+    return Summary(rows, round(of_activations / batch), notes)
 
 
 def _row(
@@ -240,10 +226,6 @@ def _row(
         bits = 8 / per_byte + 8 * scales / max(size, 1)
         deployed = math.ceil(size / per_byte) + scales
     return Row(path, leaf.shape, one_bit, size, deployed, 4 * size, multiply_adds, bits)
-
-
-def _number(number: int) -> str:
-    return f"{number:,}"
 
 
 def _table(

@@ -8,46 +8,24 @@ import warnings
 from importlib import machinery
 from types import ModuleType
 
+_ROOMS = {
+    "compare": "entry search tables trials",
+    "data": "augmentation feeds image_folder images listing text",
+    "deployment": "deployed description fits",
+    "report": "charts plots",
+    "runs": "checkpoints identity plain_path processes records small_files stopping "
+    "workdir",
+    "studies": "gallery order",
+    "training": "checks layers loop losses progress restore run tally",
+}
 MOVED = {
-    "augmentation": "data.augmentation",
-    "charts": "report.charts",
-    "checkpoints": "runs.checkpoints",
-    "checks": "training.checks",
+    **{one: f"{room}.{one}" for room, names in _ROOMS.items() for one in names.split()},
     "data_identity": "data.fingerprint",
     "data_source": "data.sources",
     "data_stream": "data.streams",
-    "deployed": "deployment.deployed",
-    "description": "deployment.description",
-    "entry": "compare.entry",
-    "feeds": "data.feeds",
-    "fits": "deployment.fits",
-    "gallery": "studies.gallery",
-    "identity": "runs.identity",
-    "image_folder": "data.image_folder",
-    "images": "data.images",
-    "layers": "training.layers",
-    "listing": "data.listing",
-    "loop": "training.loop",
-    "losses": "training.losses",
-    "order": "studies.order",
-    "plain_path": "runs.plain_path",
-    "plots": "report.plots",
-    "processes": "runs.processes",
-    "progress": "training.progress",
-    "records": "runs.records",
     "report_tables": "report.tables",
-    "restore": "training.restore",
-    "run": "training.run",
-    "search": "compare.search",
     "seeds": "training.problem",
-    "small_files": "runs.small_files",
-    "stopping": "runs.stopping",
-    "tables": "compare.tables",
-    "tally": "training.tally",
-    "text": "data.text",
     "tfds_records": "data.tfds",
-    "trials": "compare.trials",
-    "workdir": "runs.workdir",
 }
 """From the old name to the new one, both in `experiments`."""
 

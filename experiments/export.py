@@ -26,13 +26,7 @@ from absl import logging
 from adaste_jax import export, methods, train
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.deployment import (
-    comparison,
-    decoders,
-    deployed,
-    description,
-    engines,
-)
+from experiments.deployment import comparison, deployed, description, engines
 from experiments.deployment.comparison import show as show
 from experiments.runs import identity, kept
 from experiments.training import restore, states
@@ -110,9 +104,7 @@ def export_state(
         )
     _refuse_nonfinite(state)
     files = {name: file for name, file in others.items() if file is not None}
-    if unknown := files.keys() - engines.WRITERS.keys():
-        raise TypeError(f"nothing is written as {', '.join(sorted(unknown))}.")
-    decoders.check(config.model, [n for n in engines.LANGUAGE_MODELS if n in files])
+    engines.check(config.model, files.keys())
     for path in (out, *files.values()):
         _make_folder(pathlib.Path(path))
     model_state = Evaluation(problem, method).statistics(state)

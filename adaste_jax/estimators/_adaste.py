@@ -175,12 +175,7 @@ def _weights(
     if form.axis_name is not None and not isinstance(form.axis_name, Hashable):
         raise TypeError(f"`axis_name` must be hashable, got {form.axis_name!r}.")
     hyper = _adaste_rule.check_hyperparameters(
-        mu=mu,
-        alpha=alpha,
-        rule=form.rule,
-        cap=cap,
-        threshold=threshold,
-        unit=form.unit,
+        mu, alpha, cap, threshold, rule=form.rule, unit=form.unit
     )
     return _compiled(form, _base.check_latent(latent), hyper)
 

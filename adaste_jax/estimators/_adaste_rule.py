@@ -113,9 +113,7 @@ def adaste_slope(
     Raises:
         ValueError: If a hyperparameter is out of range, or `rule` is unknown.
     """
-    hyper = check_hyperparameters(
-        mu=mu, alpha=alpha, rule=rule, cap=cap, threshold=threshold, unit=None
-    )
+    hyper = check_hyperparameters(mu, alpha, cap, threshold, rule=rule)
     mu, alpha, cap, threshold = (jnp.asarray(x, latent.dtype) for x in hyper)
     if rule == "identity":
         return jnp.ones_like(latent)
@@ -185,13 +183,13 @@ def adaste_gradient(
 
 
 def check_hyperparameters(
-    *,
     mu: ArrayLike,
     alpha: ArrayLike,
-    rule: str,
     cap: ArrayLike,
     threshold: ArrayLike | None,
-    unit: str | None,
+    *,
+    rule: str,
+    unit: str | None = None,
 ) -> Hyperparameters:
     """Fills in the default threshold of a rule, and refuses what is out of range.
 
@@ -202,7 +200,6 @@ def check_hyperparameters(
     _base.check_choice("unit", unit, (None, *get_args(Unit)))
     if threshold is None:
         threshold = RELEASED_THRESHOLD if rule == "released" else 0.0
-    float("inf")
     _base.check_scalar("mu", mu)
     _base.check_scalar("alpha", alpha, low=0.0, high=1.0, open_interval=True)
     _base.check_scalar("cap", cap)

@@ -74,9 +74,7 @@ def per_group(
 
     def grouped(latent: Any, *, key: jax.Array | None = None, **hyper: Any) -> Any:
         latent = _base.check_latent(latent)
-        if (
-            not latent.size
-        ):  # no groups, of whatever size; but the keywords are looked at
+        if not latent.size:  # no groups of any size; but the keywords are looked at
             keyed = {} if key is None else {"key": key}
             struct: Any = jax.ShapeDtypeStruct
             one = struct((size,), latent.dtype)

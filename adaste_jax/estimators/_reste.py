@@ -52,7 +52,6 @@ def reste(
         ...     jnp.array([0.25, -1.0, 2.0]))
         Array([1. , 0.5, 0. ], dtype=float32)
     """
-    float("inf")
     _base.check_scalar("exponent", exponent, low=1.0)
     _base.check_scalar("cut", cut)
     _base.check_scalar("floor", floor, open_interval=True)

@@ -163,36 +163,20 @@ def _header(writer: _c_nodes.Writer) -> str:
         "CONSTANTS": writer.constants,
         "MEMORY": sum(sizes[kind] * n for kind, n in memory.items()),
     }
-    return "\n".join(
-        [
-            "/* A network with packed weights, written by adaste_jax "
-            f"{importlib.metadata.version('adaste_jax')}.",
-            " *",
-            " *     network(input, output);",
-            " *",
-            f" * takes an example {list(shapes[0][1:])}, in C order, and gives",
-            f" * {list(shapes[1][1:])}. Between layers it keeps NETWORK_MEMORY bytes.",
-            " */",
-            "#ifndef NETWORK_H",
-            "#define NETWORK_H",
-            "",
-            "#include <stdint.h>",
-            "",
-            *(f"#define NETWORK_{name} {n}" for name, n in numbers.items()),
-            "",
-            f"typedef {writer.kind(graph.input)} network_input;",
-            f"typedef {writer.kind(output)} network_output;",
-            "",
-            *writer.tables,
-            *(f"static {k} {_c_memory.ARRAYS[k]}[{n}];" for k, n in memory.items()),
-            "",
-            *(f for name, f in _c_text.FUNCTIONS.items() if name in writer.called),
-            "static void network(const network_input *input, network_output *output)",
-            "{",
-            *writer.lines,
-            "}",
-            "",
-            "#endif",
-            "",
-        ]
+    lines = {
+        "numbers": [f"#define NETWORK_{name} {n}" for name, n in numbers.items()],
+        "tables": writer.tables,
+        "memory": [
+            f"static {k} {_c_memory.ARRAYS[k]}[{n}];" for k, n in memory.items()
+        ],
+        "functions": [f for k, f in _c_text.FUNCTIONS.items() if k in writer.called],
+        "statements": writer.lines,
+    }
+    return _c_text.HEADER.substitute(
+        {name: "".join(f"{line}\n" for line in found) for name, found in lines.items()},
+        version=importlib.metadata.version("adaste_jax"),
+        takes=list(shapes[0][1:]),
+        gives=list(shapes[1][1:]),
+        input=writer.kind(graph.input),
+        output=writer.kind(output),
     )

@@ -120,7 +120,7 @@ class Writer:
 
     def call(self, function: str, *arguments: str) -> str:
         """A call of a function, which the header is then to have."""
-        self.called.update((function, *_c_text.NEEDS.get(function, ())))
+        self.called |= _c_text.needs(f"{function}(")
         return f"{function}({', '.join(arguments)})"
 
     def size(self, name: str) -> int:

@@ -90,9 +90,7 @@ def _elementwise(writer: Writer, node: Node, index: Index) -> str:
         form = f"{{0}} {'<' if node.op == 'max' else '>'} {{1}} ? {{1}} : {{0}}"
     else:
         form = {**(_FLOATS if kinds[0] == "float" else _INTEGERS), **_BOTH}[node.op]
-    for function in _c_text.FUNCTIONS:
-        if f"{function}(" in form:
-            writer.call(function)
+    writer.called |= _c_text.needs(form)
     for i, name in enumerate(node.inputs):
         if form.count(f"{{{i}}}") > 1 and writer.size(name) > 1:
             values[i] = writer.keep(values[i], kinds[i])

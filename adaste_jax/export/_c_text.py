@@ -1,150 +1,27 @@
 """What the C sources of all networks share, and how expressions are put together."""
 
-from collections.abc import Mapping, Sequence
+import importlib.resources
+import re
+import string
 
+_FOLDER = importlib.resources.files(__package__) / "c"
+MAIN = (_FOLDER / "main.c").read_text("utf-8")
+"""The program that reads examples."""
+
+HEADER = string.Template((_FOLDER / "network.h").read_text("utf-8"))
+"""What `network.h` looks like."""
+
+_PARTS = (_FOLDER / "functions.h").read_text("utf-8").strip("\n").split("\n\n")
 FUNCTIONS = {
-    "signed_sum_1": """\
-/* The sum of x[i] times weight at + i, which is 1 or -1, a bit of w. */
-static float signed_sum_1(const float *x, const uint32_t *w, uint32_t at, int32_t n)
-{
-    float sum = 0;
-    for (int32_t i = 0; i < n; i++, at++)
-        sum += x[i] * (float)((int32_t)(w[at / 32] >> at % 32 << 1 & 2) - 1);
-    return sum;
-}
-""",
-    "signed_sum_2": """\
-/* The sum of x[i] times weight at + i, which is -1, 0 or 1, two bits of w. */
-static float signed_sum_2(const float *x, const uint32_t *w, uint32_t at, int32_t n)
-{
-    float sum = 0;
-    for (int32_t i = 0; i < n; i++, at++)
-        sum += x[i] * (float)((int32_t)(w[at / 16] >> at % 16 * 2 & 3) - 1);
-    return sum;
-}
-""",
-    "clip": """\
-/* An index within 0 ... n - 1. */
-static int32_t clip(int32_t i, int32_t n)
-{
-    return i < 0 ? 0 : i < n ? i : n - 1;
-}
-""",
-    "to_int": """\
-/* Towards zero; what does not fit becomes the nearest that does, NaN becomes 0. */
-static int32_t to_int(float x)
-{
-    if (x >= 2147483648.0f)
-        return 2147483647;
-    return x >= -2147483648.0f ? (int32_t)x : x != x ? 0 : -2147483647 - 1;
-}
-""",
-    "round_down": """\
-/* The largest whole number that is no more than x. */
-static float round_down(float x)
-{
-    if (!(x > -8388608.0f && x < 8388608.0f))
-        return x;
-    return (float)((int32_t)x - (x < (float)(int32_t)x));
-}
-""",
-    "round_even": """\
-/* The nearest whole number; halves go to the even one. */
-static float round_even(float x)
-{
-    float low = round_down(x), rest = x - low;
-    if (rest > 0.5f || (rest == 0.5f && (int32_t)low % 2))
-        low += 1;
-    return low;
-}
-""",
-    "root": """\
-/* The square root, by Newton's method from above. */
-static float root(float x)
-{
-    float r = x < 1 ? 1 : x, last;
-    if (x < 0)
-        return 0.0f / 0.0f;
-    do {
-        last = r;
-        r = (r + x / r) / 2;
-    } while (r < last);
-    return last;
-}
-""",
-    "exponential": """\
-/* exp(x) as 2^n exp(rest), the rest within log(2) / 2 of 0. */
-static float exponential(float x)
-{
-    if (!(x < 89.0f))
-        return x != x ? x : 1.0f / 0.0f;
-    if (x < -104.0f)
-        return 0;
-    int32_t n = (int32_t)round_down(x * 1.44269504f + 0.5f);
-    float r = x - (float)n * 0.693359375f - (float)n * -2.12194440e-4f, y = 1;
-    for (int32_t k = 8; k; k--)
-        y = 1 + y * r / (float)k;
-    for (; n > 0; n--)
-        y *= 2;
-    for (; n < 0; n++)
-        y /= 2;
-    return y;
-}
-""",
+    re.findall(r"^static \w+ (\w+)\(", p, re.M)[0]: p + "\n" for p in _PARTS[1:]
 }
 """What a network may call, in the order of the file; without libm."""
 
-NEEDS: Mapping[str, Sequence[str]] = {
-    "exponential": ["round_down"],
-    "round_even": ["round_down"],
-}
-"""What one of these functions calls itself."""
 
-MAIN = """\
-/* Runs the network on a file of examples, or on stdin.
- *
- * An example is NETWORK_INPUTS numbers of type network_input, in C order and in the
- * byte order of this machine; examples follow each other. For each row of the output,
- * of NETWORK_CLASSES numbers, a line is printed: the index of the largest, and all.
- */
-#include <stdio.h>
-
-#include "network.h"
-
-static network_input input[NETWORK_INPUTS];
-static network_output output[NETWORK_OUTPUTS];
-
-int main(int argc, char **argv)
-{
-    FILE *file = argc > 1 ? fopen(argv[1], "rb") : stdin;
-    size_t got;
-
-    if (!file) {
-        perror(argv[1]);
-        return 1;
-    }
-    while ((got = fread(input, 1, sizeof input, file)) == sizeof input) {
-        network(input, output);
-        for (long row = 0; row < NETWORK_OUTPUTS; row += NETWORK_CLASSES) {
-            long best = 0;
-            for (long i = 1; i < NETWORK_CLASSES; i++)
-                if (output[row + i] > output[row + best])
-                    best = i;
-            printf("%ld", best);
-            for (long i = 0; i < NETWORK_CLASSES; i++)
-                printf(" %.9g", (double)output[row + i]);
-            putchar('\\n');
-        }
-    }
-    if (got || ferror(file)) {
-        fprintf(stderr, "the input ends within an example, which has %lu bytes\\n",
-                (unsigned long)sizeof input);
-        return 1;
-    }
-    return fflush(stdout) ? 1 : 0;
-}
-"""
-"""The program that reads examples."""
+def needs(text: str) -> set[str]:
+    """The functions of `FUNCTIONS` that an expression, or one of them, calls."""
+    called = set(re.findall(r"\w+(?=\()", text)) & FUNCTIONS.keys()
+    return called.union(*(needs(FUNCTIONS[name].partition("{")[2]) for name in called))
 
 
 def total(*terms: tuple[str, int]) -> str:

@@ -45,12 +45,7 @@ def pack(array: np.ndarray) -> Packed | None:
         return None
     encoding, scale, group = found
     bits = {"bits": 1, "trits": 2}[encoding]
-    rows = np.moveaxis(array, -1, 0).reshape(-1)
-    codes = (rows > 0).astype(np.uint32)
-    if bits == 2:
-        codes = (np.sign(rows) + 1).astype(np.uint32)
-    codes = np.pad(codes, (0, -codes.size % (32 // bits))).reshape(-1, 32 // bits)
-    words = (codes << np.arange(0, 32, bits, dtype=np.uint32)).sum(1, dtype=np.uint32)
+    words = _scales.words(np.moveaxis(array, -1, 0), bits, np.uint32)
     return Packed(words, bits, None if group is None else scale, group or ())
 
 

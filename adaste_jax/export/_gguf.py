@@ -11,19 +11,12 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
+from adaste_jax.estimators import _base
 from adaste_jax.export import _encode, _file, _gguf_blocks, _gguf_tokens
 
 ARCHITECTURES = ("bitnet", "llama", "qwen3")
 """Kinds of models that can be written, by their names in both worlds."""
 
-_FILE_TYPES = {
-    "F32": 0,
-    "F16": 1,
-    "Q8_0": 7,
-    "TQ1_0": 36,
-    "TQ2_0": 37,
-    "Q1_0": 40,
-}
 _FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -94,17 +87,14 @@ def to_gguf(
     try:
         import gguf
 
-        types = {name: gguf.GGMLQuantizationType[name] for name in _FILE_TYPES}
+        types, file_types = gguf.GGMLQuantizationType, gguf.LlamaFileType
+        file_types["MOSTLY_Q1_0"]  # the newest of those that are written
     except (ImportError, KeyError) as error:
         raise ImportError(
             'writing GGUF needs gguf 0.19 or newer: pip install "adaste_jax[gguf]"'
         ) from error
-    for name, value, known in (
-        ("real", real, ("F32", "F16", "Q8_0")),
-        ("ternary", ternary, ("TQ2_0", "TQ1_0")),
-    ):
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {known}, got {value!r}.")
+    _base.check_choice("real", real, ("F32", "F16", "Q8_0"))
+    _base.check_choice("ternary", ternary, ("TQ2_0", "TQ1_0"))
     kind = _check(config)
     arrays = {name: np.asarray(leaf, np.float32) for name, leaf in tensors.items()}
     _encode.require_finite(tensors=arrays)
@@ -126,7 +116,10 @@ def to_gguf(
         file = pathlib.Path(folder) / "model.gguf"
         writer = gguf.GGUFWriter(file, kind)
         _describe(writer, config)
-        writer.add_file_type(_FILE_TYPES[max(used, key=used.count) if used else real])
+        most = max(used, key=used.count) if used else real
+        writer.add_file_type(
+            file_types["ALL_F32" if most == "F32" else f"MOSTLY_{most}"]
+        )
         writer.add_quantization_version(2)
         for key, text in {"general.name": "adaste_jax", **(metadata or {})}.items():
             writer.add_string(key, text)

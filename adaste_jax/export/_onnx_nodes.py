@@ -13,38 +13,18 @@ from adaste_jax.export import _graph_ops, _onnx_weights
 from adaste_jax.export._graph_ops import Graph, Node
 from adaste_jax.export._onnx_writer import Writer
 
-TYPES = {
-    "abs": "Abs",
-    "add": "Add",
-    "and": "And",
-    "ceil": "Ceil",
-    "cos": "Cos",
-    "div": "Div",
+_SAME = (
+    "abs add and ceil cos div erf exp floor log max min mul neg not or pow round sign "
+    "sin sqrt sub tanh where"
+)
+TYPES = {op: op.capitalize() for op in _SAME.split()} | {
     "eq": "Equal",
-    "erf": "Erf",
-    "exp": "Exp",
-    "floor": "Floor",
     "ge": "GreaterOrEqual",
     "gt": "Greater",
     "le": "LessOrEqual",
-    "log": "Log",
     "logistic": "Sigmoid",
     "lt": "Less",
-    "max": "Max",
-    "min": "Min",
-    "mul": "Mul",
     "ne": "Equal",
-    "neg": "Neg",
-    "not": "Not",
-    "or": "Or",
-    "pow": "Pow",
-    "round": "Round",
-    "sign": "Sign",
-    "sin": "Sin",
-    "sqrt": "Sqrt",
-    "sub": "Sub",
-    "tanh": "Tanh",
-    "where": "Where",
 }
 """Operations of each number, and their types in ONNX."""
 

@@ -76,13 +76,8 @@ def constant(writer: _onnx_writer.Writer, name: str, array: np.ndarray) -> str:
     found = levels(array)
     if found is None:
         return writer.constant(array, name)
-    per_byte = 8 // found.bits
-    codes = (array > 0).astype(np.uint8)
-    if found.bits == 2:
-        codes = np.sign(array).astype(np.int8).astype(np.uint8) + np.uint8(1)
-    codes = np.pad(codes.reshape(-1), (0, -array.size % per_byte))
+    packed = _scales.words(array, found.bits, np.uint8)
     shifts = np.arange(0, 8, found.bits, dtype=np.uint8)
-    packed = (codes.reshape(-1, per_byte) << shifts).sum(1, dtype=np.uint8)
     value = writer.add(
         "BitShift",
         writer.constant(packed[:, None], f"{name}.packed"),
@@ -91,7 +86,7 @@ def constant(writer: _onnx_writer.Writer, name: str, array: np.ndarray) -> str:
     )
     mask = np.asarray([2**found.bits - 1], np.uint8)
     value = writer.add("BitwiseAnd", value, writer.constant(mask))
-    if array.size % per_byte:
+    if array.size % len(shifts):
         value = writer.add("Reshape", value, writer.integers(-1))
         ends = [writer.integers(n) for n in (0, array.size, 0)]
         value = writer.add("Slice", value, *ends)

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.typing import DTypeLike
 
 from adaste_jax.estimators import _per_group
 
@@ -83,3 +84,17 @@ def scaled(weights: Array, scale: Array, group: tuple[int, ...] | None) -> Array
     factors: Array = scale.astype(weights.dtype).reshape(each)
     product: Array = (weights.reshape(apart) * factors).reshape(weights.shape)
     return product
+
+
+def words(weights: np.ndarray, bits: int, dtype: DTypeLike) -> np.ndarray:
+    """Signs of one bit, or of two bits and one of three values, in words in C order.
+
+    The first weight has the lowest bits of a word. Of one bit 1 is +1, and of two bits
+    0, 1 and 2 are -1, 0 and +1.
+    """
+    flat = weights.reshape(-1)
+    codes = (flat > 0 if bits == 1 else np.sign(flat) + 1).astype(dtype)
+    shifts = np.arange(0, 8 * codes.itemsize, bits, dtype=dtype)
+    codes = np.pad(codes, (0, -codes.size % shifts.size))
+    packed = (codes.reshape(-1, shifts.size) << shifts).sum(1, dtype=dtype)
+    return np.asarray(packed)

@@ -132,37 +132,6 @@ def from_estimator(
         >>> round(float(weights["kernel"][0]), 3)
         0.987
     """
-    method = of_maps(
-        estimator,
-        tx,
-        where=where,
-        schedules=schedules,
-        deploy=deploy,
-        starts=starts,
-        random=random,
-        binary_from=binary_from,
-        **declared,
-    )
-    # The estimator's own checks, now and not in the first step.
-    keyed = {"key": jax.random.key(0)} if random else {}
-    now = lambda t: estimator(t, **method.values(0), **keyed)
-    jax.eval_shape(now, jnp.zeros((0, 2)))  # without entries, groups of any size fit
-    return method
-
-
-def of_maps(
-    estimator: Map,
-    tx: optax.GradientTransformationExtraArgs,
-    *,
-    where: _paths.Where | None,
-    schedules: Mapping[str, optax.Schedule],
-    deploy: Map | None,
-    starts: tuple[Start | None, Start | None],
-    random: bool,
-    binary_from: int,
-    **declared: Any,
-) -> Method:
-    """The method of `from_estimator`, without checking the estimator."""
     mask = functools.partial(_paths.select, where=where)
 
     def init(key: jax.Array, params: Any, trained: bool = False) -> Any:
@@ -197,7 +166,12 @@ def of_maps(
         return _tree.binarize(params, deploy, where=where)
 
     functions = (init, weights, tx, shipped, mask, values)
-    return Method(*functions, binary_from, random=random, **declared)
+    method = Method(*functions, binary_from, random=random, **declared)
+    if method.additive is not None:  # else of 0.1, which tried it in the first step
+        keyed = {"key": jax.random.key(0)} if random else {}
+        now = lambda t: estimator(t, **values(0), **keyed)
+        jax.eval_shape(now, jnp.zeros((0, 2)))  # no entries: groups of any size fit
+    return method
 
 
 def in_groups(weights: Map, group: int, scales: Scales) -> tuple[Map, Scales]:

@@ -1,7 +1,12 @@
-"""Counts the true entries of a mask."""
+"""Counts what a metric is a share of, leaf by leaf; NaN where it cannot be said."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from adaste_jax import _numerics
 
 
 def count(indicator: jax.Array, nan: jax.Array) -> jax.Array:
@@ -12,12 +17,50 @@ def count(indicator: jax.Array, nan: jax.Array) -> jax.Array:
     0.10.2, two cores). Both masks are packed and summed in one pass, so NaN costs
     nothing more. For a split array the bits would have to be gathered.
     """
-    if not indicator.size:
-        return jnp.zeros(())
-    if jax.device_count() > 1:
+    if jax.device_count() > 1 or not indicator.size:
         return jnp.sum(jnp.where(nan, jnp.nan, indicator.astype(jnp.float32)))
-    bits, lost = (
-        jnp.packbits(jnp.atleast_1d(mask), axis=-1) for mask in (indicator, nan)
-    )
-    ones = jax.lax.population_count(bits).astype(jnp.float32)
+    return _count_bits(bits(indicator), bits(nan))
+
+
+def share(counts: Iterable[jax.Array], leaves: list[jax.Array]) -> jax.Array:
+    """The sum of the counts, as a share of all entries of the leaves."""
+    size = sum(leaf.size for leaf in leaves)
+    return sum(counts, jnp.zeros(())) / max(size, 1)
+
+
+def chosen(tree: Any, mask: Any) -> list[jax.Array]:
+    """The leaves at which a tree of booleans is true."""
+    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(mask), strict=True)
+    return [leaf for leaf, selected in pairs if selected]
+
+
+def zeros(leaf: jax.Array) -> jax.Array:
+    """How many entries are exactly zero."""
+    return count(leaf == 0, jnp.isnan(leaf))
+
+
+def saturated(leaf: jax.Array) -> jax.Array:
+    """How many entries have the largest magnitude of their leaf, to 1e-6."""
+    edge = (1 - 1e-6) * jnp.max(jnp.abs(leaf), initial=0)
+    # No second use of the magnitudes, which XLA would write out for both.
+    return count((leaf >= edge) | (leaf <= -edge), jnp.isnan(leaf))
+
+
+def flips(signs: jax.Array, leaf: jax.Array) -> jax.Array:
+    """How many signs are others now; `signs` are booleans, or packed by `bits`."""
+    positive, lost = _numerics.sign(leaf) > 0, jnp.isnan(leaf)
+    if signs.dtype == bool:
+        return jnp.sum(jnp.where(lost, jnp.nan, (signs ^ positive).astype(jnp.float32)))
+    return _count_bits(signs ^ bits(positive), bits(lost))
+
+
+def bits(mask: jax.Array) -> jax.Array:
+    """A mask in C order, eight entries in a byte."""
+    if not mask.size:
+        return jnp.zeros((0,), jnp.uint8)  # jnp.packbits divides by the number of bytes
+    return jnp.packbits(mask.ravel())
+
+
+def _count_bits(packed: jax.Array, lost: jax.Array) -> jax.Array:
+    ones = jax.lax.population_count(packed).astype(jnp.float32)
     return jnp.sum(jnp.where(lost > 0, jnp.nan, ones))

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from adaste_jax import _numerics, _paths
-from adaste_jax.metrics._count import count
+from adaste_jax import _paths
+from adaste_jax._numerics import sign
+from adaste_jax.metrics import _count
 
 
 def flip_rate(
@@ -44,19 +45,13 @@ def flip_rate(
         >>> float(metrics.flip_rate(before, after))
         0.25
     """
-    return _share(
-        [
-            (
-                _numerics.sign(old) != _numerics.sign(new),
-                jnp.isnan(old) | jnp.isnan(new),
-            )
-            for old, new in zip(
-                _selected(before, where, method, shipped=True),
-                _selected(after, where, method, shipped=True),
-                strict=True,
-            )
-        ]
-    )
+    old = _selected(before, where, method, shipped=True)
+    new = _selected(after, where, method, shipped=True)
+    flips = [
+        _count.count(sign(a) != sign(b), jnp.isnan(a) | jnp.isnan(b))
+        for a, b in zip(old, new, strict=True)
+    ]
+    return _count.share(flips, new)
 
 
 def saturated_share(
@@ -81,15 +76,8 @@ def saturated_share(
         TypeError: If `method` comes with `where`.
         ValueError: If `where` selects nothing.
     """
-    return _share(
-        [
-            (
-                jnp.abs(leaf) >= (1 - 1e-6) * jnp.max(jnp.abs(leaf), initial=0),
-                jnp.isnan(leaf),
-            )
-            for leaf in _selected(weights, where, method)
-        ]
-    )
+    leaves = _selected(weights, where, method)
+    return _count.share(map(_count.saturated, leaves), leaves)
 
 
 def zero_share(
@@ -112,9 +100,8 @@ def zero_share(
         TypeError: If `method` comes with `where`.
         ValueError: If `where` selects nothing.
     """
-    return _share(
-        [(leaf == 0, jnp.isnan(leaf)) for leaf in _selected(grads, where, method)]
-    )
+    leaves = _selected(grads, where, method)
+    return _count.share(map(_count.zeros, leaves), leaves)
 
 
 def pack_signs(
@@ -139,12 +126,8 @@ def pack_signs(
         TypeError: If `method` comes with `where`.
         ValueError: If `where` selects nothing.
     """
-    return [
-        jnp.packbits(_numerics.sign(leaf).ravel() > 0)
-        if leaf.size
-        else jnp.zeros((0,), jnp.uint8)  # jnp.packbits divides by the number of bytes
-        for leaf in _selected(params, where, method, shipped=True)
-    ]
+    leaves = _selected(params, where, method, shipped=True)
+    return [_count.bits(sign(leaf) > 0) for leaf in leaves]
 
 
 def flip_rate_since(
@@ -170,16 +153,9 @@ def flip_rate_since(
         ValueError: If `where` selects nothing.
     """
     leaves = _selected(params, where, method, shipped=True)
-    size = sum(leaf.size for leaf in leaves)
-    flips = [
-        jnp.sum(jax.lax.population_count(old ^ new), dtype=jnp.float32)
-        for old, new in zip(
-            signs, pack_signs(params, method=method, where=where), strict=True
-        )
-    ]
-    # Counts nothing, and is NaN if a latent is.
-    lost = [count(jnp.zeros(leaf.shape, bool), jnp.isnan(leaf)) for leaf in leaves]
-    return sum([*flips, *lost], jnp.zeros(())) / max(size, 1)
+    return _count.share(
+        itertools.starmap(_count.flips, zip(signs, leaves, strict=True)), leaves
+    )
 
 
 def by_path(
@@ -244,14 +220,7 @@ def _selected(
     shipped: bool = False,
 ) -> list[jax.Array]:
     """The leaves that are latents, or what the method ships of them."""
-    mask = jax.tree.leaves(_paths.select(tree, where, method))
+    mask = _paths.select(tree, where, method)
     if shipped and method is not None:
         tree = method.deploy(tree)
-    leaves = jax.tree.leaves(tree)
-    return [leaf for leaf, chosen in zip(leaves, mask, strict=True) if chosen]
-
-
-def _share(leaves: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-    """Which entries count, and which are NaN, for each leaf."""
-    size = sum(counts.size for counts, _ in leaves)
-    return sum(itertools.starmap(count, leaves), jnp.zeros(())) / max(size, 1)
+    return _count.chosen(tree, mask)

@@ -4,13 +4,14 @@ Of the latents before the update a bit each is kept, so that the update can be w
 in their place.
 """
 
+import itertools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from adaste_jax import _numerics, _paths
-from adaste_jax.metrics._count import count
+from adaste_jax import _paths
+from adaste_jax._numerics import sign
+from adaste_jax.metrics import _count
 
 NAMES = ("flip_rate", "saturated", "zero_gradient")
 """What a step reports of its latents."""
@@ -28,9 +29,11 @@ def before(params: Any, weights: Any, method: _paths.Method) -> Before:
         method: How the network is trained.
     """
     where = method.where(params)
-    signs = [_signs(leaf) for leaf in _chosen(method.deploy(params), where)]
-    chosen = _chosen(weights, where)
-    return signs, _share([_saturated(leaf) for leaf in chosen], chosen)
+    signs = [sign(leaf) > 0 for leaf in _count.chosen(method.deploy(params), where)]
+    if jax.device_count() == 1:  # else bits would have to be gathered
+        signs = [_count.bits(positive) for positive in signs]
+    chosen = _count.chosen(weights, where)
+    return signs, _count.share(map(_count.saturated, chosen), chosen)
 
 
 def after(
@@ -49,42 +52,8 @@ def after(
     """
     where = method.where(params)
     signs, saturated = before
-    shipped = _chosen(method.deploy(params), where)
-    flips = [_flips(*pair) for pair in zip(signs, shipped, strict=True)]
-    zeros = [count(g == 0, jnp.isnan(g)) for g in _chosen(grads, where)]
-    shares = (_share(flips, shipped), saturated, _share(zeros, shipped))
+    shipped = _count.chosen(method.deploy(params), where)
+    flips = itertools.starmap(_count.flips, zip(signs, shipped, strict=True))
+    zeros = map(_count.zeros, _count.chosen(grads, where))
+    shares = (_count.share(flips, shipped), saturated, _count.share(zeros, shipped))
     return dict(zip(NAMES, shares, strict=True))
-
-
-def _chosen(tree: Any, where: Any) -> list[jax.Array]:
-    pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(where), strict=True)
-    return [leaf for leaf, chosen in pairs if chosen]
-
-
-def _share(counts: list[jax.Array], leaves: list[jax.Array]) -> jax.Array:
-    size = sum(leaf.size for leaf in leaves)
-    return sum(counts, jnp.zeros(())) / max(size, 1)
-
-
-def _signs(leaf: jax.Array) -> jax.Array:
-    """Signs as bits, or as booleans where bits would have to be gathered."""
-    positive = _numerics.sign(leaf) > 0
-    if jax.device_count() > 1 or not leaf.size:
-        return positive
-    return jnp.packbits(positive.ravel())
-
-
-def _flips(signs: jax.Array, leaf: jax.Array) -> jax.Array:
-    """How many signs are others now."""
-    changed, lost = signs ^ _signs(leaf), jnp.isnan(leaf)
-    if changed.dtype != bool:
-        changed = jax.lax.population_count(changed)
-        lost = jnp.packbits(lost.ravel()) > 0
-    return jnp.sum(jnp.where(lost, jnp.nan, changed.astype(jnp.float32)))
-
-
-def _saturated(leaf: jax.Array) -> jax.Array:
-    """How many entries have the largest magnitude of their leaf, to 1e-6."""
-    edge = (1 - 1e-6) * jnp.max(jnp.abs(leaf), initial=0)
-    # No second use of the magnitudes, which XLA would write out for both.
-    return count((leaf >= edge) | (leaf <= -edge), jnp.isnan(leaf))

@@ -57,26 +57,14 @@ def scale_by_adaste(
         >>> tx = optax.chain(
         ...     optax.trace(0.9), optim.scale_by_adaste(1.0), optax.scale(-0.01))
     """
-    _adaste_rule.check_hyperparameters(
-        mu=0.0 if callable(mu) else mu,
-        alpha=alpha,
-        rule=rule,
-        cap=cap,
-        threshold=threshold,
-        unit=unit,
+    hyper = _adaste_rule.check_hyperparameters(
+        0.0 if callable(mu) else mu, alpha, cap, threshold, rule=rule, unit=unit
     )
+    fixed = {name: value for name, value in hyper._asdict().items() if name != "mu"}
     return _base.leafwise(
         "scale_by_adaste",
         lambda update, latent, mu: _adaste_rule.adaste_gradient(
-            latent,
-            update,
-            mu=mu,
-            alpha=alpha,
-            rule=rule,
-            cap=cap,
-            threshold=threshold,
-            unit=unit,
-            away=away,
+            latent, update, mu=mu, rule=rule, unit=unit, away=away, **fixed
         ),
         mu,
     )

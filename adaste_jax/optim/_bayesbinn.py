@@ -66,7 +66,6 @@ def scale_by_bayesbinn(
         >>> tx.update(jnp.array([0.1]), tx.init(latent), latent, weights=weight)[0]
         Array([10.], dtype=float32)
     """
-    float("inf")
     for name, value in (("num_examples", num_examples), ("temperature", temperature)):
         _checks.check_scalar(name, value, open_interval=True)
 

@@ -80,14 +80,9 @@ def make_eval_step(
         return _measure.sums(measured, mask)
 
     run = _compiled(evaluate, mesh)
-
-    def call(
-        params: Any, model_state: Any, batch: Any, resident: Any = None
-    ) -> dict[str, jax.Array]:
-        found: dict[str, jax.Array] = run(params, model_state, batch, resident)
-        return found
-
-    return call
+    return lambda params, model_state, batch, resident=None: run(
+        params, model_state, batch, resident
+    )
 
 
 @_forms.of_evaluation
@@ -132,13 +127,9 @@ def make_statistics_step(
         return forward(weights, model_state, inputs, train=True, key=key)[1]
 
     run = _compiled(update, mesh, whole_arguments=2)
-
-    def call(
-        params: Any, model_state: Any, batch: Any, key: Any, resident: Any = None
-    ) -> Any:
-        return run(params, model_state, batch, key, resident)
-
-    return call
+    return lambda params, model_state, batch, key, resident=None: run(
+        params, model_state, batch, key, resident
+    )
 
 
 def _compiled(

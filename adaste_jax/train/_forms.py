@@ -5,6 +5,7 @@ keywords. Everything that they need is in this file.
 """
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -14,19 +15,11 @@ import optax
 
 from adaste_jax import methods
 from adaste_jax.methods import _build
-from adaste_jax.train import _gradient, _placement, _update
+from adaste_jax.train import _gradient, _placement, _step
 
 Made = TypeVar("Made")
 
-_TRAINING = {
-    "estimator": None,
-    "hyperparameters": None,
-    "where": None,
-    "deployed_pass": False,
-    "deploy": None,
-    "random_weights": False,
-}
-_EVALUATION = {"where": None, "deploy": None, "deployed": True}
+_EVALUATION = ("where", "deploy", "deployed")
 _PLACEMENT = {  # and what they are called in a `Placement`
     "strategy": "strategy",
     "mesh": "mesh",
@@ -46,7 +39,7 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
     def call(*args: Any, **kwargs: Any) -> Made:
         network, method, rest = _taken(make, args, kwargs, "tx")
         _replace_keywords(make, rest)
-        options = {name: rest.pop(name) for name in _TRAINING if name in rest}
+        options = {name: rest.pop(name) for name in _TRAINING & rest.keys()}
         if isinstance(method, methods.Method):
             _refuse(make, options)
             return make(network, method, **rest)
@@ -68,7 +61,7 @@ def of_training(make: Callable[..., Made]) -> Callable[..., Made]:
             stacklevel=2,
         )
         _gradient.check_forward(network)
-        return make(network, _training(method, **{**_TRAINING, **options}), **rest)
+        return make(network, _training(method, **options), **rest)
 
     return call
 
@@ -84,11 +77,9 @@ def of_evaluation(make: Callable[..., Made]) -> Callable[..., Made]:
             _refuse(make, options)
             return make(network, method, **rest)
         _gradient.check_forward(network)
-        if not {**_EVALUATION, **options}.pop("deployed"):
+        if not options.pop("deployed", True):
             return make(network, methods.full_precision(1), **rest)
-        options.pop("deployed", None)
-        method = _training(optax.identity(), **{**_TRAINING, **options})
-        return make(network, method, **rest)
+        return make(network, _training(optax.identity(), **options), **rest)
 
     return call
 
@@ -160,33 +151,31 @@ def _refuse(make: Callable[..., Any], options: dict[str, Any]) -> None:
 def _training(
     tx: Any,
     *,
-    estimator: _build.Map | None,
-    hyperparameters: dict[str, optax.Schedule] | None,
-    where: Any,
-    deployed_pass: bool,
-    deploy: _build.Map | None,
-    random_weights: bool,
+    estimator: _build.Map | None = None,
+    hyperparameters: dict[str, optax.Schedule] | None = None,
+    where: Any = None,
+    deployed_pass: bool = False,
+    deploy: _build.Map | None = None,
+    random_weights: bool = False,
 ) -> methods.Method:
     """A method from the arguments of 0.1; it is not known whether it is additive.
 
     `tx` gets `weights` and counts its updates itself, as in 0.1.
     """
-    own = _update.update_of(tx)
+    own = _step.update_of(tx)
 
     def update(
         updates: Any, state: Any, params: Any = None, *, step: Any = None, **extra: Any
     ) -> Any:
         return own(updates, state, params, **extra)
 
-    method = _build.of_maps(
+    method = methods.from_estimator(
         estimator or (lambda latent: latent),
         optax.GradientTransformationExtraArgs(tx.init, update),
         where=where,
         schedules=dict(hyperparameters or {}),
         deploy=deploy,
-        starts=(None, None),
         random=random_weights and estimator is not None,
-        binary_from=methods.NEVER,
         additive=None,  # to be found out
         deployed_pass=deployed_pass,
     )
@@ -196,3 +185,6 @@ def _training(
             where=lambda params: jax.tree.map(lambda _: False, params),
         )
     return method
+
+
+_TRAINING = inspect.signature(_training).parameters.keys() - {"tx"}

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from adaste_jax import _paths
 from adaste_jax.train import _measure, _placement
 
 Measure = Callable[[Any, Any], _measure.Measured]
@@ -103,41 +104,24 @@ def make_pass(
         value, report = _measure.means(measure(outputs, labels))
         return loss_scale * reduce_loss(value), (report, new_state)
 
-    def one(
-        weights: Any,
-        deployed: Any,
-        model_state: Any,
-        inputs: Any,
-        labels: Any,
-        key: Any,
-    ) -> Found:
-        grads, (report, model_state) = jax.grad(objective, has_aux=True)(
-            weights, model_state, inputs, labels, key
-        )
+    def one(weights: Any, deployed: Any, model_state: Any, *rest: Any) -> Found:
+        differentiate = jax.grad(objective, has_aux=True)
+        grads, (report, new_state) = differentiate(weights, model_state, *rest)
         if loss_scale != 1:
             grads = jax.tree.map(lambda grad: grad / loss_scale, grads)
         if deployed is not None:
-            outputs, model_state = forward(
-                deployed, model_state, inputs, train=True, key=key
-            )
-            _, report = _measure.means(measure(outputs, labels))
-        return Found(reduce_grads(grads), report, model_state)
+            _, (report, new_state) = objective(deployed, new_state, *rest)
+        return Found(reduce_grads(grads), report, new_state)
 
-    def all_of_them(
-        weights: Any,
-        deployed: Any,
-        model_state: Any,
-        inputs: Any,
-        labels: Any,
-        key: Any,
-    ) -> Found:
-        parts = jax.tree.map(lambda leaf: _cut(leaf, microbatches), (inputs, labels))
+    def all_of_them(weights: Any, deployed: Any, model_state: Any, *rest: Any) -> Found:
+        *examples, key = rest
+        parts = jax.tree.map(lambda leaf: _cut(leaf, microbatches), examples)
 
         def add(carry: Any, number_and_part: Any) -> tuple[Any, None]:
             sums, model_state = carry
-            number, (inputs, labels) = number_and_part
+            number, part = number_and_part
             part_key = jax.random.fold_in(key, number)
-            found = one(weights, deployed, model_state, inputs, labels, part_key)
+            found = one(weights, deployed, model_state, *part, part_key)
             if statistics == "global":
                 _refuse_changes(model_state, found.model_state)
             new = (found.grads, found.report)
@@ -180,11 +164,9 @@ def _refuse_changes(before: Any, after: Any) -> None:
         ValueError: If the network has changed its state.
     """
     changed = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
+        path
         for (path, new), old in zip(
-            jax.tree_util.tree_leaves_with_path(after),
-            jax.tree.leaves(before),
-            strict=True,
+            _paths.named(after), jax.tree.leaves(before), strict=True
         )
         if new is not old
     ]

@@ -1,5 +1,6 @@
 """Meshes of devices, and how the batch and the state are split over them."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -149,17 +150,13 @@ def _largest_axis(shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
 def _check_spec(
     name: str, pattern: str, shape: tuple[int, ...], spec: PartitionSpec, mesh: Mesh
 ) -> None:
-    for names in dimensions(spec, max(len(shape), len(spec))):
-        for axis in names:
-            if axis not in mesh.shape:
-                raise ValueError(
-                    f"the rule for {pattern!r} names the axis {axis!r}; the mesh has "
-                    f"{tuple(mesh.axis_names)}."
-                )
-    parts = [
-        int(np.prod([mesh.shape[axis] for axis in names]))
-        for names in dimensions(spec, max(len(shape), len(spec)))
-    ]
+    for axis in names(spec):
+        if axis not in mesh.shape:
+            raise ValueError(
+                f"the rule for {pattern!r} names the axis {axis!r}; the mesh has "
+                f"{tuple(mesh.axis_names)}."
+            )
+    parts = [parts_of(mesh, axes) for axes in dimensions(spec, len(spec))]
     if len(spec) > len(shape) or any(
         size % part for size, part in zip(shape, parts, strict=False)
     ):
@@ -168,6 +165,11 @@ def _check_spec(
             f"{pattern!r} says: {spec} on the mesh {dict(mesh.shape)}. Put another "
             "rule for it before that one."
         )
+
+
+def parts_of(mesh: Mesh, axes: Sequence[str]) -> int:
+    """In how many parts these axes of a mesh divide an array."""
+    return math.prod(mesh.shape[axis] for axis in axes)
 
 
 def dimensions(spec: PartitionSpec, rank: int) -> list[tuple[str, ...]]:
@@ -214,7 +216,7 @@ def check_batch(batch: Any, mesh: Mesh, *, axis: int, microbatches: int = 1) -> 
     Raises:
         ValueError: If a leaf has no batch axis, or its length cannot be divided.
     """
-    devices = int(np.prod([mesh.shape[a] for a in batch_axes(mesh)]))
+    devices = parts_of(mesh, batch_axes(mesh))
     parts = devices * microbatches
     for leaf in jax.tree.leaves(batch):
         shape = jnp.shape(leaf)

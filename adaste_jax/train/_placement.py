@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import jax
 from jax.sharding import Mesh
 
+from adaste_jax.estimators import _base
 from adaste_jax.train import _mesh, _state
 
 Strategy = Literal["jit", "shard_map", "pmap", "pure"]
@@ -63,14 +64,12 @@ class Placement:
 
     def __post_init__(self) -> None:
         """Checks the range of options, and that they do not conflict."""
-        for name, kinds in (
-            ("strategy", get_args(Strategy)),
-            ("gather", get_args(Gather)),
-            ("batch_statistics", get_args(Statistics)),
+        for name, kind in (
+            ("strategy", Strategy),
+            ("gather", Gather),
+            ("batch_statistics", Statistics),
         ):
-            value = getattr(self, name)
-            if value not in kinds:
-                raise ValueError(f"`{name}` must be one of {kinds}, got {value!r}.")
+            _base.check_choice(name, getattr(self, name), get_args(kind))
         own = self._mesh_of_the_state()
         if self.strategy == "pure" and (self.mesh or own):
             raise ValueError(

@@ -212,7 +212,7 @@ def _statistics(
 
 
 def _devices(mesh: Mesh) -> int:
-    return int(np.prod([mesh.shape[axis] for axis in _mesh.batch_axes(mesh)]))
+    return _mesh.parts_of(mesh, _mesh.batch_axes(mesh))
 
 
 def _batches(tree: Any, size: int, parts: int) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """One step of training, as a pure function."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,6 @@ from adaste_jax.train import (
     _measure,
     _prepare,
     _state,
-    _update,
     _watch,
 )
 
@@ -41,7 +41,7 @@ def step_of(
             measures them never.
     """
     prepare = prepare or _prepare.take_image_and_label
-    update = _update.update_of(method.tx)
+    update = update_of(method.tx)
 
     def step(
         state: _state.TrainState, batch: Any, resident: Any, held: Any = None
@@ -103,3 +103,20 @@ def has_slow_loops(platform: str) -> bool:
     0.10.2). Elsewhere a scan compiles once and keeps the memory of one microbatch.
     """
     return platform == "cpu"
+
+
+def update_of(tx: Any) -> Callable[..., Any]:
+    """`update(grads, state, params, **extra_args)` of a transformation.
+
+    `optax.with_extra_args_support` decides by the class. So it would not pass the
+    arguments to `optax.MultiSteps` and its `gradient_transformation`, although these
+    pass them on.
+    """
+    try:
+        parameters = list(inspect.signature(tx.update).parameters.values())
+    except ValueError:  # written in C, without a signature
+        parameters = []
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        tx = optax.with_extra_args_support(tx)
+    update: Callable[..., Any] = tx.update
+    return update

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from adaste_jax import _paths
 from adaste_jax.train import _gather, _gradient, _mesh, _placement
 
 MakePass = Callable[..., _gradient.Pass]
@@ -36,17 +37,10 @@ def over_devices(
     if placement.mesh is None or placement.strategy == "jit":
         return _one_program(make, sharding=sharding, packed=packed)
     mesh, statistics = placement.mesh, placement.batch_statistics
-    checked = _checked_map(
-        make,
-        mesh,
-        sharding=sharding,
-        packed=packed,
-        microbatches=microbatches,
-        statistics=statistics,
-    )
+    checked = _checked_map(make, mesh, sharding, packed, microbatches, statistics)
     if placement.strategy == "shard_map":
         return checked
-    mapped = _unchecked_map(make, mesh, statistics=statistics)
+    mapped = _unchecked_map(make, mesh, statistics)
 
     def run(weights: Any, deployed: Any, state: Any, *rest: Any) -> _gradient.Found:
         if jax.tree.leaves(state):
@@ -84,7 +78,6 @@ def _one_program(make: MakePass, *, sharding: Any, packed: Any) -> _gradient.Pas
 def _checked_map(
     make: MakePass,
     mesh: Mesh,
-    *,
     sharding: Any,
     packed: Any,
     microbatches: int,
@@ -122,9 +115,8 @@ def _checked_map(
         )
         return grads, *vary(scalars)
 
-    def local(
-        weights: Any, deployed: Any, state: Any, inputs: Any, labels: Any, key: Any
-    ) -> _gradient.Found:
+    def local(weights: Any, deployed: Any, state: Any, *rest: Any) -> _gradient.Found:
+        *examples, key = rest
         key = jax.random.fold_in(key, _lax.axis_index(axes))
         if sharding is None and microbatches == 1:
             # The mean of the loss is differentiated, and JAX adds up the gradient of
@@ -138,7 +130,7 @@ def _checked_map(
             )
             weights, deployed = vary(gathered(weights)), vary(gathered(deployed))
             state = vary(state) if statistics == "local" else state
-        found = inner(weights, deployed, state, inputs, labels, key)
+        found = inner(weights, deployed, state, *examples, key)
         # Elsewhere the gradients are those of all devices already.
         means = sharding is None and microbatches > 1
         return _finish(found, axes, statistics, grads=means)
@@ -160,7 +152,7 @@ def _checked_map(
 
 
 def _unchecked_map(
-    make: MakePass, mesh: Mesh, *, statistics: _placement.Statistics
+    make: MakePass, mesh: Mesh, statistics: _placement.Statistics
 ) -> _gradient.Pass:
     """A pass by `jax.pmap`, with arguments and results that have no axis of devices."""
     axes = _mesh.batch_axes(mesh)
@@ -179,14 +171,12 @@ def _unchecked_map(
         devices=devices,
     )
 
-    def run(
-        weights: Any, deployed: Any, state: Any, inputs: Any, labels: Any, key: Any
-    ) -> _gradient.Found:
-        inputs, labels = jax.tree.map(
-            lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]),
-            (inputs, labels),
+    def run(weights: Any, deployed: Any, state: Any, *rest: Any) -> _gradient.Found:
+        *examples, key = rest
+        examples = jax.tree.map(
+            lambda leaf: leaf.reshape(len(devices), -1, *leaf.shape[1:]), examples
         )
-        return mapped(weights, deployed, state, inputs, labels, key)
+        return mapped(weights, deployed, state, *examples, key)
 
     return run
 
@@ -219,8 +209,8 @@ def _finish(
         state = _lax.pmean(jax.tree.map(vary, found.model_state), axes)
         return found._replace(model_state=state)
     differing = [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, leaf in jax.tree_util.tree_leaves_with_path(found.model_state)
+        path
+        for path, leaf in _paths.named(found.model_state)
         if jax.typeof(leaf).manual_axis_type.varying
     ]
     if differing:

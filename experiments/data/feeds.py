@@ -8,7 +8,7 @@ data, or of `image` and `label` themselves. For text, `image` holds the bytes; s
 
 import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -86,12 +86,11 @@ class ResidentFeed:
         order = np.asarray(
             datasets.epoch_order(self._key, epoch, self._size, self._batch_size)
         )
-        if self._steps_per_call == 1:
-            for index in order[done:]:
-                yield _of_whole({"index": index}), 1
-            return
         for begin, end in _calls(self.steps_per_epoch, self._steps_per_call, done):
-            yield _of_whole({"index": order[begin:end]}, axis=1), end - begin
+            if self._steps_per_call == 1:
+                yield _of_whole({"index": order[begin]}), 1
+            else:
+                yield _of_whole({"index": order[begin:end]}, axis=1), end - begin
 
     def sample(self, count: int) -> Iterator[Batch]:
         """`count` training batches at random, always the same ones."""
@@ -252,24 +251,19 @@ def _of_whole(batch: Batch, axis: int = 0) -> Batch:
         batch: Host arrays.
         axis: Axis of the examples.
     """
-    if not processes.several():
-        return batch  # jit puts it there, at less cost
-    split = _split(axis)
-    return {
-        name: jax.make_array_from_callback(array.shape, split, array.__getitem__)
-        for name, array in batch.items()
-    }
+    make = jax.make_array_from_callback
+    return _global(batch, lambda to, a: make(a.shape, to, a.__getitem__), axis)
 
 
 def _of_parts(batch: Batch, axis: int = 0) -> Batch:
     """Makes a global batch from the parts of all processes along the example axis."""
+    return _global(batch, jax.make_array_from_process_local_data, axis)
+
+
+def _global(batch: Batch, make: Callable[..., jax.Array], axis: int) -> Batch:
     if not processes.several():
-        return batch
-    split = _split(axis)
-    return {
-        name: jax.make_array_from_process_local_data(split, array)
-        for name, array in batch.items()
-    }
+        return batch  # jit puts it there, at less cost
+    return {name: make(_split(axis), array) for name, array in batch.items()}
 
 
 @functools.cache

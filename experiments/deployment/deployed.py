@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from flax import linen as nn
+from scipy import special  # type: ignore[import-untyped]
 
 from adaste_jax import export
 from experiments import errors, fields, models
@@ -241,9 +242,7 @@ def probabilities(logits: Any) -> np.ndarray:
             f"the network gives logits of shape {list(logits.shape)}, not [1, classes]."
         )
     _refuse_nonfinite(logits)
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    shares: np.ndarray = powers / powers.sum(axis=-1, keepdims=True)
-    return shares
+    return special.softmax(logits, axis=-1)
 
 
 def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -281,11 +280,10 @@ def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
             "is nothing to evaluate."
         )
     logits, labels = logits[known].astype(np.float64), labels[known].astype(np.int64)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    normaliser = np.log(np.exp(shifted).sum(axis=-1))
-    chosen = np.take_along_axis(shifted, labels[..., None], axis=-1)[..., 0]
+    logs = special.log_softmax(logits, axis=-1)
+    chosen = np.take_along_axis(logs, labels[..., None], axis=-1)
     return {
-        "loss": float((normaliser - chosen).mean()),
+        "loss": float(-chosen.mean()),
         "accuracy": float((logits.argmax(axis=-1) == labels).mean()),
     }
 

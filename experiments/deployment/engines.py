@@ -2,15 +2,16 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from adaste_jax import export
-from experiments import errors
-from experiments.deployment import c_sources, decoders, deployed
+from experiments import errors, models
+from experiments.deployment import c_sources, deployed
+from experiments.models import hugging_face, hugging_face_files
 
 Path = str | os.PathLike[str]
 Run = Callable[[Any], Any] | None  # from raw images or text to logits
@@ -75,13 +76,30 @@ def _c(path: Path, network: Network) -> tuple[int, Run]:
 
 
 def _gguf(path: Path, network: Network) -> tuple[int, Run]:
-    decoders.write_gguf(path, network.described, network.params)
+    """The weights that are shipped, for llama.cpp."""
+    described = network.described
+    decoder = _decoder(described)
+    config = hugging_face.config_of(decoder, context=described["input"]["shape"][0])
+    export.to_gguf(
+        path,
+        hugging_face.tensors(decoder, network.params),
+        config,
+        metadata={"general.name": f"decoder of {described['dataset']}"},
+    )
     return os.path.getsize(path), None
 
 
 def _hugging_face(path: Path, network: Network) -> tuple[int, Run]:
-    decoders.write_hugging_face(path, network.described, network.latents)
-    return decoders.size(path), None
+    """The latents, as a folder that `transformers` loads."""
+    decoder, context = _decoder(network.described), network.described["input"]["shape"]
+    hugging_face_files.write(path, decoder, network.latents, context=context[0])
+    return sum(entry.stat().st_size for entry in os.scandir(path)), None
+
+
+def _decoder(described: Mapping[str, Any]) -> models.Decoder:
+    network = deployed.module_of(described)
+    assert isinstance(network, models.Decoder)
+    return network
 
 
 WRITERS: dict[str, Callable[[Path, Network], tuple[int, Run]]] = {
@@ -94,6 +112,27 @@ WRITERS: dict[str, Callable[[Path, Network], tuple[int, Run]]] = {
 """By the flag of `experiments.export`: each returns bytes, and a function or None."""
 
 LANGUAGE_MODELS = ("gguf", "hugging_face")
+
+
+def check(name: str, written: Set[str]) -> None:
+    """Refuses networks that have no such form, before anything is written.
+
+    Args:
+        name: Name of the network.
+        written: Names of the forms that are to be written.
+
+    Raises:
+        TypeError: If a form is not known.
+        RunError: If the network is no `decoder`, and one is for language models.
+    """
+    if unknown := written - WRITERS.keys():
+        raise TypeError(f"nothing is written as {', '.join(sorted(unknown))}.")
+    flags = [f"--{flag}" for flag in LANGUAGE_MODELS if flag in written]
+    if name != "decoder" and flags:
+        raise errors.RunError(
+            f"{' and '.join(flags)}: the network {name!r} has no such form, and a "
+            "'decoder' has: --config=experiments/configs/language_model.py:qwen3."
+        )
 
 
 def write(

@@ -118,15 +118,16 @@ def _largest(jaxpr: Any) -> int:
     return found
 
 
+def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the leaves by path."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
 def _check_shapes(there: Any, expected: Any) -> None:
     """Compares two trees of variables by path and shape."""
-
-    def shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        }
-
     found, wanted = shapes(there), shapes(expected)
     for path in sorted(found.keys() | wanted.keys()):
         if found.get(path) != wanted.get(path):

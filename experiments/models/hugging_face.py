@@ -41,23 +41,6 @@ _BLOCK = {
 _TOP = {"embed": "model.embed_tokens", "last_norm": "model.norm", "head": "lm_head"}
 
 
-OPTIONS = (
-    "width",
-    "depth",
-    "heads",
-    "kv_heads",
-    "head_dim",
-    "hidden",
-    "activation",
-    "qk_norm",
-    "sub_norm",
-    "tied",
-    "rope_theta",
-    "norm_eps",
-)
-"""The attributes of a `Decoder` that a `config.json` decides."""
-
-
 class Place(NamedTuple):
     """Where a tensor has its leaf."""
 

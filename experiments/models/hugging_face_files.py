@@ -13,7 +13,7 @@ import safetensors
 import safetensors.numpy
 
 from adaste_jax import export
-from experiments import errors
+from experiments import errors, models
 from experiments.models import hugging_face
 from experiments.models.decoder import Decoder
 
@@ -100,7 +100,8 @@ def read(folder: str | os.PathLike[str]) -> Checkpoint:
             f"{folder} lacks {len(missing)} tensors that its {CONFIG} calls for: "
             f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}."
         )
-    options = {name: getattr(network, name) for name in hugging_face.OPTIONS}
+    decided = models.OPTIONS["decoder"].keys() - {"scan", "dtype"}
+    options = {name: getattr(network, name) for name in decided}
     return Checkpoint(network.num_classes, options, params, digest.hexdigest())
 
 

@@ -2,12 +2,12 @@
 
 import jax
 from flax import linen as nn
-from flax.typing import Dtype
 
 from experiments.models import layers, transformer
+from experiments.models.classifier import Classifier
 
 
-class LanguageModel(layers.Network):
+class LanguageModel(Classifier):
     """An embedding, positions, blocks that look back only, and a `head`.
 
     Attributes:
@@ -15,7 +15,6 @@ class LanguageModel(layers.Network):
         width: Features of a token.
         depth: Number of blocks.
         heads: Heads of each attention.
-        use_logit_norm: Layer norm on the logits.
         dtype: Dtype of the activations. Default: that of the parameters.
 
     Reference:
@@ -24,12 +23,9 @@ class LanguageModel(layers.Network):
         `transformer.Block`).
     """
 
-    num_classes: int
     width: int = 128
     depth: int = 4
     heads: int = 4
-    use_logit_norm: bool = True
-    dtype: Dtype | None = None
 
     @nn.nowrap
     def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
@@ -48,5 +44,4 @@ class LanguageModel(layers.Network):
             block = make.block(transformer.Block, heads=self.heads, dtype=self.dtype)
             x = block(x, mask)
         x = make.layer_norm(name="last_norm")(x)
-        norm = make.layer_norm if self.use_logit_norm else None
-        return layers.head(make, x, self.num_classes, norm=norm)
+        return self.logits(make, x, make.layer_norm)

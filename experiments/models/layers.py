@@ -18,6 +18,12 @@ from flax.typing import Dtype, Initializer
 KERNEL_INIT = nn.initializers.glorot_uniform()
 """Of the latents; the learning rates of the configs are chosen for this scale."""
 
+
+def product(dtype: Dtype | None) -> dict[str, Any]:
+    """The options of all layers that are products, in both APIs."""
+    return {"use_bias": False, "kernel_init": KERNEL_INIT, "dtype": dtype}
+
+
 Layer = Callable[..., jax.Array]
 """From activations to the next ones."""
 
@@ -141,13 +147,11 @@ class Linen:
         """Makes layers for a network whose `__call__` is running."""
         self._network = network
         self._train = train
-        self._dense = functools.partial(
-            nn.Dense, use_bias=False, kernel_init=KERNEL_INIT, dtype=network.dtype
-        )
+        self._product = product(network.dtype)
 
     def dense(self, features: int, *, name: str | None = None) -> Layer:
         """See `Layers`."""
-        return self._dense(features, name=name)
+        return nn.Dense(features, name=name, **self._product)
 
     def conv(
         self,
@@ -164,10 +168,8 @@ class Linen:
             (size, size),
             strides=stride,
             padding=size // 2 if padding is None else padding,
-            use_bias=False,
-            kernel_init=KERNEL_INIT,
-            dtype=self._network.dtype,
             name=name,
+            **self._product,
         )
 
     def norm(self, *, name: str | None = None, dtype: Dtype | None = None) -> Layer:
@@ -196,10 +198,8 @@ class Linen:
         return nn.MultiHeadAttention(
             heads,
             normalize_qk=True,
-            use_bias=False,
-            kernel_init=KERNEL_INIT,
-            dtype=self._network.dtype,
             name=name,
+            **self._product,
         )
 
     def param(self, name: str, init: Initializer, shape: tuple[int, ...]) -> jax.Array:
@@ -252,24 +252,6 @@ def scan(run: Callable[..., Any], params: Sequence[Any]) -> Blocks:
         return jax.lax.scan(step, x, (stacked, each))
 
     return call
-
-
-def head(
-    make: Layers, x: jax.Array, num_classes: int, *, norm: Callable[..., Layer] | None
-) -> jax.Array:
-    """The last layer, `head`: float32 logits [batch, ..., num_classes].
-
-    A sum over thousands of weights of size 1 is far from the range in which the
-    softmax learns; `head_norm` after it brings it back.
-
-    Args:
-        make: Layers of the network.
-        x: Activations [batch, ..., features].
-        num_classes: Number of logits.
-        norm: `make.norm`, `make.layer_norm` or None for no norm.
-    """
-    x = make.dense(num_classes, name="head")(x).astype(jnp.float32)
-    return norm(name="head_norm", dtype=jnp.float32)(x) if norm else x
 
 
 def max_pool_2x2(x: jax.Array) -> jax.Array:

@@ -47,6 +47,7 @@ class Nnx:
         self._owner = owner
         self._rngs: Any = rngs
         self._dtype = owner.network.dtype
+        self._product = layers.product(self._dtype)
         self._numbers: collections.Counter[str] = collections.Counter()
 
     def _layer(
@@ -69,9 +70,7 @@ class Nnx:
         make = lambda x: nnx.Linear(
             x.shape[-1],
             features,
-            use_bias=False,
-            kernel_init=layers.KERNEL_INIT,
-            dtype=self._dtype,
+            **self._product,
             rngs=self._rngs,
         )
         return self._layer("Dense", name, make)
@@ -92,9 +91,7 @@ class Nnx:
             (size, size),
             strides=stride,
             padding=size // 2 if padding is None else padding,
-            use_bias=False,
-            kernel_init=layers.KERNEL_INIT,
-            dtype=self._dtype,
+            **self._product,
             rngs=self._rngs,
         )
         return self._layer("Conv", name, make)
@@ -141,9 +138,7 @@ class Nnx:
             heads,
             x.shape[-1],
             normalize_qk=True,
-            use_bias=False,
-            kernel_init=layers.KERNEL_INIT,
-            dtype=self._dtype,
+            **self._product,
             decode=False,
             rngs=self._rngs,
         )

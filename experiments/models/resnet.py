@@ -9,6 +9,7 @@ from flax.typing import Dtype
 
 from experiments import errors
 from experiments.models import layers
+from experiments.models.classifier import Classifier
 
 STEMS = {"3x3": (3, 1), "3x3_stride2": (3, 2), "7x7_pool": (7, 2)}
 """Size and stride of the first convolution."""
@@ -42,13 +43,12 @@ class Block(layers.Network):
         return nn.relu(x + shortcut)
 
 
-class ResNet18(layers.Network):
+class ResNet18(Classifier):
     """A `stem`, four stages of two blocks, average pooling and a dense `head`.
 
     The first block of every stage but the first has stride 2. Widths are w, 2w, 4w, 8w.
 
     Attributes:
-        num_classes: Number of logits.
         width: Channels w of the stem and the first stage.
         blocks: Blocks of each stage; those of ResNet-34 are (3, 4, 6, 3).
         stem: What comes before the first stage, with batch norm and ReLU. `"3x3"`, for
@@ -56,22 +56,15 @@ class ResNet18(layers.Network):
             `"3x3_stride2"`, for 64 x 64, halves it. `"7x7_pool"`, for 160 to 224, is
             that of the paper: 7 x 7 with stride 2, then the maximum over 3 x 3 with
             stride 2.
-        use_logit_norm: Batch norm on the logits.
-        norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition", CVPR
         2016, https://arxiv.org/abs/1512.03385.
     """
 
-    num_classes: int
     width: int = 64
     blocks: Sequence[int] = (2, 2, 2, 2)
     stem: str = "3x3"
-    use_logit_norm: bool = True
-    norm_momentum: float = 0.9
-    dtype: Dtype | None = None
 
     def __post_init__(self) -> None:
         """Refuses an unknown stem.
@@ -103,5 +96,4 @@ class ResNet18(layers.Network):
                     dtype=self.dtype,
                 )(x)
         x = jnp.mean(x, axis=(1, 2))
-        norm = make.norm if self.use_logit_norm else None
-        return layers.head(make, x, self.num_classes, norm=norm)
+        return self.logits(make, x, make.norm)

@@ -5,23 +5,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype
 
 from experiments.models import layers
+from experiments.models.classifier import Classifier
 
 
-class VGGSmall(layers.Network):
+class VGGSmall(Classifier):
     """2 x w, pool, 2 x 2w, pool, 2 x 4w, pool, dense, dense, head.
 
     Every convolution is 3 x 3. The original pools before batch norm, and so does this.
 
     Attributes:
-        num_classes: Number of logits.
         width: Channels w of the first two convolutions.
         dense: Width of the two dense layers.
-        use_logit_norm: Batch norm on the logits.
-        norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         Courbariaux, Bengio and David, "BinaryConnect: Training Deep Neural Networks
@@ -29,12 +25,8 @@ class VGGSmall(layers.Network):
         https://arxiv.org/abs/1511.00363.
     """
 
-    num_classes: int
     width: int = 128
     dense: int = 1024
-    use_logit_norm: bool = True
-    norm_momentum: float = 0.9
-    dtype: Dtype | None = None
 
     @nn.nowrap
     def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
@@ -47,11 +39,10 @@ class VGGSmall(layers.Network):
         x = x.reshape(x.shape[0], -1)
         for _ in range(2):
             x = nn.relu(make.norm()(make.dense(self.dense)(x)))
-        norm = make.norm if self.use_logit_norm else None
-        return layers.head(make, x, self.num_classes, norm=norm)
+        return self.logits(make, x, make.norm)
 
 
-class VGG16(layers.Network):
+class VGG16(Classifier):
     """Stages of 3 x 3 convolutions, pooling after each, then a mean and a dense head.
 
     The variant for small images: 13 convolutions of w, 2w, 4w, 8w and 8w channels, each
@@ -59,24 +50,16 @@ class VGG16(layers.Network):
     leave of the image (1 x 1 of 32 x 32 pixels).
 
     Attributes:
-        num_classes: Number of logits.
         width: Channels w of the first stage.
         convolutions: How many each stage has.
-        use_logit_norm: Batch norm on the logits.
-        norm_momentum: Share of the running statistics that a step keeps.
-        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
         Recognition", ICLR 2015, https://arxiv.org/abs/1409.1556.
     """
 
-    num_classes: int
     width: int = 64
     convolutions: Sequence[int] = (2, 2, 3, 3, 3)
-    use_logit_norm: bool = True
-    norm_momentum: float = 0.9
-    dtype: Dtype | None = None
 
     @nn.nowrap
     def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
@@ -87,5 +70,4 @@ class VGG16(layers.Network):
                 x = nn.relu(make.norm()(make.conv(channels, 3)(x)))
             x = layers.max_pool_2x2(x)
         x = jnp.mean(x, axis=(1, 2))
-        norm = make.norm if self.use_logit_norm else None
-        return layers.head(make, x, self.num_classes, norm=norm)
+        return self.logits(make, x, make.norm)

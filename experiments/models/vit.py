@@ -3,35 +3,29 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.typing import Dtype
 
 from experiments.models import layers, transformer
+from experiments.models.classifier import Classifier
 
 
-class ViT(layers.Network):
+class ViT(Classifier):
     """Patches through a `stem`, positions, blocks, mean over positions and a `head`.
 
     Attributes:
-        num_classes: Number of logits.
         patch: Side of the square patches, which the image must be divisible by.
         width: Features of a patch.
         depth: Number of blocks.
         heads: Heads of each attention.
-        use_logit_norm: Layer norm on the logits.
-        dtype: Dtype of the activations. Default: that of the input.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image
         Recognition at Scale", ICLR 2021, https://arxiv.org/abs/2010.11929.
     """
 
-    num_classes: int
     patch: int = 4
     width: int = 128
     depth: int = 6
     heads: int = 4
-    use_logit_norm: bool = True
-    dtype: Dtype | None = None
 
     @nn.nowrap
     def wire(self, make: layers.Layers, x: jax.Array) -> jax.Array:
@@ -52,5 +46,4 @@ class ViT(layers.Network):
         for _ in range(self.depth):
             x = make.block(transformer.Block, heads=self.heads, dtype=self.dtype)(x)
         x = make.layer_norm(name="last_norm")(jnp.mean(x, axis=1))
-        norm = make.layer_norm if self.use_logit_norm else None
-        return layers.head(make, x, self.num_classes, norm=norm)
+        return self.logits(make, x, make.layer_norm)

@@ -238,11 +238,7 @@ def primary_first(function: Callable[[], _T]) -> _T:
         return function()
     found: list[_T] = []
     for turn in (True, False):
-        failure = None
-        if is_primary() == turn:
-            try:
+        with agreeing():
+            if is_primary() == turn:
                 found.append(function())
-            except errors.RunError as error:
-                failure = error
-        agree(failure)
     return found[0]

@@ -17,6 +17,7 @@ import ml_collections
 from adaste_jax import methods, train
 from experiments import errors
 from experiments.data import datasets, fingerprint
+from experiments.deployment import fits
 from experiments.runs import checkpoints, identity, small_files, workdir
 from experiments.training import losses, older, states
 from experiments.training.evaluation import Evaluation
@@ -254,7 +255,10 @@ def _naming(field: str) -> Iterator[None]:
 
 
 def _check_shapes(found: Any, like: Any, folder: pathlib.Path) -> None:
-    there, here = _shapes(found), _shapes(like)
+    there, here = (
+        fits.shapes({"params": params, **model_state})
+        for params, model_state in (found, like)
+    )
     paths = [path for path in {**here, **there} if here.get(path) != there.get(path)]
     if not paths:
         return
@@ -268,14 +272,3 @@ def _check_shapes(found: Any, like: Any, folder: pathlib.Path) -> None:
     raise errors.RunError(
         f"the network of {folder} is not that of this run:\n{listing}"
     )
-
-
-def _shapes(trees: Any) -> dict[str, tuple[int, ...]]:
-    """Shapes by path; `trees` are parameters and model state."""
-    params, model_state = trees
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(
-            {"params": params, **model_state}
-        )
-    }

@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 
 import adaste_jax
-from adaste_jax import train
+from adaste_jax import metrics, train
 from experiments.data import datasets, feeds
 from experiments.training import (
     answers,
@@ -229,13 +229,9 @@ class Run:
         """Binary kernels by path; empty in full precision."""
         if self.where is None:
             return {}
-        flat = jax.tree_util.tree_leaves_with_path(state.params)
-        chosen = jax.tree.leaves(self.where(state.params))
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for (path, leaf), is_latent in zip(flat, chosen, strict=True)
-            if is_latent
-        }
+        itself = lambda leaf, where: leaf
+        chosen = metrics.by_path(itself, state.params, where=self.where)
+        return {path: np.asarray(leaf) for path, leaf in chosen.items()}
 
 
 def _keep_finite(forward: train.Forward) -> train.Forward:
