@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from adaste_jax import _multiply_adds, _paths, methods
+from adaste_jax import _multiply_adds, _native, _paths, methods
 
 ACTIVATIONS = "(activations)"
 """The row of products between activations, as in attention."""
@@ -48,6 +48,8 @@ class Row:
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """The rows of all leaves, and their totals. `str` gives a table.
+
+    Below it stands what `adaste-jax-cpu` does on this machine, where it is installed.
 
     Attributes:
         rows: A row for each leaf, in the order of the tree.
@@ -138,7 +140,8 @@ class Summary:
             self.one_bit_multiply_adds + self.real_multiply_adds,
         )
         lines.append(("total", "", "", *map(_number, numbers)))
-        return "\n".join([*_table(head, lines, totals=3), *self.notes])
+        native = filter(None, [_native.describe()])
+        return "\n".join([*_table(head, lines, totals=3), *self.notes, *native])
 
 
 def summary(

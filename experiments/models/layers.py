@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
+from adaste_jax.nn import conv_general_dilated
+
 KERNEL_INIT = nn.initializers.glorot_uniform()
 """Of the latents; the learning rates of the configs are chosen for this scale."""
 
@@ -167,6 +169,7 @@ class Linen:
             use_bias=False,
             kernel_init=KERNEL_INIT,
             dtype=self._network.dtype,
+            conv_general_dilated=conv_general_dilated,
             name=name,
         )
 
