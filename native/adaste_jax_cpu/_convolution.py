@@ -45,7 +45,9 @@ def conv_general_dilated(
       it; dtypes that differ; another `preferred_element_type`,
     * layouts other than Flax's, [batch, spatial..., channels] and
       [spatial..., in, out], with 1 to 3 spatial axes,
-    * `lhs_dilation`, `batch_group_count`, negative padding, empty arrays,
+    * `lhs_dilation`, `batch_group_count`, empty arrays,
+    * negative padding, and padding as wide as the kernel, for which the gradient of the
+      inputs of oneDNN 3.2 is wrong,
     * more than one device, where XLA cuts arrays that oneDNN would need whole, and
       `jax.shard_map`.
 
@@ -99,14 +101,14 @@ def conv_general_dilated(
     ):
         return plain(lhs, rhs)
     strides, dilation = tuple(window_strides), tuple(rhs_dilation or ones)
+    sizes = [
+        (size - 1) * gap + 1 for size, gap in zip(rhs.shape[:-2], dilation, strict=True)
+    ]
     if isinstance(padding, str):
-        sizes = [
-            (size - 1) * gap + 1
-            for size, gap in zip(rhs.shape[:-2], dilation, strict=True)
-        ]
         padding = jax.lax.padtype_to_pads(lhs.shape[1:-1], sizes, strides, padding)
     low, high = zip(*((int(a), int(b)) for a, b in padding), strict=True)
-    if min(low + high) < 0:
+    beside = [side >= size for side, size in zip(low + high, 2 * sizes, strict=True)]
+    if min(low + high) < 0 or any(beside):
         return plain(lhs, rhs)
     window = _Window(strides, low, high, dilation, feature_group_count)
     return _conv(lhs, rhs, window)
@@ -173,8 +175,8 @@ def _conv(x: jax.Array, w: jax.Array, window: _Window) -> jax.Array:
     return _plain(x, w, window)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _forward(x: jax.Array, w: jax.Array, window: _Window) -> jax.Array:
-    _library.load()
     default = functools.partial(_plain, window=window)
     return _call("adaste_convolution", default, x, w, window)
 
@@ -201,17 +203,18 @@ def _kernel(
     return _call("adaste_convolution_kernel", default, x, y, window)
 
 
-_conv.defvjp(
-    lambda x, w, window: (_forward(x, w, window), (x, w)),
-    lambda window, saved, y: (
-        _inputs(y, saved[1], saved[0].shape, window),
-        _kernel(saved[0], y, saved[1].shape, window),
-    ),
-)
+for _function in (_conv, _forward):  # not differentiated, and differentiated
+    _function.defvjp(
+        lambda x, w, window: (_forward(x, w, window), (x, w)),
+        lambda window, saved, y: (
+            _inputs(y, saved[1], saved[0].shape, window),
+            _kernel(saved[0], y, saved[1].shape, window),
+        ),
+    )
 _inputs.defvjp(
     lambda y, w, shape, window: (_inputs(y, w, shape, window), (y, w)),
     lambda shape, window, saved, x: (
-        _conv(x, saved[1], window),
+        _forward(x, saved[1], window),
         _kernel(x, saved[0], saved[1].shape, window),
     ),
 )
@@ -219,6 +222,6 @@ _kernel.defvjp(
     lambda x, y, shape, window: (_kernel(x, y, shape, window), (x, y)),
     lambda shape, window, saved, w: (
         _inputs(saved[1], w, saved[0].shape, window),
-        _conv(saved[0], w, window),
+        _forward(saved[0], w, window),
     ),
 )

@@ -22,7 +22,7 @@ CASES = {
     "groups": ((3, 6, 6, 12), (3, 3, 4, 9), (1, 1), "SAME", (1, 1), 3),
     "depthwise": ((2, 9, 9, 19), (3, 3, 1, 19), (2, 2), "SAME", (1, 1), 19),
     "multiplied": ((2, 5, 5, 3), (3, 3, 1, 6), (1, 1), "SAME", (1, 1), 3),
-    "padding beyond": ((2, 3, 3, 2), (2, 2, 2, 3), (1, 1), ((4, 5), (3, 0)), (1, 1), 1),
+    "all padding": ((2, 3, 3, 2), (3, 4, 2, 3), (1, 1), ((2, 2), (3, 0)), (1, 1), 1),
     "wide": ((2, 4, 4, 3), (4, 4, 3, 130), (1, 1), "SAME_LOWER", (1, 1), 1),
     "line": ((3, 17, 5), (4, 5, 6), (2,), "SAME", (1,), 1),
     "volume": ((2, 5, 4, 6, 3), (3, 2, 3, 3, 4), (1, 2, 1), "SAME", (1, 1, 1), 1),
@@ -127,8 +127,12 @@ def test_vmap_is_one_example_after_the_other():
     [
         (((0, 5, 5, 2), (3, 3, 2, 4)), {}),
         (((2, 5, 5, 2), (3, 3, 2, 4)), {"padding": ((-1, 1), (0, 0))}),
+        (((2, 5, 5, 2), (3, 3, 2, 4)), {"padding": ((0, 3), (0, 0))}),
         (((2, 2, 2, 2), (5, 5, 2, 4)), {"padding": "VALID"}),
-        (((2, 5, 5, 2), (3, 3, 2, 4)), {"lhs_dilation": (2, 2)}),
+        (
+            ((2, 5, 5, 2), (3, 3, 2, 4)),
+            {"padding": ((1, 1),) * 2, "lhs_dilation": (2, 2)},
+        ),
         (((2, 2, 5, 5), (4, 2, 3, 3)), {"dimension_numbers": None}),
         (((2, 5, 5, 2), (3, 3, 2, 4)), {"batch_group_count": 2}),
         (((2, 5, 5, 2), (3, 3, 2, 4)), {"dtype": jnp.float16}),
@@ -144,15 +148,14 @@ def test_what_onednn_does_not_do_is_left_to_xla(shapes, changes):
     } | changes
 
     def gradient(function):
-        return jax.jit(jax.grad(lambda w: function(x, w, **settings).sum()))
+        return jax.make_jaxpr(jax.grad(lambda w: function(x, w, **settings).sum()))(w)
 
-    ours = gradient(adaste_jax_cpu.conv_general_dilated)
-    assert "adaste" not in ours.lower(w).as_text()
-    np.testing.assert_array_equal(ours(w), gradient(jax.lax.conv_general_dilated)(w))
+    ours = str(gradient(adaste_jax_cpu.conv_general_dilated))
+    assert ours == str(gradient(jax.lax.conv_general_dilated))
 
 
 def test_shapes_that_do_not_fit_are_an_error_of_jax():
-    with pytest.raises(TypeError, match="feature"):
+    with pytest.raises(ValueError, match="feature"):
         adaste_jax_cpu.conv_general_dilated(
             jnp.ones((2, 5, 5, 3)),
             jnp.ones((3, 3, 2, 4)),
@@ -172,7 +175,6 @@ def test_shapes_that_do_not_fit_are_an_error_of_jax():
         ((2, 5, 5, 3), (3, 3, 3, 4), (2, 5, 5, 4), -1, 1),
         ((2, 5, 5, 3), (3, 3, 3, 4), (2, 5, 5, 4), 1, 0),
         ((2, 5, 5, 3), (3, 3, 3, 4), (2, 5, 5, 4), 1, 3),
-        ((0, 5, 5, 3), (3, 3, 3, 4), (0, 5, 5, 4), 1, 1),
         ((2, 5), (3, 3, 3, 4), (2, 5), 1, 1),
     ],
 )
@@ -204,7 +206,7 @@ def test_other_platforms_get_xla():
     x, w = arrays("plain", jnp.float32)
     run = products(adaste_jax_cpu.conv_general_dilated, "plain")
     text = jax.export.export(run, platforms=["tpu"])(x, w).mlir_module()
-    assert "adaste" not in text
+    assert "custom_call" not in text
     assert "stablehlo.convolution" in text
 
 
@@ -236,11 +238,9 @@ import jax, jax.numpy as jnp, adaste_jax_cpu
 loss = lambda w: adaste_jax_cpu.conv_general_dilated(jnp.ones((8, 9, 9, 3)), w, (1, 1),
     "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")).sum()
 jax.block_until_ready(jax.jit(jax.grad(loss))(jnp.ones((3, 3, 3, 4))))
-threads = os.listdir("/proc/self/task")
 for _ in range(3):
     jax.block_until_ready(jax.grad(loss)(jnp.ones((3, 3, 3, 4))))
-names = [open(f"/proc/self/task/{t}/comm").read() for t in os.listdir("/proc/self/task")]
-print(len(names))
+print(len(os.listdir("/proc/self/task")))
 """
 
 
