@@ -31,9 +31,13 @@ def describe() -> str:
     return text
 
 
-@functools.cache
 def _load() -> tuple[Any, str]:
-    if os.environ.get(VARIABLE) == "0" or importlib.util.find_spec(PACKAGE) is None:
+    return (None, "") if os.environ.get(VARIABLE) == "0" else _load_once()
+
+
+@functools.cache
+def _load_once() -> tuple[Any, str]:
+    if importlib.util.find_spec(PACKAGE) is None:
         return None, ""
     try:
         package = importlib.import_module(PACKAGE)

@@ -13,6 +13,7 @@ do; with ADASTE_KEEP_MEMORY=0 they do not. `--native` lets them use
 the package adaste-jax-cpu.
 """
 
+import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -24,7 +25,6 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from adaste_jax import _native
 from benchmarks import steps
 from experiments import _allocator
 
@@ -54,6 +54,7 @@ HEADER = (
     "memory, MB",
     "first step, s",
 )
+NATIVE = "ADASTE_NATIVE"
 OURS, EAGER, COMPILED = "adaste_jax", "PyTorch", "torch.compile"
 
 
@@ -74,7 +75,11 @@ def versions(framework):
     if framework == OURS:
         device = jax.devices()[0]
         text = f"jax {jax.__version__} on {device.platform} ({device.device_kind})"
-        return f"{text}; {native}" if (native := _native.describe()) else text
+        if os.environ[NATIVE] == "1":
+            import adaste_jax_cpu  # optional
+
+            text += f" with adaste-jax-cpu {adaste_jax_cpu.__version__}"
+        return text
     import torch
 
     return f"PyTorch {torch.__version__}"
@@ -188,8 +193,8 @@ def lines_of(network, cores, columns, first, found):
 def main(argv):
     """Prints the tables, and writes them."""
     del argv
-    os.environ[_native.VARIABLE] = str(int(_NATIVE.value))
-    if _NATIVE.value and _native.find() is None:
+    os.environ[NATIVE] = str(int(_NATIVE.value))
+    if _NATIVE.value and importlib.util.find_spec("adaste_jax_cpu") is None:
         raise app.UsageError("--native needs the package in native/: see its README.")
     context = multiprocessing.get_context("spawn")
     workers, names = {}, {}

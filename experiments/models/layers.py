@@ -2,8 +2,7 @@
 
 A network is written once, as `Network.wire`, a function of layers and activations.
 With the layers of `Linen` it is the Linen module, with those of `nnx_network.Nnx` the
-NNX module. A layer has the same name in both, so that parameters have the same paths: a
-file or a checkpoint of one is one of the other.
+NNX module. Layers have the same names in both, so that files and checkpoints fit both.
 """
 
 import functools
@@ -45,9 +44,8 @@ class Layers(Protocol):
     ) -> Layer:
         """A `size` x `size` convolution without bias.
 
-        Every side is padded by `padding`; default: size // 2. It is written out because
-        "SAME" at stride 2 pads one side only, which shifts the image against the usual
-        definition of these networks.
+        Every side is padded by `padding`; default: size // 2. "SAME" at stride 2 would
+        pad one side only, and shift the image against the usual definition.
         """
 
     def norm(self, *, name: str | None = None, dtype: Dtype | None = None) -> Layer:
