@@ -5,6 +5,7 @@
 # make test-lowest  the quick tests with the lowest versions that pyproject.toml allows
 # make lint         formatting, lint and types
 # make docs         build the documentation into site/
+# make native       build native/, the package adaste-jax-cpu, and run its tests
 # make wheel        build the wheel into dist/, install it alone and use it
 # Each makes its own .venv first, from nothing but Python 3.11 or newer.
 
@@ -17,7 +18,7 @@ PYTEST_ARGS ?= -n 2 --dist worksteal
 # Where quickstart leaves its result; the same command resumes what stands there.
 WORKDIR ?= runs/quickstart
 
-.PHONY: quickstart quick test coverage test-lowest lint docs wheel
+.PHONY: quickstart quick test coverage test-lowest lint docs native wheel
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.experiments
@@ -80,3 +81,17 @@ $(VENV)/.%: pyproject.toml setup.cfg | $(VENV)/bin/python
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adaste_jax needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
+
+# Not in an environment of its own for the build, which would fetch jaxlib twice.
+NATIVE = .venv-native
+native: $(NATIVE)/.onednn
+	$(NATIVE)/bin/pip install --quiet --editable ".[flax,export]"
+	$(NATIVE)/bin/pip install --quiet --no-build-isolation "./native[test]"
+	$(NATIVE)/bin/python -m pytest -q native/tests
+
+$(NATIVE)/.onednn: native/pyproject.toml
+	$(PYTHON) -m venv --clear $(NATIVE)
+	$(NATIVE)/bin/pip install --quiet --disable-pip-version-check cmake ninja \
+		"setuptools>=77" "scikit-build-core>=0.10" \
+		onednn-cpu-gomp==2023.2.0 onednn-devel-cpu-gomp==2023.2.0
+	@touch $@

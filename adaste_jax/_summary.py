@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.typing import DTypeLike
 
-from adaste_jax import _multiply_adds, _paths, methods
+from adaste_jax import _multiply_adds, _native, _paths, methods
 
 ACTIVATIONS = "(activations)"
 """The row of products between activations, as in attention."""
@@ -51,6 +51,8 @@ class Row:
 @dataclasses.dataclass(frozen=True)
 class Summary:
     """The rows of all leaves, and their totals. `str` gives a table.
+
+    Below it stands what `adaste-jax-cpu` does on this machine, where it is installed.
 
     Attributes:
         rows: A row for each leaf, in the order of the tree.
@@ -130,7 +132,9 @@ class Summary:
         lines.append(("one bit", "", "", *numbers(one_bit)))
         lines.append(("real", "", "", *numbers(real, more)))
         lines.append(("total", "", "", *numbers(self.rows, more)))
-        return "\n".join([*_table(_HEAD, lines, totals=3), *self.notes])
+        native = filter(None, [_native.describe()])
+        table = _table(_HEAD, lines, totals=3)
+        return "\n".join([*table, *self.notes, *native])
 
 
 def summary(

@@ -2,16 +2,18 @@
 
     pip install torch==2.13.0
     python -m benchmarks.speed [--rounds=15] [--networks=mlp,vgg_small] [--cores=1,2] \
-        [--dtypes=float32] [--methods=0,2,3] [--out=TABLE.md]
+        [--dtypes=float32] [--methods=0,2,3] [--native] [--out=TABLE.md]
 
 Each framework has its own process for each number of cores, which waits until it is
 told to take a step, so that their threads do not disturb each other. PyTorch is there
 twice, eager and with `torch.compile`, with a fused Adam in both. In a round all rows
 take a step, in random order. The ratio is that of the medians over rounds, with a 95 %
 bootstrap interval. Our rows keep the memory of a step for the next one, as the programs
-do; with ADASTE_KEEP_MEMORY=0 they do not.
+do; with ADASTE_KEEP_MEMORY=0 they do not. `--native` lets them use
+the package adaste-jax-cpu.
 """
 
+import importlib.util
 import multiprocessing
 import os
 import pathlib
@@ -33,6 +35,7 @@ _METHODS = flags.DEFINE_list(
     "methods", ["0", "1", "2", "3", "4"], "Numbers of the rows in METHODS."
 )
 _CORES = flags.DEFINE_list("cores", ["2"], "Numbers of cores, one table each.")
+_NATIVE = flags.DEFINE_bool("native", False, "Our rows with adaste-jax-cpu.")
 _OUT = flags.DEFINE_string("out", None, "Also write the table to this file.")
 
 SHARES = "AdaSTE, recommended, with shares"
@@ -51,6 +54,7 @@ HEADER = (
     "memory, MB",
     "first step, s",
 )
+NATIVE = "ADASTE_NATIVE"
 OURS, EAGER, COMPILED = "adaste_jax", "PyTorch", "torch.compile"
 
 
@@ -70,7 +74,12 @@ def versions(framework):
     """Name and version of the framework, and its device."""
     if framework == OURS:
         device = jax.devices()[0]
-        return f"jax {jax.__version__} on {device.platform} ({device.device_kind})"
+        text = f"jax {jax.__version__} on {device.platform} ({device.device_kind})"
+        if os.environ[NATIVE] == "1":
+            import adaste_jax_cpu  # optional
+
+            text += f" with adaste-jax-cpu {adaste_jax_cpu.__version__}"
+        return text
     import torch
 
     return f"PyTorch {torch.__version__}"
@@ -184,6 +193,9 @@ def lines_of(network, cores, columns, first, found):
 def main(argv):
     """Prints the tables, and writes them."""
     del argv
+    os.environ[NATIVE] = str(int(_NATIVE.value))
+    if _NATIVE.value and importlib.util.find_spec("adaste_jax_cpu") is None:
+        raise app.UsageError("--native needs the package in native/: see its README.")
     context = multiprocessing.get_context("spawn")
     workers, names = {}, {}
     for cores in map(int, _CORES.value):

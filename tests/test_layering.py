@@ -15,6 +15,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 FLOORS = {
     "_deprecated": 0,
     "_multiply_adds": 0,
+    "_native": 0,
     "_numerics": 0,
     "_paths": 0,
     "estimators": 1,

@@ -4,13 +4,15 @@ import importlib
 import importlib.util
 from typing import Any
 
+from adaste_jax.nn._conv import conv_general_dilated
+
 if importlib.util.find_spec("flax") is None:
     raise ImportError('the layers need Flax: pip install "adaste_jax[flax]"')
 
-__all__ = ["linen", "nnx"]
+__all__ = ["conv_general_dilated", "linen", "nnx"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in ("linen", "nnx"):
         return importlib.import_module(f"adaste_jax.nn.{name}")
     raise AttributeError(f"module 'adaste_jax.nn' has no attribute {name!r}")

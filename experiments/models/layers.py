@@ -2,8 +2,7 @@
 
 A network is written once, as `Network.wire`, a function of layers and activations.
 With the layers of `Linen` it is the Linen module, with those of `nnx_network.Nnx` the
-NNX module. A layer has the same name in both, so that parameters have the same paths: a
-file or a checkpoint of one is one of the other.
+NNX module. Layers have the same names in both, so that files and checkpoints fit both.
 """
 
 import functools
@@ -14,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
+
+from adaste_jax.nn import conv_general_dilated
 
 KERNEL_INIT = nn.initializers.glorot_uniform()
 """Of the latents; the learning rates of the configs are chosen for this scale."""
@@ -49,9 +50,8 @@ class Layers(Protocol):
     ) -> Layer:
         """A `size` x `size` convolution without bias.
 
-        Every side is padded by `padding`; default: size // 2. It is written out because
-        "SAME" at stride 2 pads one side only, which shifts the image against the usual
-        definition of these networks.
+        Every side is padded by `padding`; default: size // 2. "SAME" at stride 2 would
+        pad one side only, and shift the image against the usual definition.
         """
 
     def norm(self, *, name: str | None = None, dtype: Dtype | None = None) -> Layer:
@@ -168,6 +168,7 @@ class Linen:
             (size, size),
             strides=stride,
             padding=size // 2 if padding is None else padding,
+            conv_general_dilated=conv_general_dilated,
             name=name,
             **self._product,
         )

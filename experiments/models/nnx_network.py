@@ -10,6 +10,7 @@ from flax import nnx
 from flax.typing import Dtype, Initializer
 
 from adaste_jax import train
+from adaste_jax.nn import conv_general_dilated
 from adaste_jax.nn import nnx as binary
 from experiments.models import layers
 
@@ -91,6 +92,7 @@ class Nnx:
             (size, size),
             strides=stride,
             padding=size // 2 if padding is None else padding,
+            conv_general_dilated=conv_general_dilated,
             **self._product,
             rngs=self._rngs,
         )

@@ -1,9 +1,12 @@
 """Convolutions."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 from flax import linen as nn
 
-from adaste_jax.nn import _padding
+from adaste_jax.nn import _conv, _padding
 from adaste_jax.nn.linen import _base
 
 
@@ -25,6 +28,8 @@ class BinaryConv(_base.BinaryProduct, nn.Conv, kw_only=True):
             With binary activations, 1 or -1 keeps them binary. If it is not 0,
             `padding` must be "SAME", "SAME_LOWER", "VALID", a number or pairs of
             numbers.
+        conv_general_dilated: As in `nn.Conv`. Default: that of the package
+            `adaste-jax-cpu` where it is installed, else JAX's.
 
     Raises:
         ValueError: When called, if a `padding_value` other than 0 is combined with an
@@ -50,6 +55,7 @@ class BinaryConv(_base.BinaryProduct, nn.Conv, kw_only=True):
     """
 
     padding_value: float = 0.0
+    conv_general_dilated: Callable[..., Any] | None = _conv.conv_general_dilated
 
     @nn.nowrap
     def __call__(self, inputs: jax.Array) -> jax.Array:

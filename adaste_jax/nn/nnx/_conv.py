@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from adaste_jax.nn import _padding
+from adaste_jax.nn import _conv, _padding
 from adaste_jax.nn.nnx import _base
 
 
@@ -27,6 +27,8 @@ class BinaryConv(_base.BinaryProduct, nnx.Conv):
             With binary activations, 1 or -1 keeps them binary. If it is not 0,
             `padding` must be "SAME", "SAME_LOWER", "VALID", a number or pairs of
             numbers.
+        conv_general_dilated: As in `nnx.Conv`. Default: that of the package
+            `adaste-jax-cpu` where it is installed, else JAX's.
 
     Raises:
         ValueError: When called, if a `padding_value` other than 0 is combined with an
@@ -52,6 +54,7 @@ class BinaryConv(_base.BinaryProduct, nnx.Conv):
     """
 
     def __init__(self, *args: Any, padding_value: float = 0.0, **options: Any):
+        options.setdefault("conv_general_dilated", _conv.conv_general_dilated)
         super().__init__(*args, **options)
         self.padding_value = padding_value
 
