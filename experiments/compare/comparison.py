@@ -13,7 +13,7 @@ import rich.console
 from experiments import console as consoles
 from experiments import errors, fields, methods
 from experiments.compare import entry, search, tables, tuning
-from experiments.data import datasets, image_folder
+from experiments.data import datasets, memory
 from experiments.runs import identity, small_files, workdir
 from experiments.training import checks, problem
 
@@ -50,18 +50,22 @@ def compare_config(
     Returns:
         Rows of the table; see `tables.row` and `tuning.row`.
 
+    Images that training streams, such as those of a folder, are decoded once and kept
+    in memory, as evaluation sees them: without random crops.
+
     Raises:
         RunError: If the comparison cannot start.
     """
     checks.check_common(config)
-    if not config.resident or config.dataset.startswith(image_folder.PREFIX):
-        raise errors.RunError(
-            "a comparison needs config.resident to be True: it keeps all images on the "
-            "device, and folders of images are streamed."
-        )
+    opened = checks.settled(config)
+    config = opened.copy_and_resolve_references()
+    config.resident = True
 
     def load():
-        splits = problem.load(config)
+        splits = problem.load(opened)
+        if not isinstance(splits.train, datasets.Arrays):  # a folder, which is streamed
+            size = opened.image_size or None
+            splits = memory.decoded(splits, image_size=size)
         return splits, functools.partial(problem.Problem, splits=splits)
 
     return compare_problems(

@@ -95,7 +95,7 @@ def _cells(one: Mapping[str, Any]) -> list[str]:
         one["method"],
         f"{one['default']:.3g}",
         f"{one['learning_rate']:.3g}{edge}",
-        f"{one['learning_rate'] / one['default']:.2g}",
+        f"{one['learning_rate'] / one['default']:.3g}",
         f"{'failed' if before is None else f'{100 * before:.1f}'} → "
         f"{100 * one['accuracy']:.1f}",
         f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}",

@@ -11,12 +11,14 @@ import numpy as np
 import optax
 import pytest
 import rich.console
+from PIL import Image
 
 from adaste_jax import methods as library
 from experiments import console as consoles
 from experiments import errors, methods
 from experiments.compare import comparison, entry, search, tables, trials, tuning
 from experiments.configs import quickstart
+from experiments.data import datasets, memory, streams
 from experiments.training import loop
 from experiments.training.run import Run
 
@@ -190,6 +192,62 @@ def test_a_comparison_uses_what_tuning_trained(tmp_path, monkeypatch):
     assert trained == [("test", 1)]
 
 
+def test_a_folder_of_photographs_is_compared(tmp_path, capfd):
+    """Bright and dark pictures of many sizes, which a network tells apart."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 6)):
+        for name, darkest in (("dark", 10), ("light", 150)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                size = (*rng.integers(12, 20, 2), 3)
+                level = rng.integers(darkest, darkest + 80)
+                pixels = rng.integers(level, level + 20, size).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    config = small_config(
+        dataset="folder/photos",
+        data_dir=str(tmp_path),
+        batch_size=8,
+        num_train=0,
+        num_epochs=40,
+        validation=0.2,
+    )
+    rows = run(tmp_path / "run", ("ste",), seeds=1, factors=(1.0,), config=config)
+    assert rows[0]["mean"] == 1.0
+    said = capfd.readouterr().err
+    assert "folder/photos/train: 40 images, 20 of each class" in said
+    assert "are made 8 x 8" in said
+    again = run(tmp_path / "run", ("ste",), seeds=1, factors=(1.0,), config=config)
+    assert again == rows
+
+
+def test_streamed_images_in_memory_are_those_of_an_evaluation(monkeypatch):
+    rng = np.random.default_rng(0)
+    examples = [
+        {"image": Image.fromarray(rng.integers(0, 256, (9, side, 3), np.uint8))}
+        for side in range(9, 16)
+    ]
+    examples = [one | {"label": number} for number, one in enumerate(examples)]
+    moments = dict.fromkeys(("mean", "std"), np.zeros(3))
+    streamed = datasets.Splits(
+        examples, [], examples[:3], num_classes=7, max_value=255, **moments
+    )
+    found = memory.decoded(streamed, image_size=6)
+    batch = next(
+        iter(streams.stream(examples, batch_size=7, train=False, image_size=6))
+    )
+    np.testing.assert_array_equal(found.train.images, batch["image"])
+    assert found.train.labels.tolist() == list(range(7))
+    assert found.validation.images.shape == (0, 6, 6, 3)
+    assert found.test.labels.tolist() == [0, 1, 2]
+    pixels = batch["image"] / 255
+    np.testing.assert_allclose(found.mean, pixels.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found.std, pixels.std((0, 1, 2)), rtol=1e-5)
+    monkeypatch.setattr(memory, "MOST_BYTES", 2**28)
+    with pytest.raises(errors.RunError, match=r"4096 x 4096 x 3 take 0\.5 GiB"):
+        memory.decoded(streamed, image_size=4096)
+
+
 def test_a_trial_is_the_run_of_the_loop(tmp_path):
     """What `experiments.main` gives with that seed, up to the order of sums."""
     config = small_config(seed=1, method="adaste", num_epochs=2)
@@ -261,7 +319,6 @@ def test_a_method_that_fails_is_a_row_that_says_so(tmp_path, broken_methods):
         (("ste",), {"factors": (1.0,), "tune": True}, "another than 1"),
         (("ste",), {"together": -1}, "--together must be at least 0, got -1"),
         (("ste",), {"config": {"validation": 0.0}}, "config.validation=0.1"),
-        (("ste",), {"config": {"resident": False}}, "config.resident"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, variants, options, message):
