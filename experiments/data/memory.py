@@ -60,11 +60,15 @@ def _arrays(
     labels = np.empty(len(source), np.int32)
     done = 0
     if len(source):
-        options = {"train": False, "process_index": 0, "process_count": 1}
-        size = min(_AT_ONCE, len(source))
-        for batch in streams.stream(
-            source, batch_size=size, image_size=image_size, **options
-        ):
+        batches = streams.stream(
+            source,
+            batch_size=min(_AT_ONCE, len(source)),
+            train=False,
+            image_size=image_size,
+            process_index=0,  # all examples in every process
+            process_count=1,
+        )
+        for batch in batches:
             kept = batch["mask"]
             end = done + int(kept.sum())
             pixels[done:end] = batch["image"][kept]
