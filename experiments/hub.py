@@ -173,9 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in needed:
         if not getattr(given, name):
             parser.error(f"--{word} needs --{name}")
-    for name in other:
-        if getattr(given, name):
-            parser.error(f"--{name} does not go with --{word}")
+    parser.refuse(given, other, beside=f"--{word}")
     with command_line.refusals(console):
         if given.push:
             place = push(

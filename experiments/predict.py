@@ -257,7 +257,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="test images to evaluate; 0 is all",
     )
     console = consoles.program()
-    arguments = vars(parser.parse_args(argv))
+    given = parser.parse_args(argv)
+    if given.images:
+        of_data_sets = ("dataset", "split", "data_dir", "batch_size", "num_test")
+        parser.refuse(given, of_data_sets, beside="--images")
+    else:
+        parser.refuse(given, ["top"], beside="a data set, only with --images")
+    arguments = vars(given)
     model, images, top = (arguments.pop(name) for name in ("model", "images", "top"))
     with command_line.refusals(console):
         if images:
