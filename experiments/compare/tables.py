@@ -1,5 +1,6 @@
 """The table of a comparison: statistics over seeds, as Markdown, JSON and PNG."""
 
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -145,7 +146,8 @@ def show(
             mean, gap, flips, time, _ = _measured(one)
             cells = [mean, gap, _setting(one), flips, time]
         table.append([one["method"], *cells])
-    fitting(console, table)
+    used = [any(column[1:]) for column in zip(*table, strict=True)]
+    fitting(console, [list(itertools.compress(cells, used)) for cells in table])
 
 
 def fitting(console: rich.console.Console, table: Sequence[Sequence[str]]) -> None:
