@@ -227,10 +227,13 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 EXTERNAL: dict[str, list[str]] = {}
 
 
-def on_page_content(html: str, *, page: Any, **_: Any) -> None:
-    """Notes the links that lead elsewhere."""
+def on_page_content(html: str, *, page: Any, **_: Any) -> str:
+    """Notes the links that lead elsewhere, and keeps each flag in one piece."""
     for link in re.findall(r'<a [^>]*href="(https?://[^"]+)"', html):
         EXTERNAL.setdefault(link, []).append(page.file.src_uri)
+    return re.sub(
+        r"<code>(-[^\s<]{1,32})</code>", r'<code class="flag">\1</code>', html
+    )
 
 
 def on_post_build(config: Any) -> None:

@@ -14,6 +14,7 @@ COMMANDS = {
     "export": ("experiments.export", "write a trained network with one bit a weight"),
     "predict": ("experiments.predict", "evaluate a network that was exported"),
     "generate": ("experiments.generate", "write text with a language model"),
+    "hub": ("experiments.hub", "send a one-bit file to a hub of models, or fetch one"),
     "report": ("experiments.report", "draw one or several runs on a page"),
 }
 """From a command to its module, and what it does."""

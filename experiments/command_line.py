@@ -8,7 +8,7 @@ import pathlib
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import rich.console
@@ -47,6 +47,20 @@ class Parser(argparse.ArgumentParser):
         started = sys.argv[0]  # `adaste export` where the command was typed like that
         name = started if started.startswith("adaste ") else f"python -m {module}"
         super().__init__(prog=name, description=description)
+
+    def refuse(
+        self, given: argparse.Namespace, names: Iterable[str], *, beside: str
+    ) -> None:
+        """Ends with an error at the first flag that was given and would be ignored.
+
+        Args:
+            given: The parsed arguments.
+            names: Flags that mean nothing here, without dashes.
+            beside: The flag with which they do not go.
+        """
+        for name in names:
+            if getattr(given, name) != self.get_default(name):
+                self.error(f"--{name} does not go with {beside}")
 
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong with the arguments, and exits with status 2."""

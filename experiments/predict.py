@@ -126,8 +126,8 @@ def classify(
 ) -> Iterator[Answer]:
     """The likeliest classes of single images.
 
-    Each image is read as those of folders are: turned as its EXIF data say, in grey for
-    networks of one channel, cropped and resized as in training.
+    Each is read as those of folders are: turned as its EXIF data say, in grey for
+    networks of one channel, cropped and resized as in evaluation.
 
     Args:
         path: A one-bit file, whose weights stay packed; or a program.
@@ -257,7 +257,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="test images to evaluate; 0 is all",
     )
     console = consoles.program()
-    arguments = vars(parser.parse_args(argv))
+    given = parser.parse_args(argv)
+    if given.images:
+        of_data = ("dataset", "split", "data_dir", "batch_size", "num_test")
+        parser.refuse(given, of_data, beside="--images")
+    else:
+        parser.refuse(given, ["top"], beside="a data set, only with --images")
+    arguments = vars(given)
     model, images, top = (arguments.pop(name) for name in ("model", "images", "top"))
     with command_line.refusals(console):
         if images:
@@ -269,9 +275,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"test accuracy {100 * found['accuracy']:.2f} %  loss {found['loss']:.4f}  "
         f"({found['count']:,} examples, weights {found['form']})",
     )
-    if found["left_out"]:
-        text = f"left out: {found['left_out']:,} examples without a class"
-        consoles.say(console, text)
+    if left_out := found["left_out"]:
+        consoles.say(console, f"left out: {left_out:,} examples without a class")
 
 
 def _show(answers: Iterator[Answer], console: rich.console.Console) -> None:

@@ -52,6 +52,7 @@ EXPERIMENTS = {
     "compare": 8,
     "export": 8,
     "generate": 8,
+    "hub": 8,
     "main": 8,
     "studies": 9,
 }

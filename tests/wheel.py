@@ -65,7 +65,21 @@ adaste train quickstart:smoke --workdir=run
 adaste compare quickstart:smoke --methods=ste,adaste --seeds=2 --workdir=compared
 adaste export --workdir=run --out=run.safetensors
 adaste predict --model=run.safetensors
+adaste predict --model=run.safetensors --images pictures --top=1
+adaste hub --push=./hub --model=run.safetensors --workdir=run --licence=mit
+adaste hub --pull=./hub --out=pulled
 adaste report --workdir run --out=page.html
+"""
+PICTURES = """
+import pathlib
+from adaste_jax import datasets
+from PIL import Image
+
+images, labels = datasets.digits()["test"]
+pathlib.Path("pictures").mkdir()
+for number in range(3):
+    picture = Image.fromarray((images[number, ..., 0] * 15.9).astype("uint8"))
+    picture.save(f"pictures/{number}.png")
 """
 OWN = """
 from adaste_jax import datasets
@@ -172,8 +186,12 @@ def use_library(folder: pathlib.Path, wheel: pathlib.Path) -> float:
 def use_programs(folder: pathlib.Path, wheel: pathlib.Path) -> None:
     """Trains, compares, exports, predicts and reports, without the clone."""
     install(folder, f"{wheel}[train]")
-    for command in COMMANDS.strip().splitlines():
-        printed = run(folder, *shlex.split(command))
+    run(folder, "python", "-c", PICTURES)
+    commands = COMMANDS.strip().splitlines()
+    said = {command: run(folder, *shlex.split(command)) for command in commands}
+    (answers,) = (text for command, text in said.items() if "--images" in command)
+    assert re.findall(r"(\d)\.png: \d [\d.]+ %", answers) == ["0", "1", "2"], answers
+    printed = said[commands[-1]]
     found = folder / "elsewhere"
     assert "wrote page.html" in printed, printed
     result = json.loads((found / "run" / "result.json").read_text("utf-8"))

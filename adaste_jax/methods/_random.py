@@ -42,7 +42,7 @@ def binary_connect_random(
 
 
 def bernoulli_pwgf(
-    steps: int, *, learning_rate: Rate = 0.1, **run: Unpack[Run]
+    steps: int, *, learning_rate: Rate = 0.3, **run: Unpack[Run]
 ) -> Method:
     """Random signs, trained by the projected Wasserstein gradient flow.
 
@@ -51,7 +51,7 @@ def bernoulli_pwgf(
     Latents with Glorot initialisation leave p near 1/2, so learning rates are large.
     Cheng et al., 2019, https://arxiv.org/abs/1910.02176; see
     `estimators.bernoulli_pwgf`. Learning rates around the default are measured in
-    docs/results/compare_digits.md.
+    docs/results/learning_rates.md.
 
     Args:
         steps: Training steps of the run.
@@ -64,7 +64,7 @@ def bernoulli_pwgf(
 
 
 def bernoulli_identity(
-    steps: int, *, learning_rate: Rate = 0.1, **run: Unpack[Run]
+    steps: int, *, learning_rate: Rate = 3.0, **run: Unpack[Run]
 ) -> Method:
     """Random signs, with a straight-through backward rule.
 
@@ -72,7 +72,7 @@ def bernoulli_identity(
 
     Bengio, Léonard and Courville, 2013, https://arxiv.org/abs/1308.3432; see
     `estimators.bernoulli_identity`. Learning rates around the default are measured in
-    docs/results/compare_digits.md.
+    docs/results/learning_rates.md.
 
     Args:
         steps: Training steps of the run.

@@ -10,6 +10,9 @@ re-estimated if the training weights were soft. For each method the learning rat
 the most important other option are chosen on the validation split; see `search`. Then
 the method is trained with seeds 1 to N, and the test split is used once.
 
+With `--tune` only the learning rates are chosen, one short training for each, and the
+test split is not used: how far is the default from what validation chooses?
+
 If a method fails, its row says so. Finished results are in the workdir: the same
 command continues where it was interrupted, and methods and seeds may be added.
 """

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from experiments import command_line, errors, methods
 from experiments import console as consoles
-from experiments.compare import entry, search, tables
+from experiments.compare import entry, search, tables, tuning
 from experiments.compare.comparison import compare_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -42,6 +42,11 @@ _TOGETHER = flags.DEFINE_integer(
 _BASELINE = flags.DEFINE_string(
     "baseline", "ste", "Method that the others are compared with."
 )
+_TUNE = flags.DEFINE_bool(
+    "tune",
+    False,
+    "Only choose learning rates on validation, from more of them; nothing is tested.",
+)
 
 
 def main(argv: list[str]) -> None:
@@ -66,9 +71,13 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             knobs=_KNOBS.value,
             together=_TOGETHER.value,
             baseline=_BASELINE.value,
+            tune=_TUNE.value,
             console=console,
         )
-    tables.show(console, rows, baseline=_BASELINE.value)
+    if _TUNE.value:
+        tuning.show(console, rows)
+    else:
+        tables.show(console, rows, baseline=_BASELINE.value)
     consoles.say(console, f"results in {_WORKDIR.value}")
 
 

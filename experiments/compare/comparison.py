@@ -12,8 +12,8 @@ import rich.console
 
 from experiments import console as consoles
 from experiments import errors, fields, methods
-from experiments.compare import entry, search, tables
-from experiments.data import datasets, places
+from experiments.compare import entry, search, tables, tuning
+from experiments.data import datasets, memory
 from experiments.runs import identity, small_files, workdir
 from experiments.training import checks, problem
 
@@ -28,6 +28,7 @@ def compare_config(
     knobs: bool = True,
     together: int = 0,
     baseline: str = "ste",
+    tune: bool = False,
     console: rich.console.Console | None = None,
 ) -> list[dict[str, Any]]:
     """Trains all methods, and writes `table.md`, `table.json` and `table.png`.
@@ -42,23 +43,31 @@ def compare_config(
         knobs: Whether the method's option in `search.KNOBS` is also chosen.
         together: Trials in one compiled program; 0 chooses automatically.
         baseline: The method that the others are compared with.
+        tune: Whether only learning rates are chosen, from more of them, and no test
+            example is used; `tuned.md` and `tuned.json` are written instead.
         console: Console for progress. Default: standard output.
 
     Returns:
-        Rows of the table; see `tables.row`.
+        Rows of the table; see `tables.row` and `tuning.row`.
+
+    Images that training streams, such as those of a folder, are decoded once and kept
+    in memory, as evaluation sees them: without random crops.
 
     Raises:
         RunError: If the comparison cannot start.
     """
     checks.check_common(config)
-    if not config.resident or places.is_own(config.dataset):
-        raise errors.RunError(
-            "a comparison needs config.resident to be True: it keeps all images on the "
-            "device, and folders of images and of text are streamed."
-        )
+    opened = checks.settled(config)
+    config = opened.copy_and_resolve_references()
+    config.resident = True
 
     def load():
-        splits = problem.load(config)
+        splits = problem.load(opened)
+        if not isinstance(
+            splits.train, datasets.Arrays
+        ):  # one's own data, which are streamed
+            size = opened.image_size or None
+            splits = memory.decoded(splits, image_size=size)
         return splits, functools.partial(problem.Problem, splits=splits)
 
     return compare_problems(
@@ -71,6 +80,7 @@ def compare_config(
         knobs=knobs,
         together=together,
         baseline=baseline,
+        tune=tune,
         console=console,
     )
 
@@ -86,6 +96,7 @@ def compare_problems(
     knobs: bool,
     together: int,
     baseline: str,
+    tune: bool,
     console: rich.console.Console | None,
 ) -> list[dict[str, Any]]:
     """Compares like `compare_config`, with data and networks given by `load`.
@@ -101,6 +112,7 @@ def compare_problems(
         knobs: Whether the method's option in `search.KNOBS` is also chosen.
         together: Trials in one compiled program; 0 chooses automatically.
         baseline: Row that the others are compared with.
+        tune: Whether only learning rates are chosen.
         console: Console for progress. Default: standard output.
     """
     console = console or consoles.create()
@@ -108,7 +120,7 @@ def compare_problems(
         if len(set(variants)) < len(variants):
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
         variants = {name: entry.Variant(name) for name in variants}
-    _check(variants, seeds, factors, together)
+    _check(variants, seeds, factors, together, tune)
     folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
     splits, problem_of = load()
     origin = {"data": splits.identity()}
@@ -136,16 +148,25 @@ def compare_problems(
             )
             for name, variant in variants.items()
         ]
-        planned = [one.num_trials(seeds) * config.num_epochs for one in entries]
+        planned = [
+            (one.num_rates() if tune else one.num_trials(seeds)) * config.num_epochs
+            for one in entries
+        ]
         bar.update(task, total=sum(planned))
         rows = []
         for number, (name, one) in enumerate(zip(variants, entries, strict=True)):
             bar.update(task, description=name)
-            rows.append(one.row(seeds))
+            rows.append(one.tuned() if tune else one.row(seeds))
             bar.update(task, completed=sum(planned[: number + 1]))
-            consoles.say(console, consoles.fitted(console, _parts(rows[-1])))
-    rows = tables.compare_rows(rows, baseline=baseline)
+            parts = tuning.parts if tune else _parts
+            consoles.say(console, consoles.fitted(console, parts(rows[-1])))
+    if not tune:
+        rows = tables.compare_rows(rows, baseline=baseline)
     try:
+        if tune:
+            small_files.write_json(folder.path / "tuned.json", rows)
+            small_files.write(folder.path / "tuned.md", tuning.markdown(rows))
+            return rows
         small_files.write_json(folder.path / "table.json", rows)
         table = tables.markdown(rows, baseline=baseline)
         small_files.write(folder.path / "table.md", table)
@@ -179,6 +200,7 @@ def _check(
     seeds: int,
     factors: Sequence[float],
     together: int,
+    tune: bool,
 ) -> None:
     """Checks the arguments before anything is trained.
 
@@ -199,6 +221,10 @@ def _check(
     if not factors or not all(0 < factor < math.inf for factor in factors):
         raise errors.RunError(
             f"--learning_rates must be factors above 0, got {list(factors)}."
+        )
+    if tune and set(factors) == {1.0}:
+        raise errors.RunError(
+            "--tune chooses among learning rates: give --learning_rates another than 1."
         )
     if together < 0:
         raise errors.RunError(f"--together must be at least 0, got {together}.")

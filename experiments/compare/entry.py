@@ -8,7 +8,7 @@ import ml_collections
 import numpy as np
 
 from experiments import errors
-from experiments.compare import search, tables, trials
+from experiments.compare import search, tables, trials, tuning
 from experiments.runs import identity, small_files, workdir
 from experiments.training.problem import Problem
 
@@ -83,6 +83,10 @@ class Entry:
         """Number of networks that are trained, if the search is not extended."""
         return seeds + (len(self._rates) + len(self._others) if self._searches else 0)
 
+    def num_rates(self) -> int:
+        """Number of networks that `tuned` trains, if the search is not extended."""
+        return len({*self._rates, self._options["learning_rate"]})
+
     @property
     def _searches(self) -> bool:
         return len(self._rates) > 1 or bool(self._others)
@@ -96,8 +100,20 @@ class Entry:
         Returns:
             A row of `tables.row`, or a row with `failure`.
         """
+        return self._guarded(lambda: self._row(seeds))
+
+    def tuned(self) -> dict[str, Any]:
+        """Chooses the learning rate, and trains nothing else.
+
+        Returns:
+            A row of `tuning.row`, or a row with `failure`.
+        """
+        return self._guarded(self._tuned)
+
+    def _guarded(self, found: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         try:
-            return self._row(seeds)
+            self._claim()
+            return found()
         except Exception as error:  # any: the others are still worth having
             message = str(error).splitlines()[0] if str(error) else ""
             failure = f"{type(error).__name__}: {message}"
@@ -105,9 +121,31 @@ class Entry:
         finally:
             self._trainers.clear()  # they hold the data and compiled programs
 
-    def _row(self, seeds: int) -> dict[str, Any]:
+    def _claim(self) -> None:
         own = {"method": self._method, "options": self._options}
         workdir.Workdir(self._folder, own, upgrade=_upgraded)
+
+    def _tuned(self) -> dict[str, Any]:
+        default = self._options["learning_rate"]
+        tried: dict[float, float] = {}
+        failures: list[str] = []
+
+        def scores(settings):
+            found = self._scores(settings, failures)
+            tried.update({one.learning_rate: found[one].accuracy for one in found})
+            return found
+
+        choice = search.search(
+            scores,
+            sorted({*self._rates, default}),
+            extensions=search.TUNE_EXTENSIONS,
+        )
+        if choice is None:
+            failure = f"at every learning rate; {failures[0]}"
+            return {"method": self._name, "failure": failure}
+        return tuning.row(self._name, choice, default=default, tried=tried)
+
+    def _row(self, seeds: int) -> dict[str, Any]:
         choice: search.Choice | None
         choice = search.Choice(search.Setting(self._rates[0]), at_edge=False)
         if self._searches:

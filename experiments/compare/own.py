@@ -42,6 +42,7 @@ def compare(
     knobs: bool = True,
     together: int = 0,
     baseline: str = "ste",
+    tune: bool = False,
     console: rich.console.Console | None = None,
     **fields: Any,
 ) -> list[dict[str, Any]]:
@@ -70,13 +71,16 @@ def compare(
         knobs: Whether the method's option in `search.KNOBS` is also chosen.
         together: Trials in one compiled program; 0 chooses automatically.
         baseline: Row that the others are compared with.
+        tune: Whether only learning rates are chosen, from more of them, and no test
+            example is used; `tuned.md` and `tuned.json` are written instead.
         console: Console for progress. Default: standard output.
         **fields: Other fields of `configs/base.py`, such as `binary_exclude`,
             `label_smoothing`, `warmup_epochs` and `real_learning_rate`.
 
     Returns:
-        A dict for each row, the best first; see `tables.row`. The same table is written
-        to `table.md`, `table.json` and `table.png` in `workdir`.
+        A dict for each row, the best first; see `tables.row`, and `tuning.row` with
+        `tune`. The same table is written to `table.md`, `table.json` and `table.png` in
+        `workdir`.
 
     Raises:
         RunError: If an argument is out of range, or the data do not fit together.
@@ -104,6 +108,7 @@ def compare(
             knobs=knobs,
             together=together,
             baseline=baseline,
+            tune=tune,
             console=console,
         )
 

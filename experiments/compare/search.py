@@ -3,8 +3,9 @@
 The search is the same for all methods. It uses the validation split and networks with
 `SEED`, which are not tested. First it chooses the learning rate from multiples of the
 default. While the best is at an edge it tries more, in the same ratio (at most
-`EXTENSIONS` times). Then it chooses the option in `KNOBS` at this learning rate. The
-best setting has the highest accuracy, and among equals the lowest loss.
+`EXTENSIONS` times; `TUNE_EXTENSIONS` with `--tune`, which ends there). Then it chooses
+the option in `KNOBS` at this learning rate. The best setting has the highest accuracy,
+and among equals the lowest loss.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 SEED = 0
 FACTORS = (0.3, 1.0, 3.0)
 EXTENSIONS = 2
+TUNE_EXTENSIONS = 5
 
 KNOBS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
     "adaste": ("anneal_fraction", (0.5, 0.8, 1.0)),
@@ -92,7 +94,11 @@ Scores = Callable[[Sequence[Setting]], Mapping[Setting, Score]]
 
 
 def search(
-    scores: Scores, rates: Sequence[float], others: Sequence[Options] = ()
+    scores: Scores,
+    rates: Sequence[float],
+    others: Sequence[Options] = (),
+    *,
+    extensions: int = EXTENSIONS,
 ) -> Choice | None:
     """Chooses a setting.
 
@@ -100,6 +106,7 @@ def search(
         scores: Trains the settings that it is given.
         rates: First learning rates. A single one is used without a search.
         others: Options that are tried at the chosen learning rate.
+        extensions: How many learning rates beyond the first may be tried, at most.
 
     Returns:
         The choice; None if every learning rate failed. Among equal scores the first
@@ -115,7 +122,7 @@ def search(
     found = dict(scores([Setting(rate) for rate in rates]))
     if not found:
         return None
-    for _ in range(EXTENSIONS if len(rates) > 1 else 0):
+    for _ in range(extensions if len(rates) > 1 else 0):
         best = _best(found).learning_rate
         if best == rates[-1]:
             beyond = rates[-1] * rates[-1] / rates[-2]

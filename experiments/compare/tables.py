@@ -1,5 +1,6 @@
 """The table of a comparison: statistics over seeds, as Markdown, JSON and PNG."""
 
+import itertools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -121,7 +122,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], *, baseline: str = "ste") -> str
     for one in rows:
         start = f"| {one['method']} | "
         if "failure" in one:
-            lines.append(f"{start}failed: {_cell(one['failure'])} | | | | | |")
+            lines.append(f"{start}failed: {cell(one['failure'])} | | | | | |")
             continue
         lines.append(start + " | ".join([_setting(one), *_measured(one)]) + " |")
     return "\n".join(lines) + "\n"
@@ -145,6 +146,12 @@ def show(
             mean, gap, flips, time, _ = _measured(one)
             cells = [mean, gap, _setting(one), flips, time]
         table.append([one["method"], *cells])
+    used = [any(column[1:]) for column in zip(*table, strict=True)]
+    fitting(console, [list(itertools.compress(cells, used)) for cells in table])
+
+
+def fitting(console: rich.console.Console, table: Sequence[Sequence[str]]) -> None:
+    """Prints a table, its head first, with as many columns as fit; two at least."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     ends = np.cumsum([width + 2 for width in widths]) - 2
     fits = max(2, int(np.sum(ends <= console.width)))
@@ -164,7 +171,7 @@ def _measured(one: Mapping[str, Any]) -> list[str]:
     return [*found, f"{one['bytes_per_weight']:.0f}"]
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that does not end a cell or a line of a table."""
     return " ".join(text.replace("|", "\\|").split())
 

@@ -57,13 +57,23 @@ def write(
     except OSError as error:
         raise errors.RunError(f"cannot read {file}: {error}") from error
     card = file.parent / NAME
+    check(file.parent)
+    small_files.write(card, _card(result, file.name, data, licence, name or file.stem))
+    return card
+
+
+def check(folder: pathlib.Path) -> None:
+    """Refuses a folder in which another card stands than one that was written here.
+
+    Raises:
+        RunError: If there is one.
+    """
+    card = folder / NAME
     if card.exists() and _MARK not in card.read_text("utf-8", "replace"):
         raise errors.RunError(
             f"{card} is not a card that was written here: move it, or put the file "
             "into a folder of its own."
         )
-    small_files.write(card, _card(result, file.name, data, licence, name or file.stem))
-    return card
 
 
 _MARK = "library_name: adaste_jax"

@@ -109,10 +109,13 @@ def cross(axis: Any) -> None:
 
 
 def shades(count: int) -> Any:
-    """Colours from the start of training to its end."""
+    """Colours from the start of training to its end, all dark enough for white paper.
+
+    Dark pages show pictures inverted, so none may be light.
+    """
     import matplotlib
 
-    return matplotlib.colormaps["viridis"](np.linspace(0, 0.85, count))
+    return matplotlib.colormaps["plasma"](np.linspace(0, 0.68, count))
 
 
 def page_style() -> Any:

@@ -12,12 +12,14 @@ import numpy as np
 import optax
 import pytest
 import rich.console
+from PIL import Image
 
 from adaste_jax import methods as library
 from experiments import console as consoles
 from experiments import errors, methods
-from experiments.compare import comparison, entry, search, tables, trials
+from experiments.compare import comparison, entry, search, tables, trials, tuning
 from experiments.configs import quickstart
+from experiments.data import datasets, memory, streams
 from experiments.training import loop
 from experiments.training.run import Run
 from tests.experiments import test_loop
@@ -122,6 +124,133 @@ def test_only_what_is_missing_is_trained(finished, monkeypatch):
     assert set(rows[0]["accuracies"]) == {"1", "2", "3"}
 
 
+def test_tuning_tries_on_while_the_best_is_at_an_edge_and_tests_nothing(
+    tmp_path, monkeypatch, broken_methods
+):
+    """The best rate is 3^4 times the default; a rate fails where it is too large."""
+    splits = []
+
+    def train(self, wanted, *, split, advance):
+        splits.append(split)
+        for trial in wanted:
+            off = abs(math.log(trial.learning_rate / 0.81, 3))
+            outcome = {"accuracy": 0.9 - off / 100, "loss": 1.0}
+            if trial.learning_rate > 2:
+                outcome = {"failure": "the loss is not finite at step 3"}
+            yield trial, {**outcome, "seconds_per_epoch": 1.0}
+
+    monkeypatch.setattr(trials.Trainer, "train", train)
+    file = io.StringIO()
+    rows = run(
+        tmp_path / "run",
+        ("ste", "impossible"),
+        factors=(1 / 3, 3.0),
+        tune=True,
+        console=consoles.create(file=file),
+    )
+    assert set(splits) == {"validation"}
+    found = by_name(rows)
+    assert "this cannot be built" in found["impossible"]["failure"]
+    ste = found["ste"]
+    assert ste["default"] == 0.01  # that of the config, tried though it is not named
+    assert ste["learning_rate"] == pytest.approx(0.81)
+    assert not ste["at_edge"]
+    assert list(ste["tried"]) == ["0.00333333", "0.01", "0.03", "0.09", "0.27", "0.81"]
+    assert ste["default_accuracy"] == pytest.approx(0.86)
+    assert ste["good"] == pytest.approx([0.27, 0.81])
+    assert json.loads((tmp_path / "run" / "tuned.json").read_text()) == rows
+    lines = (tmp_path / "run" / "tuned.md").read_text().splitlines()
+    assert lines[2].split(" | ")[1:5] == ["0.01", "0.81", "81", "86.0 → 90.0"]
+    assert "learning rate 0.81  81 times the default" in file.getvalue()
+    assert not (tmp_path / "run" / "table.md").exists()
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 140])
+def test_the_table_of_learning_rates_fits_a_terminal(width):
+    choice = search.Choice(search.Setting(0.03), at_edge=True)
+    one = tuning.row("ste", choice, default=0.01, tried={0.01: 0.5, 0.03: 0.75})
+    rows = [one, {"method": "bop", "failure": "a long story " * 9}]
+    file = io.StringIO()
+    tuning.show(consoles.create(file=file, width=width, force_terminal=True), rows)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[2].split() == ["bop", "failed"]
+    assert lines[1].split()[:4] == ["ste", "0.01", "0.03", "(edge)"]
+
+
+def test_a_comparison_uses_what_tuning_trained(tmp_path, monkeypatch):
+    run(tmp_path / "run", ("ste",), tune=True)
+    tuned = {file.name for file in (tmp_path / "run" / "trials" / "ste").iterdir()}
+    trained = []
+    train = trials.Trainer.train
+
+    def spy(self, wanted, *, split, **arguments):
+        trained.extend((split, trial.seed) for trial in wanted)
+        return train(self, wanted, split=split, **arguments)
+
+    monkeypatch.setattr(trials.Trainer, "train", spy)
+    run(tmp_path / "run", ("ste",), seeds=1)
+    assert len([name for name in tuned if name.startswith("validation")]) >= 2
+    assert trained == [("test", 1)]
+
+
+def test_a_folder_of_photographs_is_compared(tmp_path, capfd):
+    """Bright and dark pictures of many sizes, which a network tells apart."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 20), ("test", 6)):
+        for name, darkest in (("dark", 10), ("light", 150)):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                size = (*rng.integers(12, 20, 2), 3)
+                level = rng.integers(darkest, darkest + 80)
+                pixels = rng.integers(level, level + 20, size).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    config = small_config(
+        dataset="folder/photos",
+        data_dir=str(tmp_path),
+        batch_size=8,
+        num_train=0,
+        num_epochs=40,
+        validation=0.2,
+    )
+    rows = run(tmp_path / "run", ("ste",), seeds=1, factors=(1.0,), config=config)
+    assert rows[0]["mean"] == 1.0
+    said = capfd.readouterr().err
+    assert "folder/photos/train: 40 images, 20 of each class" in said
+    assert "are made 8 x 8" in said
+    again = run(tmp_path / "run", ("ste",), seeds=1, factors=(1.0,), config=config)
+    assert again == rows
+
+
+def test_streamed_images_in_memory_are_those_of_an_evaluation(monkeypatch):
+    rng = np.random.default_rng(0)
+    examples = [
+        {"image": Image.fromarray(rng.integers(0, 256, (9, side, 3), np.uint8))}
+        for side in range(9, 16)
+    ]
+    examples = [one | {"label": number} for number, one in enumerate(examples)]
+    moments = dict.fromkeys(("mean", "std"), np.zeros(3))
+    streamed = datasets.Splits(
+        examples, [], examples[:3], num_classes=7, max_value=255, **moments
+    )
+    found = memory.decoded(streamed, image_size=6)
+    batch = next(
+        iter(streams.stream(examples, batch_size=7, train=False, image_size=6))
+    )
+    np.testing.assert_array_equal(found.train.images, batch["image"])
+    assert found.train.labels.tolist() == list(range(7))
+    assert found.validation.images.shape == (0, 6, 6, 3)
+    assert found.test.labels.tolist() == [0, 1, 2]
+    pixels = batch["image"] / 255
+    np.testing.assert_allclose(found.mean, pixels.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(found.std, pixels.std((0, 1, 2)), rtol=1e-5)
+    monkeypatch.setattr(memory, "MOST_BYTES", 2**28)
+    with pytest.raises(errors.RunError, match=r"4096 x 4096 x 3 take 0\.5 GiB"):
+        memory.decoded(streamed, image_size=4096)
+
+
 def test_a_trial_is_the_run_of_the_loop(tmp_path):
     """What `experiments.main` gives with that seed, up to the order of sums."""
     config = small_config(seed=1, method="adaste", num_epochs=2)
@@ -192,9 +321,9 @@ def test_a_method_that_fails_is_a_row_that_says_so(tmp_path, broken_methods):
         (("ste",), {"factors": (0.0,)}, "factors above 0"),
         (("ste",), {"factors": (1.0, math.nan)}, "factors above 0"),
         (("ste",), {"factors": (math.inf,)}, "factors above 0"),
+        (("ste",), {"factors": (1.0,), "tune": True}, "another than 1"),
         (("ste",), {"together": -1}, "--together must be at least 0, got -1"),
         (("ste",), {"config": {"validation": 0.0}}, "config.validation=0.1"),
-        (("ste",), {"config": {"resident": False}}, "config.resident"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path, variants, options, message):

@@ -1,5 +1,8 @@
 """Several processes on this machine train as one does, and survive the loss of one."""
 
+import base64
+import io
+import json
 import os
 import signal
 import socket
@@ -9,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import errors
 from experiments.configs import quickstart
@@ -136,6 +140,13 @@ def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path):
             assert "test accuracy" in job.logs[0].read_text()
             assert "test accuracy" not in job.logs[1].read_text()
         states.append(final_state(path, num_epochs=1, method=method))
+        result, answers = (
+            json.loads((path / name).read_text())
+            for name in ("result.json", "answers.json")
+        )
+        assert np.sum(answers["confusion"]) == answers["images"] == 360
+        right = np.trace(answers["confusion"]) / 360
+        assert right == pytest.approx(result["test_accuracy"])
     one, two, four = states
     assert int(one.step) == 6
     for a, b in zip(*map(jax.tree.leaves, (two, four)), strict=True):
@@ -152,6 +163,33 @@ def test_one_two_and_four_processes_with_four_devices_train_alike(tmp_path):
             close = np.isclose(a, b, rtol=1e-5, atol=1e-6 * float(np.abs(b).max()))
             units = np.all(close.reshape(-1, close.shape[-1]), axis=0)
             assert np.sum(~units) <= 2
+
+
+@pytest.mark.slow
+def test_answers_to_a_stream_belong_to_their_images(tmp_path):
+    """Red says the class of an image, and 19 of them do not divide among 2 devices."""
+    for split, count in (("train", 60), ("test", 19)):
+        for number in range(count):
+            label = number % 3
+            folder = tmp_path / "data" / "marked" / split / f"class {label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            colour = (80 * label, *((number * at) % 256 for at in (37, 71)))
+            Image.new("RGB", (8, 8), colour).save(folder / f"{number:02}.png")
+    flags = [f"--config.data_dir={tmp_path / 'data'}", "--config.num_train=0"]
+    flags += ["--config.dataset=folder/marked", "--config.batch_size=8"]
+    flags += ["--config.eval_batch_size=8"]
+    path = tmp_path / "run"
+    with Job(path, 2, devices=1, epochs=1, own=[flags, flags]) as job:
+        assert job.wait() == [0, 0], job.text()
+    answers = json.loads((path / "answers.json").read_text())
+    assert answers["images"] == 19
+    assert np.sum(answers["confusion"], axis=1).tolist() == [7, 6, 6]
+    wrong = 19 - np.trace(answers["confusion"])
+    assert 0 < wrong == len(answers["samples"])
+    for sample in answers["samples"]:
+        assert sample["truth"] != sample["answer"]
+        with Image.open(io.BytesIO(base64.b64decode(sample["png"]))) as image:
+            assert f"class {image.getpixel((0, 0))[0] // 80}" == sample["truth"]
 
 
 @pytest.mark.slow

@@ -162,3 +162,19 @@ def test_class_names_cannot_steer_the_terminal(tmp_path, capsys):
 def test_networks_that_take_no_images_of_files_say_so(inputs, message):
     with pytest.raises(errors.RunError, match=message):
         single_images.check(inputs)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--images", "a.png", "--dataset=digits"], "--dataset does not go with --im"),
+        (["--images", "a.png", "--split=train"], "--split does not go with --images"),
+        (["--images", "a.png", "--num_test=3"], "--num_test does not go with --images"),
+        (["--top=3"], "--top does not go with a data set, only with --images"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(flags, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        predict.main([f"--model={GOLDEN}", *flags])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from experiments import errors
-from experiments.data import sources, streams, text_files
+from experiments.data import memory, sources, streams, text_files
 from experiments.training import loop
 from tests.experiments import test_loop
 from tests.experiments.test_text import QUIET, smoke_config
@@ -180,3 +180,14 @@ def test_a_run_of_streamed_text_goes_on_where_it_was_killed(
     assert result["steps"] == 12
     assert result["test_bits_per_byte"] > 0
     test_loop.assert_bit_identical(whole, broken, config)
+
+
+def test_text_that_is_kept_in_memory_is_that_of_the_pieces(place):
+    write(place / "mine.jsonl", LINES)
+    splits = streams.open_splits("text/mine.jsonl", validation=0.2, length=16)
+    kept = memory.decoded(splits, image_size=None)
+    assert kept.is_text
+    for one, other in ((splits.train, kept.train), (splits.test, kept.test)):
+        assert len(one) == len(other)
+        np.testing.assert_array_equal(other.images, [piece["image"] for piece in one])
+        np.testing.assert_array_equal(other.labels, [piece["label"] for piece in one])
