@@ -51,29 +51,32 @@ def progressive(
     _base.check_scalar("sharpness", sharpness)
     latent = _base.check_latent(latent)
     fixed = jax.lax.stop_gradient(latent).astype(_base.compute_dtype(latent))
-    scale = _numerics.mean_magnitude(fixed, _base.group_axes(latent, axis))
-    return _progressive(latent, scale, sharpness)
+    axes = _base.group_axes(latent, axis)
+    # A power of two, so that quotients of very large and small latents are exact.
+    unit = _numerics.power_unit(fixed, axes)
+    scale = _numerics.mean_magnitude(fixed / unit, axes)
+    return _progressive(latent, unit, scale, sharpness)
 
 
-def _in_units(
-    latent: jax.Array, scale: jax.Array, sharpness: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Latents in units of the scale, and a sharpness that is not 0."""
-    one = jnp.ones((), latent.dtype)
-    return latent / jnp.where(scale > 0, scale, one), jnp.where(
-        sharpness > 0, sharpness, one
-    )
+def _positive(x: jax.Array) -> jax.Array:
+    """What is greater than 0, and 1 elsewhere."""
+    return jnp.where(x > 0, x, jnp.ones((), x.dtype))
 
 
-def _weight(latent: jax.Array, scale: jax.Array, sharpness: jax.Array) -> jax.Array:
-    units, sharp = _in_units(latent, scale, sharpness)
-    soft = scale * (_tanh.weight(units, sharp) / jnp.tanh(sharp))
+def _weight(
+    latent: jax.Array, unit: jax.Array, scale: jax.Array, sharpness: jax.Array
+) -> jax.Array:
+    sharp = _positive(sharpness)
+    share = _tanh.weight(latent / unit / _positive(scale), sharp) / jnp.tanh(sharp)
+    soft = _numerics.from_unit(scale * share, unit)
     return jnp.where(sharpness > 0, soft, latent)
 
 
-def _slope(latent: jax.Array, scale: jax.Array, sharpness: jax.Array) -> jax.Array:
-    units, sharp = _in_units(latent, scale, sharpness)
-    steep = _tanh.slope(units, sharp) / jnp.tanh(sharp)
+def _slope(
+    latent: jax.Array, unit: jax.Array, scale: jax.Array, sharpness: jax.Array
+) -> jax.Array:
+    sharp = _positive(sharpness)
+    steep = _tanh.slope(latent / unit / _positive(scale), sharp) / jnp.tanh(sharp)
     return jnp.where(sharpness > 0, steep, jnp.ones((), latent.dtype))
 
 

@@ -65,7 +65,7 @@ def freeze_oscillations(
         ...     latent = latent + update
         ...     path.append(round(float(latent), 3))
         >>> path  # it has flipped back in the third step
-        [-0.1, 0.1, -1.0, -1.0]
+        [-0.1, 0.1, 1.0, 1.0]
     """
     if not callable(threshold):
         _checks.check_scalar("threshold", threshold)
