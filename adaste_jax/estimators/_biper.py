@@ -25,7 +25,7 @@ def biper(latent: ArrayLike, *, stage: ArrayLike, omega: ArrayLike = 20.0) -> ja
         latent: Floating point, any shape.
         stage: 1 or 2, scalar. Traced values do not recompile.
         omega: Angular frequency, greater than 0; may be traced. 20 is published, for
-            latents of a variance of about one over the number of inputs.
+            latents from a normal He initialiser.
 
     Returns:
         Weights in [-1, 1], with the shape and dtype of `latent`.
