@@ -103,6 +103,7 @@ FAMILIES = {
     "_soft": "Soft weights, most of which sharpen",
     "_random": "Weights drawn at random",
     "_scaled": "Signs with a scale",
+    "_periodic": "Weights that are periodic in the latents",
     "_ternary": "Three levels",
     "_optimisers": "By the optimiser alone, and full precision",
 }

@@ -192,3 +192,68 @@ def irnet_weight(thetas, grads, sharpness):
     moment = sum(a * b for a, b in zip(q, z, strict=True)) / (n - 1)
     h = [(a - mean_q - b * moment) / std for a, b in zip(q, z, strict=True)]
     return [scale * sgn(a) for a in z], h, z
+
+
+def biper(theta, grad, stage, omega):
+    sine = math.sin(omega * theta)
+    weight = sine if stage == 1 else sgn(sine)
+    return weight, omega * math.cos(omega * theta) * grad
+
+
+def progressive(thetas, grads, sharpness):
+    """One group; at 0 the limit, which is the identity."""
+    scale = sum(map(abs, thetas)) / len(thetas)
+    weights, cotangents = [], []
+    for theta, grad in zip(thetas, grads, strict=True):
+        s, x = sharpness, theta / scale
+        if s == 0:
+            weights.append(theta)
+            cotangents.append(grad)
+        else:
+            weights.append(scale * math.tanh(s * x) / math.tanh(s))
+            cotangents.append(grad * s * (1 - math.tanh(s * x) ** 2) / math.tanh(s))
+    return weights, cotangents
+
+
+def ovsw(thetas, grads, before, rates, delta, decay, momentum, threshold):
+    """One output channel: new gradients, and new moving rates of flips."""
+    size = max(math.sqrt(sum(t * t for t in thetas)), 1e-3)
+    length = max(math.sqrt(sum(g * g for g in grads)), 1e-6)
+    factor = delta * size / length if length / size < delta else 1.0
+    rates = [
+        momentum * f + (1 - momentum) * (sgn(t) != sgn(b))
+        for f, t, b in zip(rates, thetas, before, strict=True)
+    ]
+    scaled = [
+        factor * g + (decay * t if f < threshold else 0.0)
+        for t, g, f in zip(thetas, grads, rates, strict=True)
+    ]
+    return scaled, rates
+
+
+def freezing(levels, momentum, threshold):
+    """Integer weights of any number of levels, one a step: frequency and frozen level.
+
+    The level is None before it is frozen. An oscillation is a change in the direction
+    opposite to that of the change before.
+    """
+    before, direction, frequency, average = levels[0], 0, 0.0, float(levels[0])
+    frozen, found = None, []
+    for level in levels:
+        change = level - before
+        turned = change * direction < 0
+        frequency = momentum * turned + (1 - momentum) * frequency
+        if frozen is None and frequency > threshold:
+            frozen = min(set(levels), key=lambda each: abs(each - average))
+        average = momentum * level + (1 - momentum) * average
+        direction = change if change else direction
+        before = level
+        found.append((frequency, frozen))
+    return found
+
+
+def cage(thetas, updates, strength):
+    """One group of latents after the step and the pull to their scaled signs."""
+    moved = [t + u for t, u in zip(thetas, updates, strict=True)]
+    scale = sum(map(abs, moved)) / len(moved)
+    return [t - strength * (t - scale * sgn(t)) for t in moved]

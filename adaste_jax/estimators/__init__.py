@@ -3,8 +3,8 @@
     recommended          adaste: annealed weights in units of the layer
     sign, fixed rule     ste, ste_clipped, approx_sign, swish_sign
     sign, sharpened      reste, ede, fda, rbnn
-    squashed             tanh, md_tanh_s, md_softmax_s, pmf
-    scaled signs         scaled_sign, irnet_weight, parq, blend
+    squashed             tanh, md_tanh_s, md_softmax_s, pmf, biper
+    scaled signs         scaled_sign, irnet_weight, parq, blend, progressive
     contrastive          adaste_paper, hardtanh_adaste, fenbp
     random               bernoulli_pwgf, bernoulli_hard, bernoulli_identity,
                          bayesbinn_sample, vispa_sample
@@ -39,6 +39,7 @@ from adaste_jax.estimators._bernoulli import (
     bernoulli_identity,
     bernoulli_pwgf,
 )
+from adaste_jax.estimators._biper import biper
 from adaste_jax.estimators._blend import blend
 from adaste_jax.estimators._fda import fda
 from adaste_jax.estimators._fenbp import fenbp, fenbp_gradient
@@ -50,6 +51,7 @@ from adaste_jax.estimators._int8 import int8_per_token
 from adaste_jax.estimators._irnet import ede, irnet_weight
 from adaste_jax.estimators._parq import parq
 from adaste_jax.estimators._per_group import per_group
+from adaste_jax.estimators._progressive import progressive
 from adaste_jax.estimators._rbnn import rbnn
 from adaste_jax.estimators._reste import reste
 from adaste_jax.estimators._scaled_sign import scaled_sign
@@ -74,6 +76,7 @@ __all__ = [
     "bernoulli_hard",
     "bernoulli_identity",
     "bernoulli_pwgf",
+    "biper",
     "blend",
     "ede",
     "fda",
@@ -88,6 +91,7 @@ __all__ = [
     "parq",
     "per_group",
     "pmf",
+    "progressive",
     "rbnn",
     "reste",
     "scaled_sign",

@@ -63,9 +63,12 @@ from adaste_jax.methods._build import from_estimator
 from adaste_jax.methods._method import NEVER, Method, Optimiser, Rate
 from adaste_jax.methods._optimisers import (
     bop,
+    freezing,
     full_precision,
+    ovsw,
     proxquant,
 )
+from adaste_jax.methods._periodic import biper
 from adaste_jax.methods._random import (
     bayesbinn,
     bernoulli_identity,
@@ -73,7 +76,7 @@ from adaste_jax.methods._random import (
     binary_connect_random,
     vispa,
 )
-from adaste_jax.methods._scaled import blend, parq, scaled_sign
+from adaste_jax.methods._scaled import blend, cage, parq, progressive, scaled_sign
 from adaste_jax.methods._soft import (
     fenbp,
     hardtanh_adaste,
@@ -109,6 +112,7 @@ METHODS: dict[str, Callable[..., Method]] = {
     "adaste_averaged": adaste_averaged, "adaste_released": adaste_released,
 
     "full_precision": full_precision, "bop": bop, "proxquant": proxquant,
+    "ovsw": ovsw, "freezing": freezing,
 
     "binary_connect_random": binary_connect_random, "bernoulli_pwgf": bernoulli_pwgf,
     "bernoulli_identity": bernoulli_identity, "bayesbinn": bayesbinn, "vispa": vispa,
@@ -120,7 +124,8 @@ METHODS: dict[str, Callable[..., Method]] = {
     "ste": ste, "ste_clipped": ste_clipped, "binary_connect": binary_connect,
     "approx_sign": approx_sign, "swish_sign": swish_sign, "fda": fda, "reste": reste,
     "ede": ede, "rbnn": rbnn, "irnet": irnet, "blend": blend, "parq": parq,
-    "scaled_sign": scaled_sign,
+    "scaled_sign": scaled_sign, "progressive": progressive, "cage": cage,
+    "biper": biper,
 
     "ternary_absmean": ternary_absmean, "ternary_twn": ternary_twn,
     "ternary_fixed": ternary_fixed, "ternary_tanh": ternary_tanh,
@@ -144,11 +149,14 @@ __all__ = [
     "bernoulli_pwgf",
     "binary_connect",
     "binary_connect_random",
+    "biper",
     "blend",
     "bop",
+    "cage",
     "ede",
     "fda",
     "fenbp",
+    "freezing",
     "from_estimator",
     "full_precision",
     "hardtanh_adaste",
@@ -157,8 +165,10 @@ __all__ = [
     "md_softmax_s",
     "md_tanh",
     "md_tanh_s",
+    "ovsw",
     "parq",
     "pmf",
+    "progressive",
     "proxquant",
     "rbnn",
     "reste",

@@ -1,13 +1,23 @@
 """Signs with a scale for each channel or group of inputs."""
 
 import functools
-from typing import Unpack
+from typing import Any, Unpack
 
-from adaste_jax import estimators
+import jax.numpy as jnp
+
+from adaste_jax import estimators, optim
 from adaste_jax.estimators import _scaled_sign
 from adaste_jax.methods import _build, _schedules
 from adaste_jax.methods._build import build
-from adaste_jax.methods._method import Method, Rate, Run, by_channel, length_of
+from adaste_jax.methods._method import (
+    NEVER,
+    Method,
+    Rate,
+    Run,
+    by_channel,
+    check,
+    length_of,
+)
 
 
 def blend(
@@ -46,6 +56,55 @@ def blend(
         deploy=functools.partial(weights, share=1.0),
         scales=scales,
         binary_from=binary_from,
+    )
+
+
+def cage(
+    steps: int,
+    *,
+    learning_rate: Rate = 3e-3,
+    pull: float = 10.0,
+    silence: float = 0.8,
+    group: int = 0,
+    **run: Unpack[Run],
+) -> Method:
+    """CAGE: a scaled sign, and latents that are pulled towards it late in the run.
+
+        w = a sign(t),   h = g,   a = mean |t| of a channel
+        t <- t - lr d,   then t <- t - lr l (t - a sign(t))
+
+    l is 0 until `silence`, a share of the run, and then rises linearly to `pull`.
+    Tabesh et al., MLSys 2026, https://arxiv.org/abs/2510.18784, in its decoupled form,
+    with Adam without weight decay; see `optim.apply_cage`. The source has 2 to 4 bits;
+    this is its correction with the scaled sign as the quantiser.
+
+    Args:
+        steps: Training steps of the run.
+        learning_rate: Learning rate of the latents.
+        pull: l at the end, at least 0; 10 is published.
+        silence: Share of the run without it, in [0, 1); 0.8 is published.
+        group: Number of inputs of an output that share a scale, as in `scaled_sign`; 0
+            for one scale for each output.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
+    """
+    check(pull >= 0, "pull", pull, "at least 0")
+    check(0 <= silence < 1, "silence", silence, "in [0, 1)")
+    length = length_of(steps, run)
+    rate = _schedules.cosine(length, "learning_rate", learning_rate)
+    signs = functools.partial(estimators.blend, share=1.0)
+    weights, scales = _build.in_groups(signs, group, by_channel)
+
+    def strength(step: Any) -> Any:
+        share = ((step + 1) / length.steps - silence) / (1 - silence)
+        return rate(step) * pull * jnp.clip(share, 0.0, 1.0)
+
+    return build(
+        length,
+        learning_rate,
+        weights,
+        last=optim.apply_cage(weights, strength),
+        deploy=weights,
+        scales=scales,
     )
 
 
@@ -90,6 +149,53 @@ def parq(
         deploy=functools.partial(weights, inverse_slope=0.0),
         scales=scales,
         binary_from=binary_from,
+    )
+
+
+def progressive(
+    steps: int,
+    *,
+    learning_rate: Rate = 3e-3,
+    phases: int = 20,
+    group: int = 0,
+    **run: Unpack[Run],
+) -> Method:
+    """Consistent progressive training: a scaled tanh that sharpens, and Adam.
+
+        w = a tanh(s t / a) / tanh(s),   h = g s (1 - tanh^2(s t / a)) / tanh(s)
+
+    a = mean |t| of a channel. In phase c of `phases`, from 1, s = 1.3 (e^(0.22 c) - 1):
+    from 0.3 to 105 in 20 phases, as published. Weights begin close to the latents, so a
+    trained float network is hardly changed; a sign(t) is shipped. Tu et al., ICML 2026,
+    https://arxiv.org/abs/2508.06974, without its initialisation by scales of the
+    inputs, and without its second, trained scale; see `estimators.progressive`.
+
+    Args:
+        steps: Training steps of the run.
+        learning_rate: Learning rate of the latents.
+        phases: Number of phases of equal length, at least 1.
+        group: Number of inputs of an output that share a scale, as in `scaled_sign`; 0
+            for one scale for each output.
+        **run: Keywords that every method takes; `adaste_jax.methods` lists them.
+    """
+    check(phases >= 1, "phases", phases, "at least 1")
+    length = length_of(steps, run)
+    starts = [-(-length.steps * c // phases) for c in range(1, phases)]
+
+    def sharpness(step: Any) -> Any:
+        begun = step >= jnp.array(starts, jnp.int32)
+        return 1.3 * jnp.expm1(0.22 * (1 + jnp.sum(begun.astype(jnp.float32))))
+
+    weights, scales = _build.in_groups(estimators.progressive, group, by_channel)
+    signs = functools.partial(estimators.blend, share=1.0)
+    return build(
+        length,
+        learning_rate,
+        weights,
+        schedules={"sharpness": sharpness},
+        deploy=_build.in_groups(signs, group, by_channel)[0],
+        scales=scales,
+        binary_from=NEVER,
     )
 
 

@@ -6,7 +6,8 @@ Latents are the `params` of an update.
                           bayesbinn, proxquant, md_tanh, md_softmax, vispa
     parts of a chain      scale_by_adaste, scale_by_hardtanh_adaste, scale_by_fenbp,
                           scale_by_bayesbinn, scale_by_early_adam, scale_by_glorot,
-                          clip_latents, apply_prox
+                          scale_by_ovsw, clip_latents, apply_prox, apply_cage,
+                          freeze_oscillations
     schedules             per_epoch, and those of Optax
 
 For AdaSTE, `scale_by_adaste` is the paper's rule, `adaste_averaged` applies that rule
@@ -36,7 +37,9 @@ from adaste_jax.optim._binary_connect import (
     scale_by_glorot,
 )
 from adaste_jax.optim._bop import BopState, binary_signs, bop
+from adaste_jax.optim._cage import apply_cage
 from adaste_jax.optim._contrastive import scale_by_fenbp, scale_by_hardtanh_adaste
+from adaste_jax.optim._freezing import FreezeState, freeze_oscillations
 from adaste_jax.optim._labels import labels
 from adaste_jax.optim._mirror_descent import (
     ScaleByEarlyAdamState,
@@ -44,6 +47,7 @@ from adaste_jax.optim._mirror_descent import (
     md_tanh,
     scale_by_early_adam,
 )
+from adaste_jax.optim._ovsw import OvswState, scale_by_ovsw
 from adaste_jax.optim._proxquant import (
     apply_prox,
     prox,
@@ -54,17 +58,21 @@ from adaste_jax.optim._vispa import vispa
 
 __all__ = [
     "BopState",
+    "FreezeState",
+    "OvswState",
     "ScaleByBayesbinnState",
     "ScaleByEarlyAdamState",
     "StepState",
     "adaste_averaged",
     "adaste_released",
+    "apply_cage",
     "apply_prox",
     "bayesbinn",
     "binary_connect",
     "binary_signs",
     "bop",
     "clip_latents",
+    "freeze_oscillations",
     "labels",
     "md_softmax",
     "md_tanh",
@@ -77,6 +85,7 @@ __all__ = [
     "scale_by_fenbp",
     "scale_by_glorot",
     "scale_by_hardtanh_adaste",
+    "scale_by_ovsw",
     "vispa",
 ]
 

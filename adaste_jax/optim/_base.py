@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from adaste_jax import _numerics
+
 
 class StepState(NamedTuple):
     """Counts steps, so that hyperparameters may be schedules."""
@@ -78,3 +80,14 @@ def clock(count: jax.Array, step: ArrayLike | None) -> jax.Array:
     than the training step, at which the loss reads its schedules.
     """
     return count if step is None else jnp.asarray(step, count.dtype)
+
+
+def positive(latent: jax.Array) -> jax.Array:
+    """Where the sign of a latent is +1, as a bool."""
+    return _numerics.sign(latent) > 0
+
+
+def averaged(value: jax.Array, average: jax.Array, share: ArrayLike) -> jax.Array:
+    """A moving average after the next value, which gets a share of it."""
+    new = jnp.asarray(share, average.dtype)
+    return (1 - new) * average + new * value.astype(average.dtype)

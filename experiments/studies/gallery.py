@@ -6,8 +6,8 @@ For an estimator, the left side shows the weight as a function of the latent. Th
 side shows the result of the backward rule for gradients of +1 and -1. Colours go from
 the start of annealing to its end. Estimators of a whole tensor get the latents of the
 axis as one group; for random estimators the mean of many draws is shown. `bop` and
-`proxquant` have no estimator, so their step is shown. The picture of `order.py` is
-drawn too.
+`proxquant` have no estimator, so their step is shown; those of other transformations
+are in `steps.py`. The picture of `order.py` is drawn too.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from absl import app, flags
 from adaste_jax import estimators, optim
 from experiments import console as consoles
 from experiments.report import figures
-from experiments.studies import order
+from experiments.studies import order, steps
 
 DRAWS = 4000
 
@@ -83,6 +83,9 @@ GALLERY: dict[str, Picture] = {
     "bernoulli_hard": Picture(estimators.bernoulli_hard, random=True),
     "bernoulli_identity": Picture(estimators.bernoulli_identity, random=True),
     "bernoulli_pwgf": Picture(estimators.bernoulli_pwgf, random=True, extent=6.0),
+    "biper": Picture(
+        functools.partial(estimators.biper, omega=5.0), "stage", (1.0, 2.0), extent=1.0
+    ),
     "blend": Picture(
         functools.partial(estimators.blend, axis=None), "share", (0.0, 0.3, 0.7, 1.0)
     ),
@@ -103,6 +106,11 @@ GALLERY: dict[str, Picture] = {
         (1.0, 0.5, 0.1, 0.0),
     ),
     "pmf": Picture(estimators.pmf, "beta", _BETAS, lift=_opposite),
+    "progressive": Picture(
+        functools.partial(estimators.progressive, axis=None),
+        "sharpness",
+        (0.0, 1.0, 5.0, 100.0),
+    ),
     "rbnn": Picture(estimators.rbnn, "sharpness", (0.1, 1.0, 3.0)),
     "reste": Picture(estimators.reste, "exponent", (1.0, 2.0, 3.0)),
     "scaled_sign": Picture(functools.partial(estimators.scaled_sign, axis=None)),
@@ -232,6 +240,9 @@ DRAWN: dict[str, Callable[[pathlib.Path], Any]] = {
     **{name: functools.partial(draw, name) for name in GALLERY},
     "bop": draw_bop,
     "order": order.draw,
+    "cage": functools.partial(steps.draw_cage, _picture),
+    "freezing": functools.partial(steps.draw_freezing, _picture),
+    "ovsw": functools.partial(steps.draw_ovsw, _picture),
     "proxquant": draw_proxquant,
 }
 """All pictures by name; each function takes the path of the PNG file."""

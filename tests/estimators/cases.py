@@ -138,11 +138,25 @@ CASES = {
         sign="no",  # of the standardised latents
         elementwise=False,
     ),
+    "biper": Case(
+        estimators.biper,
+        {"omega": 1.5, "stage": 1.0},
+        {"omega": 0.7, "stage": 2.0},
+        reference=reference.biper,
+        sign="no",
+    ),
     "blend": Case(estimators.blend, {"share": 0.3}, {"share": 1.0}, elementwise=False),
     "parq": Case(
         estimators.parq,
         {"inverse_slope": 0.3},
         {"inverse_slope": 0.0},
+        sign="nonzero",
+        elementwise=False,
+    ),
+    "progressive": Case(
+        estimators.progressive,
+        {"sharpness": 1.5},
+        {"sharpness": 20.0},
         sign="nonzero",
         elementwise=False,
     ),

@@ -138,6 +138,9 @@ OPTIMISERS = [
     "fenbp",
     "ste_clipped",
     "binary_connect",
+    "ovsw",
+    "freezing",
+    "cage",
 ]
 
 

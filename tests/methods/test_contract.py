@@ -38,7 +38,7 @@ def _latents(name):
 
 
 def test_names_are_functions_of_the_package():
-    assert len(methods.METHODS) == 37
+    assert len(methods.METHODS) == 42
     for name, function in methods.METHODS.items():
         assert function is getattr(methods, name)
         assert function.__name__ == name
@@ -219,7 +219,11 @@ def test_a_step_is_compiled_once_and_maps_over_seeds(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["adaste", "binary_connect", "irnet", "scaled_sign", "ternary_twn", "vispa"]
+    "name",
+    [
+        *("adaste", "binary_connect", "irnet", "scaled_sign", "ternary_twn", "vispa"),
+        *("progressive", "cage", "ovsw"),
+    ],
 )
 def test_split_data_and_latents_are_one_device(name):
     """Methods that look at more than one latent at a time."""
@@ -391,6 +395,16 @@ def test_a_learning_rate_may_be_a_schedule_or_traced():
         ("scaled_sign", 9, {"group": -1}, "`group`"),
         ("ternary_absmean", 9, {"group": -128}, "`group`"),
         ("ternary_fixed", 9, {"threshold": -0.1}, "`threshold`"),
+        ("biper", 9, {"omega": 0.0}, "`omega` must be greater than 0"),
+        ("biper", 9, {"soft_fraction": 1.2}, r"`soft_fraction` must be in \[0, 1\]"),
+        ("progressive", 9, {"phases": 0}, "`phases`"),
+        ("cage", 9, {"pull": -1.0}, "`pull`"),
+        ("cage", 9, {"silence": 1.0}, "`silence`"),
+        ("ovsw", 9, {"delta": -0.1}, "`delta`"),
+        ("ovsw", 9, {"decay": -0.1}, "`decay`"),
+        ("freezing", 9, {"threshold_end": -0.1}, "`threshold_end`"),
+        ("freezing", 9, {"free_fraction": 1.0}, "`free_fraction`"),
+        ("freezing", 9, {"momentum": 2.0}, "`momentum`"),
     ],
 )
 def test_an_option_out_of_range_is_named(name, steps, options, message):

@@ -16,6 +16,7 @@ from tests.methods import problem
 OWN = {
     *("adaste_averaged", "adaste_released", "bayesbinn", "binary_connect"),
     *("binary_connect_random", "bop", "md_softmax", "md_tanh", "proxquant", "vispa"),
+    "ovsw",
 }
 HALF = functools.partial(optax.adam, b1=0.5)
 

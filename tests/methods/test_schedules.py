@@ -60,6 +60,9 @@ def test_reports_have_what_the_weights_read():
         **{name: ["mu"] for name in ("adaste", "adaste_paper", "adaste_released")},
         **{name: ["beta"] for name in growing},
         **{name: ["sharpness"] for name in ("ede", "rbnn", "irnet")},
+        "progressive": ["sharpness"],
+        "biper": ["stage"],
+        "blend": ["share"],
         "reste": ["exponent"],
         "parq": ["inverse_slope"],
     }

@@ -86,6 +86,20 @@ CASES = {
         functools.partial(estimators.md_softmax_s, beta=1.0),
     ),
     "vispa": (optim.vispa(), estimators.vispa_sample),
+    "scale_by_ovsw": (
+        optax.chain(optim.scale_by_ovsw(0.1), optax.sgd(0.1, momentum=0.9)),
+        STRAIGHT,
+    ),
+    "freeze_oscillations": (
+        optax.chain(
+            optax.adam(LEARNING_RATE), optim.freeze_oscillations(0.05, momentum=0.01)
+        ),
+        STRAIGHT,
+    ),
+    "apply_cage": (
+        optax.chain(optax.adam(LEARNING_RATE), optim.apply_cage(STRAIGHT, 0.01)),
+        STRAIGHT,
+    ),
 }
 
 every = pytest.mark.parametrize("name", CASES)

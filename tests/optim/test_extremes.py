@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import adaste_jax
-from adaste_jax import optim
+from adaste_jax import estimators, optim
 
 ADAM = optax.scale_by_adam()
 
@@ -57,6 +57,15 @@ CASES = {
         {"learning_rate": 0.1, "num_examples": 10.0, "temperature": 1.0},
     ),
     "vispa": (optim.vispa, {"learning_rate": 0.1}),
+    "scale_by_ovsw": (optim.scale_by_ovsw, {"delta": 0.9, "decay": 0.1}),
+    "freeze_oscillations": (
+        optim.freeze_oscillations,
+        {"threshold": 0.1, "momentum": 0.2},
+    ),
+    "apply_cage": (
+        functools.partial(optim.apply_cage, estimators.ste),
+        {"strength": 0.1},
+    ),
 }
 every = pytest.mark.parametrize("name", CASES)
 
