@@ -9,7 +9,8 @@ random order when they are timed; a ratio is one of medians, with a 95 % interva
 bootstrap.
 
 Rows are kept in the workdir: `--networks` measures some networks again, and the page
-has the others as they were. Without the workdir all are trained and measured.
+has the others as they were; `--times` times them again, and takes over their answers.
+Without the workdir all are trained and measured.
 """
 
 import argparse
@@ -74,16 +75,55 @@ def outputs(built: Built, inputs: np.ndarray) -> np.ndarray:
 
 
 def measure(
-    case: Case, names: Sequence[str], batches: Sequence[int], seconds: float
+    case: Case,
+    names: Sequence[str],
+    batches: Sequence[int],
+    seconds: float,
+    before: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The rows of a network in each table, and why engines are missing."""
+    """The rows of a network in each table, and why engines are missing.
+
+    Args:
+        case: The network.
+        names: The engines.
+        batches: Batch sizes that are timed.
+        seconds: How long each of them is timed.
+        before: Rows of this network, of which all but the times are taken over.
+    """
     rows: dict[str, Any] = {"answers": [], "times": [], "missing": {}}
     engines: dict[str, Built] = {}
     for name in names:
+        if before is not None and not engine_list.ENGINES[name].timed:
+            continue
         try:
             engines[name] = engine_list.ENGINES[name].build(case)
         except UnfitError as error:
             rows["missing"][f"{name}: {error}."] = case.name
+    first = next(iter(engine_list.ENGINES))
+    if before is None:
+        _compare(case, engines, rows)
+    else:
+        rows = {**before, "times": []}
+    timed = {name: b for name, b in engines.items() if engine_list.ENGINES[name].timed}
+    for batch in batches:
+        taken = times(
+            timed, np.resize(case.inputs, (batch, *case.inputs.shape[1:])), seconds
+        )
+        for name, values in taken.items():
+            beside = engine_list.ENGINES[name].beside
+            rows["times"].append(
+                [
+                    *(case.name, str(batch), name, f"{1e3 * np.median(values):.3g}"),
+                    ratio(taken[first], values) if name != first else "",
+                    ratio(taken[beside], values) if beside in taken else "",
+                ]
+            )
+            print(*rows["times"][-1], file=sys.stderr)
+    return rows
+
+
+def _compare(case: Case, engines: Mapping[str, Built], rows: dict[str, Any]) -> None:
+    """Adds the rows of a network in the tables of networks and answers."""
     first = next(iter(engine_list.ENGINES))
     exact = outputs(engines[first], case.inputs)
     accuracy = ""
@@ -111,22 +151,6 @@ def measure(
             ]
         )
         print(*rows["answers"][-1], file=sys.stderr)
-    timed = {name: b for name, b in engines.items() if engine_list.ENGINES[name].timed}
-    for batch in batches:
-        taken = times(
-            timed, np.resize(case.inputs, (batch, *case.inputs.shape[1:])), seconds
-        )
-        for name, values in taken.items():
-            beside = engine_list.ENGINES[name].beside
-            rows["times"].append(
-                [
-                    *(case.name, str(batch), name, f"{1e3 * np.median(values):.3g}"),
-                    ratio(taken[first], values) if name != first else "",
-                    ratio(taken[beside], values) if beside in taken else "",
-                ]
-            )
-            print(*rows["times"][-1], file=sys.stderr)
-    return rows
 
 
 def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
@@ -228,6 +252,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--num_test", type=int, help="test examples; 0 is all")
     parser.add_argument("--seconds", type=float, default=8, help="for a batch size")
+    parser.add_argument("--times", action="store_true", help="only times are new")
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     logging.set_verbosity(logging.ERROR)
@@ -239,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     for name in arguments.networks:
         case = engine_networks.load(name, folder, arguments.num_test)
-        rows[name] = measure(case, names, arguments.batches, arguments.seconds)
+        before = rows.get(name) if arguments.times else None
+        rows[name] = measure(case, names, arguments.batches, arguments.seconds, before)
         small_files.write(kept, json.dumps(rows))
         page = write_report([rows[name] for name in networks if name in rows], command)
         if arguments.out:  # after each network, so that nothing is lost
