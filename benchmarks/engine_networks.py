@@ -63,7 +63,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "VGG-16": (
         "cifar10_vgg16:fast",
-        _short(8, 4000, width=32),
+        _short(4, 2000, width=32),
         0,
     ),
     "ResNet-18": (
