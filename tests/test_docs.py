@@ -226,7 +226,7 @@ def test_every_public_module_is_in_the_reference():
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_has_a_page_with_formula_picture_and_source(name):
     page = PAGES[f"docs/methods/{name}.md"]
-    assert re.search(r"^    .*=|^    .*<-", page, re.MULTILINE)
+    assert re.search(r"^```math\n.*(=|\\leftarrow).*\n```$", page, re.MULTILINE)
     if name == "full_precision":
         return
     assert re.search(r"^Source: \S", page, re.MULTILINE)

@@ -132,7 +132,7 @@ def check_contents(wheel: pathlib.Path) -> None:
     assert names >= NEEDED, f"missing in the wheel: {NEEDED - names}"
     assert any(re.search(r"\.dist-info/.*LICENSE$", name) for name in names), names
     ours = (
-        r"adaste_jax/(.*)(\.py|\.npz|\.md|py\.typed)|experiments/(?!notebooks).*\.(py|css)|"
+        r"adaste_jax/(.*)(\.py|\.npz|\.md|\.[ch]|py\.typed)|experiments/(?!notebooks).*\.(py|css)|"
         r"adaste_jax-[^/]*\.dist-info/.*"
     )
     other = {name for name in names if not re.fullmatch(ours, name)}
