@@ -87,14 +87,16 @@ from experiments.compare import compare
 from flax import linen as nn
 
 def slow(steps, *, learning_rate=1e-3, **run):
-    return methods.adaste(steps, learning_rate=learning_rate, anneal_fraction=1.0, **run)
+    return methods.adaste(steps, learning_rate=learning_rate, **run)
 
 layers = [nn.Dense(32), nn.LayerNorm(), nn.relu, nn.Dense(10), nn.LayerNorm()]
 network = nn.Sequential(layers)
 digits = datasets.digits()
 data = {split: (x.reshape(-1, 64) / 16, y) for split, (x, y) in digits.items()}
-options = dict(num_epochs=10, batch_size=64, seeds=2, learning_rates=(1.0,), knobs=False)
-rows = compare(network, data, {"ste": "ste", "slow": slow}, "own", **options)
+options = dict(num_epochs=10, seeds=2, learning_rates=(1.0,), knobs=False)
+rows = compare(
+    network, data, {"ste": "ste", "slow": slow}, "own", batch_size=64, **options
+)
 found = {row["method"]: row["mean"] for row in rows}
 assert found.keys() == {"ste", "slow"} and min(found.values()) > 0.5, rows
 """
