@@ -9,6 +9,7 @@ import importlib
 import pathlib
 import re
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 from docs import browser
@@ -116,6 +117,14 @@ def picture(name: str) -> str:
     return f"[![{name}]{found[1]}{{ loading=lazy }}]({name}.md)" if found else ""
 
 
+def _distinct(pictures: Iterable[str]) -> list[str]:
+    """Each picture once, with the first of its links: some methods share one."""
+    found: dict[str, str] = {}
+    for markup in filter(None, pictures):
+        found.setdefault(re.search(r"[\w/.]+\.png", markup)[0], markup)
+    return list(found.values())
+
+
 def methods_by_family() -> str:
     """All methods by family: pictures, and tables with what was measured."""
     found = [rows(DOCS / "results" / f"{page}.md") for page in TABLES]
@@ -138,7 +147,7 @@ def methods_by_family() -> str:
         parts += [
             f"## {family}",
             table(["method", "`config.method`", *heads], body),
-            "\n".join(dict.fromkeys(filter(None, map(picture, names)))),
+            "\n".join(_distinct(map(picture, names))),
         ]
     return "\n\n".join(parts)
 

@@ -146,10 +146,7 @@ def _parse(argv: list[str], about: str) -> list[str]:
         _ = flags.FLAGS.config.seed  # a file that is missing is found out here
         return rest
     except (AttributeError, KeyError) as error:
-        message = (
-            f"--config has no field {_reason(error)}\n"
-            "All fields are described in experiments/configs/base.py."
-        )
+        message = f"--config has no field {_reason(error)}\n--help lists all fields."
     except OSError as error:
         message = str(error).partition("failure to load: ")[2] or str(error)
     except ValueError as error:

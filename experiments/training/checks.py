@@ -144,8 +144,8 @@ def check_name(name: str) -> None:
     """
     if name not in FIELDS:
         raise errors.RunError(
-            f"config has no field {name!r}{fields.guess(name, FIELDS)}; all fields are "
-            "described in experiments/configs/base.py."
+            f"config has no field {name!r}{fields.guess(name, FIELDS)}; "
+            "`adaste train --help` lists all fields."
         )
 
 
