@@ -16,13 +16,11 @@ class Classifier(layers.Network):
     Attributes:
         num_classes: Number of logits.
         use_logit_norm: A norm on the logits.
-        norm_momentum: Share of the running statistics of batch norm that a step keeps.
         dtype: Dtype of the activations. Default: that of the input.
     """
 
     num_classes: int
     use_logit_norm: bool = True
-    norm_momentum: float = 0.9
     dtype: Dtype | None = None
 
     @nn.nowrap
@@ -43,3 +41,13 @@ class Classifier(layers.Network):
         if not self.use_logit_norm:
             return x
         return norm(name="head_norm", dtype=jnp.float32)(x)
+
+
+class Normalised(Classifier):
+    """A classifier with batch norm.
+
+    Attributes:
+        norm_momentum: Share of the running statistics that a step keeps.
+    """
+
+    norm_momentum: float = 0.9

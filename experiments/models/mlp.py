@@ -6,10 +6,10 @@ import jax
 from flax import linen as nn
 
 from experiments.models import layers
-from experiments.models.classifier import Classifier
+from experiments.models.classifier import Normalised
 
 
-class MLP(Classifier):
+class MLP(Normalised):
     """Dense layers, each with batch norm and ReLU, and a dense head.
 
     Attributes:

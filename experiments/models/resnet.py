@@ -9,7 +9,7 @@ from flax.typing import Dtype
 
 from experiments import errors
 from experiments.models import layers
-from experiments.models.classifier import Classifier
+from experiments.models.classifier import Normalised
 
 STEMS = {"3x3": (3, 1), "3x3_stride2": (3, 2), "7x7_pool": (7, 2)}
 """Size and stride of the first convolution."""
@@ -43,7 +43,7 @@ class Block(layers.Network):
         return nn.relu(x + shortcut)
 
 
-class ResNet18(Classifier):
+class ResNet18(Normalised):
     """A `stem`, four stages of two blocks, average pooling and a dense `head`.
 
     The first block of every stage but the first has stride 2. Widths are w, 2w, 4w, 8w.

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from experiments.models import layers
-from experiments.models.classifier import Classifier
+from experiments.models.classifier import Normalised
 
 
-class VGGSmall(Classifier):
+class VGGSmall(Normalised):
     """2 x w, pool, 2 x 2w, pool, 2 x 4w, pool, dense, dense, head.
 
     Every convolution is 3 x 3. The original pools before batch norm, and so does this.
@@ -42,7 +42,7 @@ class VGGSmall(Classifier):
         return self.logits(make, x, make.norm)
 
 
-class VGG16(Classifier):
+class VGG16(Normalised):
     """Stages of 3 x 3 convolutions, pooling after each, then a mean and a dense head.
 
     The variant for small images: 13 convolutions of w, 2w, 4w, 8w and 8w channels, each
