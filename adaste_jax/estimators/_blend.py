@@ -53,4 +53,4 @@ def blend(latent: ArrayLike, *, share: ArrayLike, axis: int | None = -1) -> jax.
     part = jnp.asarray(share, dtype)
     weights = jnp.where(part < 1, (1 - part) * fixed + part * signs, signs)
     # Zero, with the gradient of the latents.
-    return (weights + (latents - fixed)).astype(latent.dtype)
+    return (jax.lax.stop_gradient(weights) + (latents - fixed)).astype(latent.dtype)
