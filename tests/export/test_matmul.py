@@ -80,10 +80,12 @@ def test_bytes_of_a_file_go_in_as_they_are(tmp_path):
     np.testing.assert_allclose(found, x @ kernel, atol=1e-5)
 
 
-def test_the_form_is_chosen_by_rows_and_backend():
-    assert _matmul._choose(1, "cpu") == "lookup"
-    assert _matmul._choose(256, "cpu") == "planes"
-    assert _matmul._choose(1, "gpu") == _matmul._choose(256, "tpu") == "unpack"
+def test_the_form_is_chosen_by_rows_and_backend(monkeypatch):
+    monkeypatch.setenv("ADASTE_NATIVE", "0")
+    one, many = jnp.ones((1, 8)), jnp.ones((256, 8))
+    assert _matmul._choose(one, "cpu") == "lookup"
+    assert _matmul._choose(many, "cpu") == "planes"
+    assert _matmul._choose(one, "gpu") == _matmul._choose(many, "tpu") == "unpack"
 
 
 @pytest.mark.filterwarnings("ignore:The Pallas Triton backend:DeprecationWarning")
