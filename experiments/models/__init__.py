@@ -231,7 +231,9 @@ def _check_heads(
 
 def options_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The options for `create` that a config gives; see `configs/base.py`."""
-    options = config.model_options.to_dict()
+    given = config.model_options.to_dict()
+    # Configs in files have lists, and modules that are hashed need tuples.
+    options = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return options if config.dtype == "float32" else options | {"dtype": config.dtype}
 
 
