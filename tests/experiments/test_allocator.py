@@ -17,17 +17,21 @@ import jax, jax.numpy as jnp
 program = jax.jit(lambda x: jnp.sort(jnp.sin(x) + jnp.cos(x)[::-1]).sum())
 x = jnp.ones(4_000_000)
 count = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(3):
+faults = []
+for _ in range(9):
+    before = count()
     program(x).block_until_ready()
-before = count()
-for _ in range(4):
-    program(x).block_until_ready()
-print((count() - before) / 4)
+    faults.append(count() - before)
+print(sorted(faults)[len(faults) // 2])
 """
 
 
 def faults(started_as, **environment):
-    """Minor page faults of a call that needs 16 MB of temporary memory at least."""
+    """Minor page faults of a call that needs 16 MB of temporary memory at least.
+
+    The median of some calls: the first ones fetch the memory, and one whose predecessor
+    is not tidied up yet, on a busy machine, fetches more of it.
+    """
     found = subprocess.run(
         [sys.executable, "-c", FAULTS, started_as],
         env={**os.environ, **environment},
