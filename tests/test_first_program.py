@@ -112,7 +112,7 @@ def test_an_nnx_network_with_batch_norm_is_trained_shipped_and_read_back(
     (images, _), test = digits()
     state, _ = trained(network, method, steps=steps)
     found = train.evaluate(network, method, state, *test, training_inputs=images)
-    assert found["accuracy"] > 0.85
+    assert found["accuracy"] > 0.75
     model_state = state.model_state
     if steps < method.statistics_from:
         model_state = train.reestimate_statistics(network, method, state, images)

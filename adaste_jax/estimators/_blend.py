@@ -38,9 +38,9 @@ def blend(latent: ArrayLike, *, share: ArrayLike, axis: int | None = -1) -> jax.
     Example:
         >>> import jax.numpy as jnp
         >>> from adaste_jax import estimators
-        >>> latent = jnp.array([0.5, -0.2, 0.3, -1.4])
+        >>> latent = jnp.array([0.5, -0.25, 0.75, -1.5])
         >>> estimators.blend(latent, share=0.5, axis=None)
-        Array([ 0.55, -0.4 ,  0.45, -1.  ], dtype=float32)
+        Array([ 0.625, -0.5  ,  0.75 , -1.125], dtype=float32)
     """
     _base.check_scalar("share", share, low=0.0, high=1.0)
     latent = _base.check_latent(latent)
