@@ -126,9 +126,12 @@ def columns(packed: Packed, start: jax.Array, width: int) -> Packed:
         array = jnp.asarray(array)
         return jax.lax.dynamic_slice_in_dim(array, start, width, axis=-1)
 
-    if scale is not None and scale.ndim and (group is None or group[-1] == 1):
+    if scale is not None and scale.ndim:
+        if group is not None:  # each entry gets its own: the cut may be within a group
+            scale = jnp.repeat(jnp.asarray(scale), group[-1], axis=-1)
+            group = (*group[:-1], 1)
         scale = cut(scale)
     shape = (*packed.shape[:-1], width)
     return dataclasses.replace(
-        packed, packed=cut(packed.packed), scale=scale, shape=shape
+        packed, packed=cut(packed.packed), scale=scale, shape=shape, group=group
     )

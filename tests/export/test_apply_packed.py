@@ -13,12 +13,14 @@ from adaste_jax.export import _apply_packed, _packed
 
 GROUPS = estimators.per_group(estimators.scaled_sign, 16)
 TERNARY_GROUPS = estimators.per_group(estimators.ternary_absmean, 32)
+OUTPUT_GROUPS = estimators.per_group(estimators.scaled_sign, 12, axis=-1)
 CASES = {
-    "signs": (estimators.ste, 801),  # neither a multiple of 8 nor of 5
-    "a scale": (estimators.scaled_sign, 801),
-    "groups": (GROUPS, 800),
-    "trits": (estimators.ternary_absmean, 801),
-    "trits in groups": (TERNARY_GROUPS, 800),
+    "signs": (estimators.ste, 801, 41),  # neither a multiple of 8 nor of 5
+    "a scale": (estimators.scaled_sign, 801, 41),
+    "groups": (GROUPS, 800, 41),
+    "groups of outputs": (OUTPUT_GROUPS, 801, 36),  # blocks begin within them
+    "trits": (estimators.ternary_absmean, 801, 41),
+    "trits in groups": (TERNARY_GROUPS, 800, 41),
 }
 
 
@@ -37,10 +39,10 @@ def as_they_are(weights):
     return weights
 
 
-@pytest.mark.parametrize(("deploy", "inputs"), CASES.values(), ids=CASES)
-def test_a_product_is_that_of_the_weights(deploy, inputs):
+@pytest.mark.parametrize(("deploy", "inputs", "outputs"), CASES.values(), ids=CASES)
+def test_a_product_is_that_of_the_weights(deploy, inputs, outputs):
     """For few rows by a table, for more by blocks, in one program of any batch size."""
-    weights = kernel(deploy, (inputs, 41))
+    weights = kernel(deploy, (inputs, outputs))
     data = export.to_stablehlo(
         lambda params, x: x @ params["kernel"],
         {"kernel": weights},
