@@ -26,7 +26,8 @@ from absl import logging
 from adaste_jax import export, methods, train
 from experiments import command_line, errors
 from experiments import console as consoles
-from experiments.deployment import comparison, deployed, description, engines
+from experiments.data import tokens
+from experiments.deployment import comparison, deployed, description, engines, networks
 from experiments.deployment.comparison import show as show
 from experiments.runs import identity, kept
 from experiments.training import restore, states
@@ -47,7 +48,8 @@ def export_run(
 
     The network is built from what the workdir holds. The data are only read for the
     comparison, and for batch-norm statistics where the weights of the last step are
-    still soft.
+    still soft. The tokenizer of a text, if it has one, is written beside the file, as
+    `NAME.tokenizer.json`.
 
     Args:
         workdir: Folder of a run with a checkpoint, or one of its checkpoints.
@@ -131,10 +133,12 @@ def export_state(
         "step": int(state.step),
         "commit": _commit(),
     }
+    vocabulary = problem.vocabulary
     network = engines.Network(
-        described, *stored, state.params, metadata, where=method.where
+        described, *stored, state.params, metadata, method.where, vocabulary
     )
     sizes, runs = engines.write(files, network)  # what cannot be held is refused here
+    _write_tokenizer(vocabulary, out, files.get("program", out))
     with engines.writing(out):
         export.save(
             out,
@@ -164,6 +168,16 @@ def export_state(
         most=num_test,
     )
     return {**report, **comparison.paths(logits, labels)}
+
+
+def _write_tokenizer(
+    vocabulary: tokens.Vocabulary, *files: str | os.PathLike[str]
+) -> None:
+    """Puts the tokenizer, if there is one, beside files."""
+    if vocabulary.source is not None:
+        for beside in {networks.tokenizer_beside(file) for file in files}:
+            with engines.writing(beside):
+                export.write_file(beside, vocabulary.source.encode())
 
 
 def _make_folder(file: pathlib.Path) -> None:

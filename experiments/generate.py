@@ -1,4 +1,4 @@
-"""Writes text with the language model of a workdir, byte by byte.
+"""Writes text with the language model of a workdir, token by token.
 
     python -m experiments.generate --workdir=runs/qwen3 --prompt="The "
 
@@ -6,7 +6,6 @@ The weights are those that are shipped. It takes a network with a cache, `decode
 `experiments/configs/language_model.py:qwen3` has it.
 """
 
-import codecs
 import os
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +14,6 @@ from absl import logging
 
 from experiments import command_line, errors, fields, models
 from experiments import console as consoles
-from experiments.data import text
 from experiments.models import sampling
 from experiments.training import restore, states
 
@@ -33,9 +31,9 @@ def generate(
     Args:
         workdir: Folder of a run with a checkpoint, or one of its checkpoints.
         prompt: What the text begins with.
-        tokens: How many bytes are written.
+        tokens: How many tokens are written; without a tokenizer they are bytes.
         temperature: Of the softmax: below 1 for the more probable, 0 for the most
-            probable byte each time.
+            probable token each time.
         seed: Seed of the draws; the same one gives the same text.
 
     Yields:
@@ -66,10 +64,11 @@ def generate(
             "language_model.py:qwen3."
         )
     problem = saved.problem()
-    if problem.num_classes != text.VALUES:
+    vocabulary = problem.vocabulary
+    given = vocabulary.encode(prompt)
+    if not given:
         raise errors.RunError(
-            f"the network of {saved.folder} has {problem.num_classes} tokens, and "
-            f"bytes are {text.VALUES}: there is no text of its tokens here."
+            f"the tokenizer of {saved.folder} makes no token of the prompt {prompt!r}."
         )
     method = states.method_of(problem)
     state, _ = saved.load(problem, method)
@@ -77,15 +76,12 @@ def generate(
     found = sampling.generate(
         network,
         method.deploy(state.params),
-        list(prompt.encode("utf-8", "surrogateescape")),
+        given,
         count=tokens,
         temperature=temperature,
         key=jax.random.key(seed),
     )
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in found:
-        yield _visible(decoder.decode(bytes([token])))
-    yield _visible(decoder.decode(b"", final=True))
+    yield from map(_visible, vocabulary.decode(found, given))
 
 
 def _visible(letters: str) -> str:
@@ -102,13 +98,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--workdir", required=True, help="folder of the run")
     parser.add_argument("--prompt", required=True, help="what the text begins with")
     parser.add_argument(
-        "--tokens", type=command_line.whole(1), default=256, help="bytes to write"
+        "--tokens", type=command_line.whole(1), default=256, help="tokens to write"
     )
     parser.add_argument(
         "--temperature",
         type=float,
         default=0.8,
-        help="of the softmax; 0 takes the most probable byte",
+        help="of the softmax; 0 takes the most probable token",
     )
     parser.add_argument(
         "--seed", type=command_line.whole(), default=0, help="seed of the draws"

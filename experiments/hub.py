@@ -55,10 +55,13 @@ def push(
     client: Any = None if folder else _client()
     with tempfile.TemporaryDirectory() as made:
         copy = pathlib.Path(shutil.copy(file, made))
+        sent = [copy]
+        if (beside := networks.tokenizer_beside(file)).exists():
+            sent.append(pathlib.Path(shutil.copy(beside, made)))
         card = model_card.write(workdir, copy, licence=licence, name=name)
         if folder:
             model_card.check(folder)
-            _copy([copy, card], folder)
+            _copy([*sent, card], folder)
             return os.fspath(folder)
 
         def send() -> str:
@@ -86,7 +89,10 @@ def pull(hub: str, out: str | os.PathLike[str]) -> pathlib.Path:
     """
     out, there = pathlib.Path(out), _folder(hub)
     if there is None:
-        client, kinds = _client(), ["*.safetensors", model_card.NAME]
+        client, kinds = (
+            _client(),
+            ["*.safetensors", "*.tokenizer.json", model_card.NAME],
+        )
         call = functools.partial(client.snapshot_download, hub, allow_patterns=kinds)
         there = pathlib.Path(_refusals(hub, call))
     found = sorted(there.glob("*.safetensors"))
@@ -96,8 +102,8 @@ def pull(hub: str, out: str | os.PathLike[str]) -> pathlib.Path:
             f"{', '.join(file.name for file in found) or 'none'}."
         )
     networks.load(found[0])
-    card = there / model_card.NAME
-    _copy([file for file in (*found, card) if file.exists()], out)
+    beside = networks.tokenizer_beside(found[0]), there / model_card.NAME
+    _copy([*found, *(file for file in beside if file.exists())], out)
     return out / found[0].name
 
 

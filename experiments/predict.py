@@ -42,9 +42,7 @@ class Answer(NamedTuple):
     error: str | None = None
 
 
-def load(
-    path: str | os.PathLike[str],
-) -> tuple[Callable[[Any], jax.Array], dict[str, Any]]:
+def load(path: str | os.PathLike[str]) -> tuple[Callable[..., jax.Array], dict]:
     """The network of a file.
 
     Args:
@@ -92,10 +90,13 @@ def evaluate(
     model = networks.load(path)
     name = dataset or _dataset_here(model.metadata, data_dir)
     description.check_dataset(name)
-    _check_classes(model.metadata["architecture"], name, data_dir)
+    vocabulary = networks.vocabulary(path, model.metadata)
+    place: Any = {"data_dir": data_dir or None, "vocabulary": vocabulary}
+    here = sources.classes_of(name, **place)
+    _check_classes(model.metadata["architecture"], name, here)
     inputs = model.metadata["input"]
     expected = list(inputs["shape"])
-    source = sources.source(name, split, data_dir or None, length=expected[0])
+    source = sources.source(name, split, length=expected[0], **place)
     if not len(source):
         raise errors.RunError(f"the split {split!r} of {name} has no examples.")
     _check_shape(np.shape(source[0]["image"]), expected, free=inputs["image_size"])
@@ -185,14 +186,13 @@ def _dataset_here(metadata: Mapping[str, Any], data_dir: str) -> str:
     return name
 
 
-def _check_classes(architecture: Mapping[str, Any], name: str, data_dir: str) -> None:
-    """Refuses a data set whose classes are not those of the network.
+def _check_classes(architecture: Mapping[str, Any], name: str, here: Any) -> None:
+    """Refuses a data set whose classes, `here`, are not those of the network.
 
     Raises:
         RunError: If their number or their names differ.
     """
     there = architecture["num_classes"], architecture.get("class_names")
-    here = sources.classes_of(name, data_dir or None)
     if there[0] != here[0]:
         raise errors.RunError(
             f"the network has {there[0]} classes, the data set {name} has {here[0]}: "

@@ -30,7 +30,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.validation = 0.1  # share of the training images; 0.0 is none
     config.augment = "none"  # or flip, or pad_crop_flip
     config.resident = True  # images on the device; False streams them through Grain
-    config.text_length = 128  # bytes in an example of text/NAME
+    config.text_length = 128  # tokens in an example of text/NAME
+    config.tokenizer = ""  # of text/NAME: a tokenizer.json; without it tokens are bytes
+    config.vocabulary_size = 0  # of the network; 0 is that of the tokenizer
     config.image_size = 0  # of streamed images; 0 keeps it, for a folder chooses
 
     config.model = "mlp"  # see experiments/models

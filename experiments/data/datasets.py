@@ -26,12 +26,14 @@ class Arrays:
 
     Attributes:
         images: uint8 [n, height, width, channels]; may be mapped from a file. For text
-            the bytes: uint8 [n, length].
-        labels: int32 [n]; for text the following bytes, int32 [n, length].
+            the tokens, uint8 or int32 [n, length].
+        labels: int32 [n]; for text the following tokens, int32 [n, length].
+        bytes_per_token: Mean number of bytes of a text that a label stands for.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    bytes_per_token: float = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,7 +48,7 @@ class Arrays:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Splits(Generic[SourceT]):
-    """A data set for classification of images, or of the next byte of a text.
+    """A data set for classification of images, or of the next token of a text.
 
     Attributes:
         train: Training examples.
@@ -54,7 +56,7 @@ class Splits(Generic[SourceT]):
         test: Test examples, for the reported accuracy.
         num_classes: Labels are in 0 ... num_classes - 1.
         mean: Mean of each channel over `train`, in units of `max_value`; float32
-            [channels]. None for text, whose bytes are not quantities.
+            [channels]. None for text, whose tokens are not quantities.
         std: Standard deviation of each channel, in the same units.
         max_value: The largest possible value of a pixel; None for text.
         class_names: Names of the labels, in order; None for text.
@@ -101,7 +103,7 @@ class Splits(Generic[SourceT]):
 
     @property
     def is_text(self) -> bool:
-        """Whether inputs are bytes of a text, and labels have an axis of positions."""
+        """Whether inputs are tokens of a text, and labels have an axis of positions."""
         return self.mean is None
 
 

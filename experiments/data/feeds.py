@@ -2,7 +2,7 @@
 
 A feed gives the training batches from any step on, the same ones however often a run is
 interrupted. A batch is a dict, either of `index`, numbers of images in the resident
-data, or of `image` and `label` themselves. For text, `image` holds the bytes; see
+data, or of `image` and `label` themselves. For text, `image` holds the tokens; see
 `datasets.Arrays`.
 """
 

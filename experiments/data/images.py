@@ -88,7 +88,7 @@ def decode(image: bytes | Image.Image, what: str, mode: str = "RGB") -> Image.Im
 class Decoded:
     """A source of examples whose images are arrays: uint8 [height, width, channels].
 
-    Text, uint8 [length], is unchanged. An error has the number of the example.
+    Text, uint8 or int32 [length], is unchanged. An error has the number of the example.
     """
 
     def __init__(self, source: Any):
@@ -108,10 +108,11 @@ def _pixels(image: Any, what: str) -> np.ndarray:
     if isinstance(image, bytes | Image.Image):
         image = decode(image, what)
     image = np.asarray(image)
-    if image.ndim not in (1, 3) or image.dtype != np.uint8:
+    kinds = {1: (np.uint8, np.int32), 3: (np.uint8,)}
+    if image.dtype not in kinds.get(image.ndim, ()):
         raise errors.RunError(
-            "images must be uint8 [height, width, channels], and text uint8 [length]; "
-            f"got {image.dtype} {list(image.shape)}."
+            "images must be uint8 [height, width, channels], and text uint8 or int32 "
+            f"[length]; got {image.dtype} {list(image.shape)}."
         )
     return image
 

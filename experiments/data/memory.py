@@ -5,7 +5,15 @@ from typing import Any
 import numpy as np
 
 from experiments import errors
-from experiments.data import datasets, images, selection, sources, streams, transforms
+from experiments.data import (
+    datasets,
+    images,
+    selection,
+    sources,
+    streams,
+    tokens,
+    transforms,
+)
 
 MOST_BYTES = 4 * 2**30
 """Bytes of images or text that `decoded` reads, at most."""
@@ -30,8 +38,8 @@ def decoded(
     """
     parts = splits.train, splits.validation, splits.test
     total = sum(map(len, parts))
-    shape = _shape(splits.train, image_size)
-    size = total * int(np.prod(shape))
+    like = _example(splits.train, image_size)
+    size, shape = total * like.nbytes, like.shape
     if size > MOST_BYTES:
         raise errors.RunError(
             f"{total:,} examples of {' x '.join(map(str, shape))} take "
@@ -39,7 +47,7 @@ def decoded(
             "kept in memory: make config.num_train, config.num_test or "
             "the size of an example smaller."
         )
-    train, validation, test = (_arrays(part, image_size, shape) for part in parts)
+    train, validation, test = (_arrays(part, image_size, like) for part in parts)
     found: dict[str, Any] = {"train": train, "validation": validation, "test": test}
     if splits.max_value is not None:
         mean, std = selection.moments(train.images, splits.max_value)
@@ -47,18 +55,20 @@ def decoded(
     return datasets.Splits(**vars(splits) | found)
 
 
-def _shape(source: sources.Source, image_size: int | None) -> tuple[int, ...]:
+def _example(source: sources.Source, image_size: int | None) -> np.ndarray:
     example = transforms.evaluation_example(
         0, source=images.Decoded(source), image_size=image_size
     )
-    return example["image"].shape
+    found: np.ndarray = example["image"]
+    return found
 
 
 def _arrays(
-    source: sources.Source, image_size: int | None, shape: tuple[int, ...]
+    source: sources.Source, image_size: int | None, like: np.ndarray
 ) -> datasets.Arrays:
-    pixels = np.empty((len(source), *shape), np.uint8)
-    # Of text, each byte has a label.
+    shape = like.shape
+    pixels = np.empty((len(source), *shape), like.dtype)
+    # Of text, each token has a label.
     labels = np.empty((len(source), *(shape if len(shape) == 1 else ())), np.int32)
     done = 0
     if len(source):
@@ -76,4 +86,4 @@ def _arrays(
             pixels[done:end] = batch["image"][kept]
             labels[done:end] = batch["label"][kept]
             done = end
-    return datasets.Arrays(pixels, labels)
+    return datasets.Arrays(pixels, labels, tokens.bytes_per_token(source))

@@ -7,15 +7,15 @@ import numpy as np
 
 from adaste_jax import datasets
 from experiments import errors
-from experiments.data import image_folder, places, text, text_files, tfds
+from experiments.data import image_folder, places, text, text_files, tfds, tokens
 from experiments.runs import processes
 
 
 class Example(TypedDict):
-    """An image and its class; or a piece of text and the byte after each byte."""
+    """An image and its class; or a piece of text and the token after each token."""
 
-    image: Any  # uint8 [height, width, channels], PIL image, encoded; or uint8 [length]
-    label: Any  # integer; or uint8 [length]
+    image: Any  # uint8 [height, width, channels], PIL image, encoded; or text [length]
+    label: Any  # integer; or integers [length]
 
 
 class Source(Protocol):
@@ -54,6 +54,7 @@ def source(
     data_dir: str | None = None,
     *,
     length: int = text.LENGTH,
+    vocabulary: tokens.Vocabulary = tokens.BYTES,
 ) -> Source:
     """Random access to a split of a data set that need not fit into memory.
 
@@ -63,7 +64,8 @@ def source(
         split: `"train"`, `"test"`, or a slice as TFDS writes it: `"train[:200]"`.
             Packaged data sets, folders and text have whole splits only.
         data_dir: Folder of the data sets. Default: $TFDS_DATA_DIR.
-        length: Bytes in an example of `"text/NAME"`.
+        length: Tokens in an example of `"text/NAME"`.
+        vocabulary: Tokens of `"text/NAME"`.
 
     Returns:
         A sequence of examples.
@@ -83,7 +85,9 @@ def source(
         pairs = zip(*splits[split], strict=True)
         return [{"image": image, "label": label} for image, label in pairs]
     if name.startswith(places.TEXT):
-        return text_files.find(name, split, data_dir, length=length)
+        return text_files.find(
+            name, split, data_dir, length=length, vocabulary=vocabulary
+        )
     if name.startswith(places.IMAGES):
         found = image_folder.find(name, split, data_dir)
         processes.say(str(found))
@@ -103,13 +107,16 @@ def is_text(name: str) -> bool:
 
 
 def classes_of(
-    name: str, data_dir: str | None = None
+    name: str,
+    data_dir: str | None = None,
+    vocabulary: tokens.Vocabulary = tokens.BYTES,
 ) -> tuple[int, tuple[str, ...] | None]:
     """Number and names of the classes of a data set; text has no names.
 
     Args:
         name: Name of the data set, in any form that `source` takes.
         data_dir: Folder of the data sets. Default: $TFDS_DATA_DIR.
+        vocabulary: Tokens of `"text/NAME"`.
 
     Raises:
         RunError: If the data set cannot be read.
@@ -117,7 +124,7 @@ def classes_of(
     if name in PACKAGED:
         return PACKAGED[name].num_classes, PACKAGED[name].class_names
     if name.startswith(places.TEXT):
-        return text.VALUES, None
+        return vocabulary.size, None
     if name.startswith(places.IMAGES):
         names = tuple(image_folder.classes(name, data_dir))
     else:

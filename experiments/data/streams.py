@@ -25,6 +25,7 @@ from experiments.data import (
     text,
     text_files,
     tfds,
+    tokens,
     transforms,
 )
 from experiments.runs import processes
@@ -43,6 +44,7 @@ def open_splits(
     image_size: int | None = None,
     length: int = text.LENGTH,
     cache_dir: str | None = None,
+    vocabulary: tokens.Vocabulary = tokens.BYTES,
 ) -> datasets.Splits[sources.Source]:
     """Opens a data set that is too large to load.
 
@@ -57,8 +59,9 @@ def open_splits(
             below 1, or a number of examples. For TFDS, which shuffles when it prepares
             a data set, these are the first examples; of a text, the last ones.
         image_size: Side of the images; None keeps their size.
-        length: Bytes in an example of text.
+        length: Tokens in an example of text.
         cache_dir: Folder for packed text; see `text_files.find`.
+        vocabulary: The tokens of text.
 
     Returns:
         The splits, as sources of examples. Mean and standard deviation are those of a
@@ -74,9 +77,14 @@ def open_splits(
     )
     if name.startswith(places.TEXT):
         find = functools.partial(
-            text_files.find, name, data_dir=data_dir, length=length, cache_dir=cache_dir
+            text_files.find,
+            name,
+            data_dir=data_dir,
+            length=length,
+            cache_dir=cache_dir,
+            vocabulary=vocabulary,
         )
-        return _splits_of_text(find, divide, num_test)
+        return _splits_of_text(find, divide, num_test, vocabulary.size)
     is_folder = name.startswith(places.IMAGES)
     open_parts = _parts_of_folder if is_folder else _parts_of_tfds
     train, kept, test, names = open_parts(name, data_dir, divide, num_test)
@@ -102,7 +110,10 @@ def open_splits(
 
 
 def _splits_of_text(
-    find: Callable[..., text_files.Pieces], divide: Divide, num_test: int | None
+    find: Callable[..., text_files.Pieces],
+    divide: Divide,
+    num_test: int | None,
+    num_classes: int,
 ) -> datasets.Splits[sources.Source]:
     whole, test = find(split="train"), find(split="test")
     kept, taken = divide(len(whole))
@@ -110,7 +121,7 @@ def _splits_of_text(
         train=whole.part(0, taken),
         validation=whole.part(len(whole) - kept, len(whole)),
         test=test.part(0, num_test or len(test)),
-        num_classes=text.VALUES,
+        num_classes=num_classes,
         mean=None,
         std=None,
         max_value=None,

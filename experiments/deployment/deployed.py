@@ -15,7 +15,7 @@ from scipy import special  # type: ignore[import-untyped]
 
 from adaste_jax import export
 from experiments import errors, fields, models
-from experiments.data import datasets, feeds, sources
+from experiments.data import datasets, feeds, sources, tokens
 from experiments.deployment import description
 
 Logits = Callable[[Any, Any, jax.Array], Any]
@@ -52,16 +52,15 @@ def describe(
     names = getattr(splits, "class_names", None)
     if names is not None:
         architecture["class_names"] = list(names)
-    return {
-        "architecture": architecture,
-        "input": {
-            "shape": list(shape),
-            "image_size": size,
-            **{name: _numbers(m) for name, m in moments.items()},
-            "max_value": splits.max_value,
-        },
-        "dataset": config.dataset,
+    inputs = {
+        "shape": list(shape),
+        "image_size": size,
+        **{name: _numbers(m) for name, m in moments.items()},
+        "max_value": splits.max_value,
     }
+    if config.tokenizer:
+        inputs["tokenizer"] = tokens.of(config).digest
+    return {"architecture": architecture, "input": inputs, "dataset": config.dataset}
 
 
 def _numbers(moments: np.ndarray | None) -> list[float] | None:
@@ -155,15 +154,18 @@ def module_of(described: Mapping[str, Any]) -> nn.Module:
 
 
 def raw_input(described: Mapping[str, Any]) -> jax.ShapeDtypeStruct:
-    """Shape of one raw input."""
-    return jax.ShapeDtypeStruct((1, *described["input"]["shape"]), jnp.uint8)
+    """Shape and dtype of one raw input."""
+    shape, is_text = described["input"]["shape"], described["input"]["mean"] is None
+    size = described["architecture"]["num_classes"]
+    kind = tokens.dtype(size) if is_text else jnp.uint8
+    return jax.ShapeDtypeStruct((1, *shape), kind)
 
 
 def network_input(described: Mapping[str, Any]) -> jax.Array:
     """One input of the network itself."""
+    raw = raw_input(described)
     is_text = described["input"]["mean"] is None
-    shape = (1, *described["input"]["shape"])
-    return jnp.zeros(shape, jnp.uint8 if is_text else jnp.float32)
+    return jnp.zeros(raw.shape, raw.dtype if is_text else jnp.float32)
 
 
 def all_logits(

@@ -109,6 +109,8 @@ def _check_input(found: Mapping[str, Any]) -> None:
         for name in ("std", "max_value", "image_size"):
             if found[name] is not None:
                 raise _wrong(where + name, " must be null for text.")
+        if found.get("tokenizer") is not None:
+            _field(found, where, "tokenizer", fields.Text(letters=(64, 64)))
         return
     channels = shape[-1]
     moments = {"mean": fields.Number(-1e9, 1e9), "std": fields.Number(1e-9, 1e9)}

@@ -2,14 +2,16 @@
 
 import contextlib
 import os
+import pathlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from adaste_jax import export
 from experiments import errors, models
+from experiments.data import tokens
 from experiments.deployment import c_sources, deployed
 from experiments.models import hugging_face, hugging_face_files
 
@@ -27,6 +29,7 @@ class Network(NamedTuple):
         latents: The latents of the weights.
         metadata: What the files say of the network.
         where: Which of the weights are binary.
+        vocabulary: The tokens of a text.
     """
 
     described: Mapping[str, Any]
@@ -35,6 +38,7 @@ class Network(NamedTuple):
     latents: Any
     metadata: Mapping[str, Any]
     where: Any
+    vocabulary: tokens.Vocabulary = tokens.BYTES
 
     @property
     def traced(self) -> tuple[Any, Any, Any]:
@@ -44,8 +48,8 @@ class Network(NamedTuple):
     @property
     def inputs(self) -> dict[str, Any]:
         """The arguments by keyword that exporters share."""
-        shape = self.described["input"]["shape"]
-        return {"input_shape": shape, "input_dtype": np.uint8}
+        raw = deployed.raw_input(self.described)
+        return {"input_shape": raw.shape[1:], "input_dtype": raw.dtype}
 
 
 def _program(path: Path, network: Network) -> tuple[int, Run]:
@@ -80,12 +84,14 @@ def _gguf(path: Path, network: Network) -> tuple[int, Run]:
     described = network.described
     decoder = _decoder(described)
     config = hugging_face.config_of(decoder, context=described["input"]["shape"][0])
-    export.to_gguf(
-        path,
-        hugging_face.tensors(decoder, network.params),
-        config,
-        metadata={"general.name": f"decoder of {described['dataset']}"},
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        export.to_gguf(
+            path,
+            hugging_face.tensors(decoder, network.params),
+            config,
+            tokenizer=_tokenizer(network, pathlib.Path(folder) / "tokenizer.json"),
+            metadata={"general.name": f"decoder of {described['dataset']}"},
+        )
     return os.path.getsize(path), None
 
 
@@ -93,7 +99,16 @@ def _hugging_face(path: Path, network: Network) -> tuple[int, Run]:
     """The latents, as a folder that `transformers` loads."""
     decoder, context = _decoder(network.described), network.described["input"]["shape"]
     hugging_face_files.write(path, decoder, network.latents, context=context[0])
+    _tokenizer(network, pathlib.Path(path) / "tokenizer.json")
     return sum(entry.stat().st_size for entry in os.scandir(path)), None
+
+
+def _tokenizer(network: Network, path: pathlib.Path) -> pathlib.Path | None:
+    """Writes the tokenizer, if there is one."""
+    if network.vocabulary.source is None:
+        return None
+    export.write_file(path, network.vocabulary.source.encode())
+    return path
 
 
 def _decoder(described: Mapping[str, Any]) -> models.Decoder:

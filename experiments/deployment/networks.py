@@ -16,6 +16,7 @@ import jax
 
 from adaste_jax import export
 from experiments import errors
+from experiments.data import tokens
 from experiments.deployment import deployed, description, fits
 from experiments.runs import small_files
 
@@ -72,6 +73,31 @@ def load(path: str | os.PathLike[str], *, packed: bool = False) -> Model:
         outputs = functools.partial(export.apply_packed, outputs)
     call = functools.partial(jax.jit(outputs), params, model_state)
     return Model(call, metadata, most, "packed" if packed else "unpacked")
+
+
+def tokenizer_beside(path: str | os.PathLike[str]) -> pathlib.Path:
+    """Where the tokenizer of a file stands, if its network has one."""
+    return pathlib.Path(path).with_suffix(".tokenizer.json")
+
+
+def vocabulary(path: str | os.PathLike[str], described: Any) -> tokens.Vocabulary:
+    """The tokens of a network of text.
+
+    Args:
+        path: Its file, which has the tokenizer beside it.
+        described: Metadata of the file.
+
+    Raises:
+        RunError: If the tokenizer cannot be read, or is another one.
+    """
+    digest = described["input"].get("tokenizer")
+    if digest is None:
+        return tokens.BYTES
+    beside = tokenizer_beside(path)
+    found = tokens.find(beside, described["architecture"]["num_classes"])
+    if found.digest != digest:
+        raise errors.RunError(f"{beside} is not the tokenizer of the network {path}.")
+    return found
 
 
 def _load_program(path: pathlib.Path) -> Model:

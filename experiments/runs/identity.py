@@ -28,6 +28,9 @@ FREE_FIELDS = (
 )
 """Fields that change no bit of the result: folders of data, and what is kept."""
 
+_PATHS = ("init_from", "teacher", "tokenizer")
+"""Fields that are paths and count."""
+
 
 def computed(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The config as JSON, with the options of its own method only.
@@ -49,10 +52,10 @@ def published(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The result of `computed` for files that leave the machine.
 
     Other runs are named by the last part of their path only: the workdir, or
-    `WORKDIR/checkpoints/STEP`.
+    `WORKDIR/checkpoints/STEP`. So is a tokenizer.
     """
     fields = computed(config)
-    for name in ("init_from", "teacher"):
+    for name in _PATHS:
         parts = pathlib.PurePath(fields[name]).parts
         last = 3 if len(parts) > 2 and parts[-2] == "checkpoints" else 1
         fields[name] = "/".join(parts[-last:])
@@ -87,7 +90,7 @@ def _unusual(here: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any
 def stored(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """The form that a workdir stores: `computed`, with the folders of the data."""
     fields = json.loads(json.dumps(config.to_dict(), default=_as_json))
-    for name in ("init_from", "teacher"):
+    for name in _PATHS:
         fields[name] = fields.get(name) or ""
     return {"schema": SCHEMA, **_of_one_method(fields)}
 

@@ -9,7 +9,7 @@ import jax
 import ml_collections
 
 from experiments import errors, fields, methods, models
-from experiments.data import datasets, image_folder, places, sources, text
+from experiments.data import datasets, image_folder, places, sources, text, tokens
 from experiments.runs import processes
 
 DTYPES = models.DTYPES
@@ -34,6 +34,8 @@ FIELDS: dict[str, fields.Kind | None] = {
     "resident": fields.Flag(),
     "image_size": fields.whole(0, 4096),
     "text_length": fields.whole(2, 2**20),
+    "tokenizer": _PATH,
+    "vocabulary_size": fields.whole(0, 2**20),
     "model": None,  # and its options: models.OPTIONS
     "model_options": None,
     "dtype": fields.Choice(DTYPES),
@@ -226,6 +228,7 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
             f"config.text_length is for text/NAME, and {name} has examples of one "
             f"size: leave it {text.LENGTH}."
         )
+    _check_tokenizer(config)
     if is_text != (config.model in models.TEXT):
         fitting = [one for one in models.MODELS if (one in models.TEXT) == is_text]
         raise errors.RunError(
@@ -233,6 +236,21 @@ def _check_dataset(config: ml_collections.ConfigDict) -> None:
             f"network {config.model!r} is not for it: set config.model to one of "
             f"{', '.join(fitting)}."
         )
+
+
+def _check_tokenizer(config: ml_collections.ConfigDict) -> None:
+    """Checks that a tokenizer can be read, and is for text of one's own."""
+    if config.vocabulary_size and not config.tokenizer:
+        raise errors.RunError(
+            "config.vocabulary_size is for config.tokenizer; bytes are "
+            f"{text.VALUES} tokens: leave it 0."
+        )
+    if config.tokenizer and not config.dataset.startswith(places.TEXT):
+        raise errors.RunError(
+            f"config.tokenizer is for text/NAME, and {config.dataset} is no text of "
+            'one\'s own: leave it "".'
+        )
+    tokens.of(config)
 
 
 def _is_prepared(name: str, data_dir: str | None) -> bool:

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from adaste_jax import methods, train
 from experiments import errors
-from experiments.data import feeds
+from experiments.data import feeds, tokens
 from experiments.training.answers import Answers
 from experiments.training.problem import Problem
 
@@ -48,15 +48,17 @@ class Evaluation:
             answers: Also collects the answers to every example.
 
         Returns:
-            `loss`, in nats, and `accuracy`; for text also `bits_per_byte`. Examples
-            with a label that is not one of the classes (-1: unknown) are left out.
+            `loss`, in nats, and `accuracy`; for text also `bits_per_byte`, of bytes
+            and not of tokens. Examples with a label that is not one of the classes (-1:
+            unknown) are left out.
 
         Raises:
             RunError: If no example has a label, or the loss is not finite.
         """
         config, splits = self._problem.config, self._problem.splits
+        examples = getattr(splits, split)
         batches, resident = feeds.evaluation(
-            getattr(splits, split),
+            examples,
             batch_size=config.eval_batch_size,
             image_size=config.image_size or None,
         )
@@ -85,7 +87,9 @@ class Evaluation:
                 "Lower the learning rate or change the method, in a new --workdir."
             )
         if self._problem.is_text:
-            found["bits_per_byte"] = found["loss"] / LN_2
+            found["bits_per_byte"] = (
+                found["loss"] / LN_2 / tokens.bytes_per_token(examples)
+            )
         return found
 
     @functools.cached_property

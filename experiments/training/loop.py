@@ -92,6 +92,8 @@ def _train_and_test(
     folder.write("summary.txt", f"{table}\n")
     record = run.problem.record()
     folder.write(workdir.PROBLEM, small_files.dumps(record, indent=2) + "\n")
+    if (tokenizer := run.problem.vocabulary.source) is not None:
+        folder.write(workdir.TOKENIZER, tokenizer)
     folder.write("summary.json", small_files.dumps(table.as_dict(), indent=2) + "\n")
     with checkpoints.Checkpoints(
         folder.path / workdir.CHECKPOINTS, keep=config.keep_checkpoints

@@ -39,7 +39,8 @@ def start(problem: Problem) -> restore.Start:
     if lines := _differences(there, here):
         raise errors.RunError(
             f"config.init_from: the network of {folder} is not that of this run "
-            f"({'; '.join(lines)}): set config.model and config.model_options."
+            f"({'; '.join(lines)}): set config.model and config.model_options, and "
+            "config.vocabulary_size for a tokenizer of fewer tokens."
         )
     source = {"step": 0, "checksum": found.digest}
     return restore.Start(found.params, {}, same_method=False, source=source)

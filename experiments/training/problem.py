@@ -10,7 +10,7 @@ import ml_collections
 
 from adaste_jax import train
 from experiments import errors, models
-from experiments.data import datasets, feeds, sources, streams
+from experiments.data import datasets, feeds, sources, streams, tokens
 from experiments.deployment import deployed
 from experiments.runs import processes
 from experiments.training import losses
@@ -119,9 +119,24 @@ class Problem:
                 f"{self.num_train} training examples."
             )
 
+    @functools.cached_property
+    def vocabulary(self) -> tokens.Vocabulary:
+        """The tokens of the text.
+
+        Raises:
+            RunError: If they cannot be read, or the network has learned from others.
+        """
+        found = tokens.of(self.config)
+        if found.digest != self.described["input"].get("tokenizer"):
+            raise errors.RunError(
+                f"{self.config.tokenizer} is not the tokenizer that the network has "
+                "learned with: restore it from a copy."
+            )
+        return found
+
     @property
     def is_text(self) -> bool:
-        """Whether the inputs are bytes of a text."""
+        """Whether the inputs are tokens of a text."""
         found = self.described["input"]
         return found["mean"] is None and "dtype" not in found
 
@@ -195,5 +210,9 @@ def load(config: ml_collections.ConfigDict) -> datasets.Splits[sources.Source]:
         return datasets.load(config.dataset, **common)
     image_size, length = config.image_size or None, config.text_length
     return streams.open_splits(
-        config.dataset, image_size=image_size, length=length, **common
+        config.dataset,
+        image_size=image_size,
+        length=length,
+        vocabulary=tokens.of(config),
+        **common,
     )

@@ -24,7 +24,15 @@ from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem, keys_of
 
 # Runs that agree in these have the same training and validation images.
-_DATA_FIELDS = ("dataset", "resident", "image_size", "num_train", "validation")
+_DATA_FIELDS = (
+    "dataset",
+    "resident",
+    "image_size",
+    "num_train",
+    "text_length",
+    "validation",
+    "vocabulary_size",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +128,8 @@ def saved(path: str | os.PathLike[str]) -> Saved:
         config = identity.config_of(found)
     except ValueError as error:
         raise errors.RunError(f"cannot read {file}: {error}. {cure}") from error
+    if config.tokenizer:  # the run has a copy
+        config.tokenizer = str(folder / workdir.TOKENIZER)
     return Saved(folder, config, step)
 
 
@@ -239,6 +249,7 @@ def _rebuilt(other: Saved, problem: Problem) -> Problem:
     """The problem of another run, with the data of `problem` if they are the same."""
     here = problem.config
     same = all(other.config[name] == here[name] for name in _DATA_FIELDS)
+    same = same and not (here.tokenizer or other.config.tokenizer)
     config = other.config.copy_and_resolve_references()
     config.update(data_dir=here.data_dir, cache_dir=here.cache_dir)
     other = dataclasses.replace(other, config=config.lock())
