@@ -16,9 +16,7 @@ ORIGIN = "origin.json"
 """The data of the run, and the networks that it starts from."""
 PROBLEM = "problem.json"
 """The network and its input, so that it can be built again without the data."""
-TOKENIZER = "tokenizer.json"
-"""The tokenizer of its text, if that has one."""
-RESULT = "result.json"
+RESULT, TOKENIZER = "result.json", "tokenizer.json"
 CHECKPOINTS = "checkpoints"
 METRICS, LAYERS, read_lines = lines.METRICS, lines.LAYERS, lines.read
 
