@@ -1,6 +1,7 @@
 """The same steps on one device, on many, and in microbatches, by every strategy."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,9 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 import adaste_jax
-from adaste_jax import estimators, optim, train
+from adaste_jax import estimators, methods, optim, train
+from experiments import models
+from experiments.models import sharding as shardings
 
 BATCH, INPUTS, HIDDEN, CLASSES, STEPS = 32, 6, 8, 3, 5
 THRESHOLD = 1e-3  # of `released`, on the gradient
@@ -461,3 +464,84 @@ def test_a_batch_that_microbatches_cannot_share_is_refused(params, batches):
         ValueError, match=r"8 devices in 3 microbatches.*multiple of 24"
     ):
         step(new_state(params, SGD()), batches[0])
+
+
+# A language model in the shape of Qwen3, whose state lies split.
+
+TOKENS = 24
+DECODER = {"width": 32, "heads": 8, "kv_heads": 4, "hidden": 64}
+LANGUAGE_METHODS = {
+    "adaste": (methods.adaste_paper, {"depth": 1, "scan": "off"}),
+    "ste": (methods.ste, {"depth": 2, "scan": "on"}),
+}
+
+
+def language_step(method, axes, strategy="jit", gather="float", **options):
+    """A step on a mesh, its first state and two batches; no axes: on one device."""
+    make, form = LANGUAGE_METHODS[method]
+    network = models.create("decoder", TOKENS, **DECODER, **form)
+    chosen = make(steps=10)._replace(tx=SGD())
+    tokens = np.random.default_rng(3).integers(0, TOKENS, (2, 16, 9), np.uint8)
+    batches = [(one[:, :-1], one[:, 1:].astype(np.int32)) for one in tokens]
+    state = train.init(network, chosen, batches[0][0], key=jax.random.key(1))
+    placement = train.Placement(mesh=train.data_mesh(jax.devices()[:1]))
+    if axes:
+        mesh = train.data_mesh(jax.devices()[:8], **axes)
+        rules = shardings.decoder_rules(mesh)
+        sharding = train.state_sharding(state, mesh, rules)
+        state = jax.device_put(state, sharding)
+        placement = train.Placement(strategy, sharding=sharding, gather=gather)
+    step = train.make_train_step(
+        network, chosen, placement=placement, report="short", **options
+    )
+    return step, state, batches
+
+
+def language_run(*arguments, **options):
+    """Latents, moments and report after the steps."""
+    step, state, batches = language_step(*arguments, **options)
+    for batch in batches:
+        state, report = step(state, *batch)
+    return jax.device_get((state.params, state.opt_state, report))
+
+
+@pytest.fixture(scope="module")
+def language_on_one_device():
+    return functools.cache(lambda method: language_run(method, {}))
+
+
+@pytest.mark.parametrize(
+    ("method", "axes", "strategy", "gather", "microbatches"),
+    [
+        ("adaste", {"fsdp": 8}, "shard_map", "float", 2),
+        ("adaste", {"tensor": 4}, "jit", "float", 1),
+        ("ste", {"fsdp": 2, "tensor": 2}, "jit", "packed", 1),
+    ],
+    ids=str,
+)
+def test_a_language_model_takes_the_steps_of_one_device(
+    method, axes, strategy, gather, microbatches, language_on_one_device
+):
+    found = language_run(
+        method, axes, strategy=strategy, gather=gather, microbatches=microbatches
+    )
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+    jax.tree.map(close, found, language_on_one_device(method))
+
+
+def test_products_split_over_devices_send_activations_and_no_weight():
+    """Twice in a block forward, as in Megatron; each device has a part of a kernel."""
+    step, state, batches = language_step("adaste", {"tensor": 4})
+    for name in ("gate", "contract"):
+        kernel = state.params["Block_0"][name]["kernel"]
+        assert kernel.addressable_shards[0].data.size == kernel.size // 4
+    text = step.lower(state, *batches[0]).compile().as_text()
+    gathered = {
+        np.prod([int(n) for n in shape.split(",") if n])
+        for shape in re.findall(r"= \w+\[([\d,]*)\]\S* all-gather\(", text)
+    }
+    assert not gathered & {leaf.size for leaf in jax.tree.leaves(state.params)}
+    forward = re.findall(
+        r'all-reduce\(.*op_name="[^"]*/jvp\(Decoder\)/Block_0/(\w+)/dot', text
+    )
+    assert sorted(forward) == ["contract", "out"]

@@ -25,6 +25,7 @@ from adaste_jax.train._measure import Metric, Metrics, accuracy
 from adaste_jax.train._mesh import (
     DATA_AXIS,
     FSDP_AXIS,
+    TENSOR_AXIS,
     data_mesh,
     replicate,
     state_sharding,
@@ -37,6 +38,7 @@ from adaste_jax.train._state import TrainState
 __all__ = [
     "DATA_AXIS",
     "FSDP_AXIS",
+    "TENSOR_AXIS",
     "Deploy",
     "Forward",
     "Gather",

@@ -17,6 +17,8 @@ DATA_AXIS = "data"
 """The mesh axis that batches are split over."""
 FSDP_AXIS = "fsdp"
 """The mesh axis that batches and the state are split over."""
+TENSOR_AXIS = "tensor"
+"""The mesh axis that products are split over."""
 
 P: Callable[..., PartitionSpec] = PartitionSpec
 """Makes a spec; the constructor itself has no types."""
@@ -24,32 +26,39 @@ P: Callable[..., PartitionSpec] = PartitionSpec
 Rules = Sequence[tuple[str, PartitionSpec]]
 
 
-def data_mesh(devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1) -> Mesh:
-    """A mesh with the axis `"data"`, and `"fsdp"` where the state is to be split.
+def data_mesh(
+    devices: Sequence[jax.Device] | None = None, *, fsdp: int = 1, tensor: int = 1
+) -> Mesh:
+    """A mesh with the axis `"data"`, and others where the state is to be split.
 
-    The batch is split over both axes, the state over the second (`state_sharding`).
+    The batch is split over the axes `"data"` and `"fsdp"`, the state over `"fsdp"`
+    (`state_sharding`). Products are split over `"tensor"` where rules of
+    `state_sharding` say so; that needs the strategy `"jit"`.
 
     Args:
         devices: The devices, of one process or of several. Default: all.
         fsdp: Number of devices that share one copy of the state. With 1 the mesh has no
             such axis.
+        tensor: Number of devices that share a product of the same examples; likewise.
+            They are neighbours in `devices`.
 
     Returns:
         A mesh, for the argument `mesh` of the functions of this module.
 
     Raises:
-        ValueError: If the number of devices is not a multiple of `fsdp`.
+        ValueError: If the number of devices is not a multiple of `fsdp * tensor`.
     """
     devices = jax.devices() if devices is None else list(devices)
-    if fsdp < 1 or len(devices) % fsdp:
+    if fsdp < 1 or tensor < 1 or len(devices) % (fsdp * tensor):
         raise ValueError(
-            f"`fsdp` must be at least 1 and divide the number of devices, got {fsdp} "
-            f"for {len(devices)} devices."
+            "`fsdp` and `tensor` must be at least 1 and their product divide the "
+            f"number of devices, got {fsdp} and {tensor} for {len(devices)} devices."
         )
     names: tuple[str, ...] = (DATA_AXIS,)
-    shape: tuple[int, ...] = (len(devices) // fsdp,)
-    if fsdp > 1:
-        names, shape = (*names, FSDP_AXIS), (*shape, fsdp)
+    shape: tuple[int, ...] = (len(devices) // (fsdp * tensor),)
+    for name, parts in ((FSDP_AXIS, fsdp), (TENSOR_AXIS, tensor)):
+        if parts > 1:
+            names, shape = (*names, name), (*shape, parts)
     kinds = (AxisType.Auto,) * len(names)
     return jax.make_mesh(shape, names, axis_types=kinds, devices=devices)
 

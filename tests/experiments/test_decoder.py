@@ -5,11 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 
-from adaste_jax import methods, train
 from experiments import errors, models
 from experiments.models import decoder
 
@@ -277,39 +275,3 @@ def test_rotary_positions_depend_on_the_distance_alone():
 def test_sizes_that_do_not_fit_are_refused(options, message):
     with pytest.raises(errors.RunError, match=message):
         models.create("decoder", NUM_CLASSES, **options)
-
-
-def step_of(placement, **options):
-    """Parameters after two steps of a scanned decoder with one-bit weights."""
-    network = create("qwen3", scan="on")
-    method = methods.ste(steps=10)._replace(tx=optax.sgd(0.1))
-    state = train.init(network, method, TOKENS, params=params_of("qwen3"))
-    if placement == "split, gathered as bits":
-        mesh = train.data_mesh(jax.devices()[:8], fsdp=4)
-        sharding = train.state_sharding(state, mesh)
-        state = jax.device_put(state, sharding)
-        kernel = state.params["Block_0"]["gate"]["kernel"]
-        assert kernel.addressable_shards[0].data.size == kernel.size // 4
-        placement = train.Placement(sharding=sharding, gather="packed")
-    step = train.make_train_step(network, method, placement=placement, **options)
-    rng = np.random.default_rng(3)
-    for _ in range(2):
-        tokens = rng.integers(0, NUM_CLASSES, (16, 8), np.uint8)
-        state, report = step(state, tokens[:, :-1], tokens[:, 1:].astype(np.int32))
-    assert np.isfinite(report["loss"])
-    return jax.device_get(state.params)
-
-
-def test_split_over_devices_and_in_microbatches_the_step_is_the_same():
-    one = train.Placement(mesh=train.data_mesh(jax.devices()[:1]))
-    expected = step_of(one)
-    found = step_of("split, gathered as bits", microbatches=2)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-        found,
-        expected,
-    )
-    moved = jax.tree.map(
-        lambda a, b: np.abs(a - b).max() > 1e-4, expected, params_of("qwen3")
-    )
-    assert all(jax.tree.leaves(moved))
