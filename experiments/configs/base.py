@@ -60,6 +60,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.teacher = ""
     config.distill_weight = 0.5  # weight of the teacher in the loss, not the labels
     config.distill_temperature = 4.0  # both outputs are divided by it
+    # And from the outputs of its layers: ("Block_1", "Block_3=Block_7"), that of the
+    # student first where their names differ.
+    config.distill_features = ()
+    config.distill_feature_weight = 1.0  # of their distance, added to the loss
 
     # While training weights are soft, batch-norm statistics are re-estimated before an
     # evaluation, under the deployed weights, on this number of training batches.

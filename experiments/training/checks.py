@@ -11,6 +11,7 @@ import ml_collections
 from experiments import errors, fields, methods, models
 from experiments.data import datasets, image_folder, places, sources, text, tokens
 from experiments.runs import processes
+from experiments.training import features
 
 DTYPES = models.DTYPES
 
@@ -50,6 +51,8 @@ FIELDS: dict[str, fields.Kind | None] = {
     "teacher": _PATH,
     "distill_weight": fields.Number(0, 1),
     "distill_temperature": fields.positive(),
+    "distill_features": fields.Several(fields.Text(letters=(1, 200))),
+    "distill_feature_weight": fields.Number(0),
     "reestimate_batches": fields.whole(),
     "skip_nonfinite": fields.whole(),
     "steps_per_call": fields.whole(),
@@ -184,6 +187,11 @@ def _check_together(config: ml_collections.ConfigDict) -> None:
         raise errors.RunError(
             f"batch_size is {config.batch_size}, but there are only "
             f"{config.num_train} training examples: config.num_train."
+        )
+    if features.pairs(config.distill_features) and not config.teacher:
+        raise errors.RunError(
+            "config.distill_features needs a network to learn from: give "
+            "config.teacher."
         )
     patch = config.model_options.get("patch", models.ViT.patch)
     if config.model == "vit" and not config.resident and config.image_size % patch:

@@ -13,12 +13,13 @@ class Teacher(NamedTuple):
     """A trained network whose outputs the student learns from.
 
     Attributes:
-        logits: Function from `variables` and the student's inputs to logits.
+        outputs: Function from `variables` and the student's inputs to logits, or to a
+            dict of `logits` and `features`; see `features.watched`.
         variables: Parameters and batch-norm statistics of the teacher.
         source: The checkpoint of the variables: its `step` and `checksum`.
     """
 
-    logits: Callable[[Any, jax.Array], jax.Array]
+    outputs: Callable[[Any, jax.Array], Any]
     variables: Any
     source: Mapping[str, Any] = {}
 

@@ -13,7 +13,7 @@ from experiments import errors, models
 from experiments.data import datasets, feeds, sources, streams, tokens
 from experiments.deployment import deployed
 from experiments.runs import processes
-from experiments.training import losses
+from experiments.training import features, losses
 
 
 class Keys(NamedTuple):
@@ -170,11 +170,15 @@ class Problem:
         hard = losses.cross_entropy(config.label_smoothing)
         if teacher is None:
             return hard
-        return losses.distillation(
+        found = losses.distillation(
             hard,
             weight=config.distill_weight,
             temperature=config.distill_temperature,
         )
+        if not config.distill_features:
+            return found
+        pairs = features.pairs(config.distill_features)
+        return features.loss(found, pairs, weight=config.distill_feature_weight)
 
     def prepare(
         self, key: Any, batch: Any, resident: Any, *, kind: str

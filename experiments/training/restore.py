@@ -19,7 +19,7 @@ from experiments import errors
 from experiments.data import datasets, fingerprint
 from experiments.deployment import fits
 from experiments.runs import checkpoints, identity, small_files, workdir
-from experiments.training import losses, older, states
+from experiments.training import features, losses, older, states
 from experiments.training.evaluation import Evaluation
 from experiments.training.problem import Problem, keys_of
 
@@ -215,13 +215,16 @@ def teacher(problem: Problem) -> losses.Teacher:
         method = states.method_of(rebuilt)
         state, source = other.load(rebuilt, method)
     forward = rebuilt.forward
+    if config.distill_features:
+        layers = [pair.teacher for pair in features.pairs(config.distill_features)]
+        forward = features.watched(forward, layers, name="the teacher")
 
-    def logits(variables: Any, inputs: jax.Array) -> jax.Array:
+    def outputs(variables: Any, inputs: jax.Array) -> Any:
         params, model_state = variables
         return forward(params, model_state, inputs, train=False, key=None)[0]
 
     statistics = Evaluation(rebuilt, method).statistics(state)
-    return losses.Teacher(logits, (method.deploy(state.params), statistics), source)
+    return losses.Teacher(outputs, (method.deploy(state.params), statistics), source)
 
 
 def _check_data(other: Saved, problem: Problem) -> None:

@@ -15,6 +15,7 @@ from experiments.data import datasets, feeds
 from experiments.training import (
     answers,
     checks,
+    features,
     losses,
     pretrained,
     restore,
@@ -22,7 +23,7 @@ from experiments.training import (
     tally,
 )
 from experiments.training.evaluation import Evaluation
-from experiments.training.problem import Problem
+from experiments.training.problem import Problem, keys_of
 
 
 class Run:
@@ -146,9 +147,37 @@ class Run:
         """The deployed network of `config.teacher`; None if it is empty.
 
         Raises:
-            RunError: If the run cannot be read, is not finished, or has other data.
+            RunError: If the run cannot be read, is not finished, or has other data; or
+                a layer of `config.distill_features` is not there, or does not fit.
         """
-        return restore.teacher(self.problem) if self.config.teacher else None
+        if not self.config.teacher:
+            return None
+        found = restore.teacher(self.problem)
+        if chosen := features.pairs(self.config.distill_features):
+            inputs = self.problem.inputs
+            drawn = jax.eval_shape(self.problem.draw, keys_of(self.config.seed).network)
+            run = functools.partial(self._forward, train=True, key=None)
+            here = jax.eval_shape(run, *drawn, inputs)[0]
+            there = jax.eval_shape(found.outputs, found.variables, inputs)
+            features.check(here, there, chosen, 2 if self.problem.is_text else 1)
+        return found
+
+    @property
+    def _forward(self) -> train.Forward:
+        """The network in training, with the features that are distilled."""
+        forward, chosen = self.problem.forward, self.config.distill_features
+        if chosen:
+            layers = [pair.student for pair in features.pairs(chosen)]
+            forward = features.watched(forward, layers)
+        return _keep_finite(forward) if self.config.skip_nonfinite else forward
+
+    @property
+    def _measured(self) -> dict[str, Any]:
+        """The loss of the steps, and what they report."""
+        found: dict[str, Any] = {"loss": self.problem.loss(self.teacher)}
+        if self.config.distill_features:
+            found["metrics"] = {"accuracy": features.accuracy}
+        return found
 
     @functools.cached_property
     def resident(self) -> Any:
@@ -160,11 +189,10 @@ class Run:
     @functools.cached_property
     def train_step(self) -> Callable[..., Any]:
         """The compiled step, or scan of steps."""
-        skips = self.config.skip_nonfinite
         return train.make_train_step(
-            _keep_finite(self.problem.forward) if skips else self.problem.forward,
+            self._forward,
             self.method,
-            loss=self.problem.loss(self.teacher),
+            **self._measured,
             prepare=self._prepare,
             many=feeds.steps_per_call(self.config.steps_per_call) > 1,
             report=self.shares_every,
@@ -178,20 +206,23 @@ class Run:
     def pure_step(self, learning_rate: jax.Array) -> Callable[..., Any]:
         """The step as a pure function, with a learning rate that may be traced."""
         return train.train_step(
-            self.problem.forward,
+            self._forward,
             states.method_of(self.problem, learning_rate=learning_rate),
-            loss=self.problem.loss(self.teacher),
+            **self._measured,
             prepare=self._prepare,
         )
 
     def _prepare(self, key: Any, batch: Any, resident: Any) -> tuple[jax.Array, Any]:
-        """Inputs and labels; with a teacher also its logits."""
+        """Inputs and labels; with a teacher also its logits, and features."""
         kind = self.config.augment
         inputs, labels = self.problem.prepare(key, batch, resident, kind=kind)
         if self.teacher is None:
             return inputs, labels
-        logits = self.teacher.logits(resident["teacher"], inputs)
-        return inputs, {"label": labels, "teacher": logits}
+        outputs = self.teacher.outputs(resident["teacher"], inputs)
+        if not isinstance(outputs, dict):
+            outputs = {features.LOGITS: outputs}
+        logits = outputs.pop(features.LOGITS)
+        return inputs, {"label": labels, "teacher": logits, **outputs}
 
     def evaluate(
         self,

@@ -1,5 +1,6 @@
 """What a config can ask for besides a method: warm-up, other losses, other runs."""
 
+import functools
 import json
 import shutil
 
@@ -10,7 +11,7 @@ import pytest
 
 from experiments import errors, methods, models
 from experiments.compare import trials
-from experiments.training import losses
+from experiments.training import features, losses
 from experiments.training.run import Run
 from tests.experiments import test_loop
 
@@ -132,6 +133,140 @@ def test_a_students_step_reports_the_distance_to_its_teacher(float_run):
     expected = 4 * (p * np.log(p / q)).sum(axis=1).mean()
     _, report = run.train_step(state, batch, run.resident)
     assert float(report["loss"]) == pytest.approx(expected, rel=1e-3)
+
+
+def unit(x):
+    return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True))
+
+
+def test_the_distance_of_features_is_that_of_their_directions():
+    rng = np.random.default_rng(2)
+    student, teacher = rng.normal(size=(2, 4, 3, 6))
+    expected = np.square(unit(student) - unit(teacher)).mean(axis=-1)
+    found = features.distance(jnp.asarray(student), jnp.asarray(teacher), 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    whole = features.distance(jnp.asarray(student), jnp.asarray(teacher), 1)
+    np.testing.assert_allclose(whole, expected.mean(axis=1), rtol=1e-5)
+    for factor, value in ((3.0, 0.0), (-2.0, 4.0)):
+        same = features.distance(jnp.asarray(factor * teacher), jnp.asarray(teacher), 2)
+        np.testing.assert_allclose(same, np.full((4, 3), value), atol=1e-4)
+
+
+@pytest.mark.parametrize(("here", "there"), [(4, 16), (16, 4)])
+def test_features_of_another_width_are_projected(here, there):
+    """By a matrix that keeps angles: the narrower width has a basis in the wider."""
+    matrix = features._projection(there, here)
+    narrow = matrix.T @ matrix if here < there else matrix @ matrix.T
+    np.testing.assert_allclose(narrow, np.eye(4), atol=1e-6)
+    teacher = np.random.default_rng(0).normal(size=(8, there)).astype(np.float32)
+    found = features.distance(
+        jnp.asarray(2 * teacher @ matrix), jnp.asarray(teacher), 1
+    )
+    np.testing.assert_allclose(found, np.zeros(8), atol=1e-4)
+
+
+def test_a_students_step_reports_the_distance_of_its_features_too(float_run):
+    """Of layers of other names and widths; they are read by Flax's own means."""
+    fields = {"model_options": {"features": (16, 8)}}
+    run = Run(
+        small_config(
+            teacher=str(float_run),
+            distill_weight=0.0,
+            distill_features=("Dense_0", "Norm_1=Norm_0"),
+            distill_feature_weight=3.0,
+            **fields,
+        )
+    )
+    state = run.init()
+    batch, _ = next(iter(run.feed.batches(0)))
+    inputs, labels = run._prepare(None, batch, run.resident)
+    options = dict(run.config.model_options, **fields["model_options"])
+    student = models.create(run.config.model, 10, **options)
+    teacher = models.create(run.config.model, 10, **dict(small_config().model_options))
+    read = {"capture_intermediates": True, "mutable": ["intermediates", "batch_stats"]}
+
+    def layers_of(network, params, statistics, train):
+        variables = {"params": params, **statistics}
+        logits, found = network.apply(variables, inputs, train=train, **read)
+        of = lambda name: np.asarray(found["intermediates"][name]["__call__"][0])
+        return np.float64(logits), of
+
+    weights = run.method.weights(state.params, 0)
+    logits, here = layers_of(student, weights, state.model_state, True)
+    there = layers_of(
+        teacher,
+        *saved_state(float_run, method="full_precision", num_epochs=4),
+        False,
+    )[1]
+    truth = np.asarray(labels["label"])
+    hard = -np.log(softmax(logits))[np.arange(len(truth)), truth].mean()
+    distances = []
+    for one, other in (("Dense_0", "Dense_0"), ("Norm_1", "Norm_0")):
+        student_one, teacher_one = here(one), there(other)
+        if student_one.shape != teacher_one.shape:
+            sides = teacher_one.shape[1], student_one.shape[1]
+            teacher_one = teacher_one @ features._projection(*sides)
+        distances.append(np.square(unit(student_one) - unit(teacher_one)).mean())
+    _, report = run.train_step(state, batch, run.resident)
+    expected = hard + 3 * np.mean(distances)
+    assert float(report["loss"]) == pytest.approx(expected, rel=1e-3)
+    right = (logits.argmax(axis=-1) == truth).mean()
+    assert float(report["accuracy"]) == pytest.approx(right)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"distill_features": ("Dense_7",)},
+            r"network has no layer 'Dense_7'; it has Dense_0, ",
+        ),
+        ({"distill_features": ("Dense_0=Dense_7",)}, "the teacher has no layer 'Dens"),
+        ({"distill_features": ("Dense_0=",)}, "must name layers as 'Block_1', or as"),
+        ({"distill_features": ("Dense_0",), "teacher": ""}, "give config.teacher"),
+        ({"distill_features": ("Dense_0",), "flax_api": "nnx"}, "none that can be"),
+    ],
+)
+def test_features_that_are_not_there_are_refused_before_anything_is_written(
+    float_run, tmp_path, fields, message
+):
+    with pytest.raises(errors.RunError, match=message):
+        run_once(tmp_path / "run", **{"teacher": str(float_run), **fields})
+    assert not (tmp_path / "run").exists()
+
+
+def test_blocks_of_a_language_model_can_be_watched_unless_they_are_scanned():
+    tokens = np.zeros((2, 7), np.uint8)
+
+    def shapes(scan):
+        network = models.create("decoder", 11, width=8, depth=2, heads=2, scan=scan)
+        forward = features.watched(
+            models.functional(network, tokens, flax_api="linen"),
+            ["Block_1", "last_norm"],
+        )
+        params = jax.eval_shape(
+            lambda: network.init(jax.random.key(0), tokens, train=False)["params"]
+        )
+        run = functools.partial(forward, train=True, key=None)
+        return jax.eval_shape(run, params, {}, tokens)[0]
+
+    found = shapes("off")
+    assert found["logits"].shape == (2, 7, 11)
+    assert {name: one.shape for name, one in found["features"].items()} == {
+        "Block_1": (2, 7, 8),
+        "last_norm": (2, 7, 8),
+    }
+    with pytest.raises(errors.RunError, match="no layer 'Block_1'.*are scanned"):
+        shapes("on")
+
+
+def test_features_of_other_places_are_refused():
+    shapes = [
+        {"features": {"a": jax.ShapeDtypeStruct(shape, jnp.float32)}}
+        for shape in ((2, 8, 8, 4), (2, 4, 4, 4))
+    ]
+    with pytest.raises(errors.RunError, match=r"\[2, 8, 8, 4\] and \[2, 4, 4, 4\]"):
+        features.check(*shapes, features.pairs(["a"]), 1)
 
 
 @pytest.mark.parametrize(
