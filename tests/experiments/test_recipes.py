@@ -256,7 +256,7 @@ def test_blocks_of_a_language_model_can_be_watched_unless_they_are_scanned():
         "Block_1": (2, 7, 8),
         "last_norm": (2, 7, 8),
     }
-    with pytest.raises(errors.RunError, match="no layer 'Block_1'.*are scanned"):
+    with pytest.raises(errors.RunError, match=r"no layer 'Block_1'.*are scanned"):
         shapes("on")
 
 
