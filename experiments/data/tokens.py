@@ -14,7 +14,8 @@ import numpy as np
 from experiments import errors
 from experiments.data import text
 
-_AT_ONCE = 64
+_AT_ONCE = 16
+_LONGEST = 2**18
 _RECORD = np.dtype([("token", "<i4"), ("bytes", "<u4")])
 
 
@@ -108,9 +109,13 @@ class Tokenizer:
         self.size = size or known
 
     def packed(self, documents: Iterable[bytes]) -> Iterator[np.ndarray]:
-        """See `Vocabulary`; a token ends where the last of its letters does."""
-        left = iter(documents)
-        while group := [one.decode() for one in itertools.islice(left, _AT_ONCE)]:
+        """See `Vocabulary`; a token ends where the last of its letters does.
+
+        Documents of more than 2^18 letters are cut in front of a line, since tokens
+        take far more memory than their text while they are made.
+        """
+        parts = itertools.chain.from_iterable(map(_parts, documents))
+        while group := list(itertools.islice(parts, _AT_ONCE)):
             found = self._tokenizer.encode_batch(group, add_special_tokens=False)
             yield from map(_records, group, found)
 
@@ -141,6 +146,16 @@ def _parsed(data: bytes) -> Any:
     found.no_truncation()
     found.no_padding()
     return found
+
+
+def _parts(document: bytes) -> Iterator[str]:
+    letters, begin = document.decode(), 0
+    while len(letters) - begin > _LONGEST:
+        line = letters.rfind("\n", begin + 1, begin + _LONGEST)
+        end = line if line > begin else begin + _LONGEST
+        yield letters[begin:end]
+        begin = end
+    yield letters[begin:]
 
 
 def _records(document: str, encoding: Any) -> np.ndarray:

@@ -105,6 +105,20 @@ def test_every_byte_of_the_text_is_counted_once(make, place, tmp_path):
     assert decoded.train.images.dtype == tokens.dtype(splits.num_classes)
 
 
+@pytest.mark.parametrize("between", ["\n", " "])
+def test_a_long_document_in_parts_is_the_same_text(file, between, monkeypatch):
+    text, found = between.join(LINES), tokens.find(file)
+    [whole] = found.packed([text.encode()])
+    monkeypatch.setattr(tokens, "_LONGEST", 100)
+    parts = list(found.packed([text.encode(), b"", b"end"]))
+    assert len(parts) > len(text) / 100
+    joined = np.concatenate(parts)
+    plain = tokenizers.Tokenizer.from_file(str(file))
+    assert plain.decode(joined["token"]) == text + "end"
+    assert joined["bytes"].sum() == len(text.encode()) + 3
+    np.testing.assert_array_equal(parts[0][:-1], whole[: len(parts[0]) - 1])
+
+
 def test_the_pack_of_one_tokenizer_is_not_that_of_another(place, file, tmp_path):
     write(place / "mine.jsonl", LINES)
     other = tmp_path / "other.json"
