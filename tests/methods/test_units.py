@@ -10,7 +10,9 @@ import pytest
 from adaste_jax import methods
 from tests import reference
 
-LATENTS = jax.random.normal(jax.random.key(0), (2, 3, 4)) * jnp.array([[[1.0, 3, 0.2, 9]]])
+LATENTS = jax.random.normal(jax.random.key(0), (2, 3, 4)) * jnp.array(
+    [[[1.0, 3, 0.2, 9]]]
+)
 
 
 def of_each_group(unit, weights):
