@@ -72,7 +72,7 @@ def which(smoke: bool = False) -> Study:
         for name, config in configs.items()
     ]
     if smoke:
-        rows = {name: rows[name] for name in (STE, ADASTE, "PARQ, layer")}
+        rows = {name: rows[name] for name in (STE, ADASTE)}
         small = rated(_tiny(quickstart.get_config()), 1e-2)
         parts = [Part("digits", small, rows, factors=(1.0, 3.0), momenta=(0.8,))]
     return Study("annealing_which", parts, (1, 2) if smoke else (3, 5))
@@ -122,9 +122,9 @@ def lasts(smoke: bool = False) -> Study:
         small.model_options.blocks = (1,)
         searched = small.copy_and_resolve_references()
         small.num_epochs = 2
-        rows = {name: rows[name] for name in (STE, ADASTE, FLOAT)}
+        rows = {name: rows[name] for name in (STE, FLOAT)}
         parts = [Part("ResNet-8", small, rows, searched=searched, factors=(1.0, 3.0))]
-    return Study("annealing_lasts", parts, (1, 2) if smoke else (1, 2, 3, 4, 5))
+    return Study("annealing_lasts", parts, (1,) if smoke else (1, 2, 3, 4, 5))
 
 
 def from_float(smoke: bool = False) -> Study:
@@ -147,10 +147,7 @@ def from_float(smoke: bool = False) -> Study:
     networks = {"vision transformer": vit, "language model": text, "ResNet-8": resnet}
     shares: Sequence[float] = SHARES
     if smoke:
-        networks = {
-            "language model": language_model.get_config("smoke"),
-            "ResNet-8": _tiny(_resnet("resnet8", width=4)),
-        }
+        networks = {"ResNet-8": _tiny(_resnet("resnet8", width=4))}
         networks["ResNet-8"].update(dataset="digits")
         networks["ResNet-8"].model_options.blocks = (1,)
         rows, shares = {name: rows[name] for name in (STE, "identity")}, (0.5,)
@@ -172,13 +169,13 @@ def from_float(smoke: bool = False) -> Study:
                         rows,
                         searched=searched,
                         group=f"{name}, search",
-                        factors=(1.0, 3.0) if smoke else (0.3, 1.0, 3.0),
+                        factors=(1.0,) if smoke else FACTORS,
                         start=start,
                         distil=distil,
                         measure=measure,
                     )
                 )
-    return Study("annealing_from_float", parts, (1, 2) if smoke else (1, 2, 3))
+    return Study("annealing_from_float", parts, (1,) if smoke else (1, 2, 3))
 
 
 def _float(
@@ -201,7 +198,7 @@ def _float(
         config,
         {FLOAT: Row("full_precision")},
         searched=searched,
-        factors=(1.0, 3.0) if smoke else FACTORS,
+        factors=(1.0,) if smoke else FACTORS,
         measure=measure,
     )
 

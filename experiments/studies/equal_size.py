@@ -161,14 +161,14 @@ def equal_size(smoke: bool = False) -> Study:
     if smoke:
         config = rated(language_model.get_config("qwen3_smoke"), 3e-3)
         tiny = {"width": 64, "depth": 1, "hidden": 64, "heads": 2, "kv_heads": 1}
-        names = ("int8", "ternary, annealed", "binary embedding, annealed")
+        names = ("int8", "binary embedding, annealed")
         rows = {
             name: Row(_ROWS[name][1], _ROWS[name][2] | {"group": 32} if i else {}, tiny)
             for i, name in enumerate(names)
         }
         options = {"factors": (1.0,), "momenta": (), "measure": "bits_per_byte"}
         parts = [Part("0.25 MB", config, rows, **options)]
-    return Study("equal_size", parts, (1, 2) if smoke else (1, 2, 3))
+    return Study("equal_size", parts, (1,) if smoke else (1, 2, 3))
 
 
 def write(book: Book, folder: pathlib.Path) -> None:
