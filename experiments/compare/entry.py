@@ -10,6 +10,10 @@ from experiments.compare import outcomes, search, tables, trials, tuning
 from experiments.training.problem import Problem
 
 
+class NothingWorksError(errors.RunError):
+    """Every learning rate of a row failed."""
+
+
 class Variant(NamedTuple):
     """A row to train: a method, and its options that differ from the config."""
 
@@ -159,12 +163,12 @@ class Entry:
             by_loss: Whether the lowest loss is best, not the highest accuracy.
 
         Raises:
-            RunError: If every learning rate failed.
+            NothingWorksError: If every learning rate failed.
         """
         failures: list[str] = []
         choice = self._choice(failures, by_loss=by_loss)
         if choice is None:
-            raise errors.RunError(f"at every learning rate; {failures[0]}")
+            raise NothingWorksError(f"at every learning rate; {failures[0]}")
         return choice
 
     def tested(

@@ -166,8 +166,8 @@ def equal_size(smoke: bool = False) -> Study:
             name: Row(_ROWS[name][1], _ROWS[name][2] | {"group": 32} if i else {}, tiny)
             for i, name in enumerate(names)
         }
-        options = {"factors": (1.0,), "momenta": (), "measure": "bits_per_byte"}
-        parts = [Part("0.25 MB", config, rows, **options)]
+        one = Part("0.25 MB", config, rows, factors=(1.0,), measure="bits_per_byte")
+        parts = [one]
     return Study("equal_size", parts, (1,) if smoke else (1, 2, 3))
 
 

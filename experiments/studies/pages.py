@@ -55,9 +55,12 @@ class Texts(NamedTuple):
 
 
 def values(book: Book, part: Part, row: str) -> Values:
-    """Accuracies in %, or bits per byte, by seed; without those that failed."""
+    """Accuracies in %, or bits per byte, by seed; without those that failed.
+
+    There are none of a row that the part does not have.
+    """
     scale = 100.0 if part.measure == "accuracy" else 1.0
-    found = book.tested(part, row)
+    found = book.tested(part, row) if row in part.rows else {}
     return {
         str(seed): scale * line[part.measure]
         for seed, line in sorted(found.items())
@@ -104,6 +107,8 @@ def table(book: Book, part: Part, bases: Sequence[str]) -> str:
     order = sorted(part.rows, key=lambda row: _order(book, part, row))
     for row in order:
         found, choice = values(book, part, row), book.chosen(part, row)
+        if failure := book.failure(part, row):
+            lines.append([row, "", "", f"failed: {failure}", *[""] * len(bases), ""])
         if choice is None or not book.tested(part, row):
             continue
         if not found:

@@ -60,21 +60,24 @@ class Runner:
         """Trains everything in its order; yields each task that had to be trained."""
         for task in tasks(self.book.study):
             missing = self.book.missing(task)
-            if missing:
-                choice = self._choice(task.part, task.row, seed=missing[0])
-                found = self._entry(task.part, task.row, None, missing[0])
-                found.tested(choice.setting, missing)
-                yield task
+            if not missing:
+                continue
+            part, row, _ = task
+            try:
+                choice = self._choice(part, row, seed=missing[0])
+            except entry.NothingWorksError as error:
+                self.book.fail(part, row, str(error))  # the others are worth having
+            else:
+                one = self._entry(part, row, None, missing[0])
+                one.tested(choice.setting, missing)
+            yield task
 
     def _choice(self, part: Part, row: str, *, seed: int) -> search.Choice:
         choice = self.book.chosen(part, row)
         if choice is not None:
             return choice
         opened = self._entry(part, row, part.factors, seed)
-        try:
-            choice = opened.choose(by_loss=part.measure != "accuracy")
-        except errors.RunError as error:
-            raise errors.RunError(f"{part.name}, {row}: {error}") from error
+        choice = opened.choose(by_loss=part.measure != "accuracy")
         return self.book.choose(part, row, choice)
 
     def _entry(
@@ -162,7 +165,9 @@ class Runner:
         if line["split"] == DATA:
             return
         rate = f"learning rate {line['learning_rate']:.3g}"
-        if line["split"] == CHOSEN:
+        if line["split"] == CHOSEN and "failure" in line:
+            text = measured(line)
+        elif line["split"] == CHOSEN:
             options = [f"{name} {value}" for name, value in line["options"].items()]
             text = ", ".join(["chosen: " + rate, *options])
         else:

@@ -168,8 +168,10 @@ class Book:
         return {"part": name, "row": row, "setup": self._setups[key]}
 
     def chosen(self, part: Part, row: str) -> search.Choice | None:
-        """What the search of a row has chosen; None if it is not finished."""
+        """What the search of a row has chosen; None if it has chosen nothing."""
         for one in self._all(part, row, CHOSEN):
+            if "failure" in one:
+                return None
             options = tuple(one["options"].items())
             setting = search.Setting(one["learning_rate"], options)
             return search.Choice(setting, one["at_edge"])
@@ -190,6 +192,18 @@ class Book:
         setting = search.Setting(rate, choice.setting.options)
         return search.Choice(setting, choice.at_edge)
 
+    def failure(self, part: Part, row: str) -> str | None:
+        """Why nothing could be chosen, if that is so."""
+        for one in self._all(part, row, CHOSEN):
+            return one.get("failure")
+        return None
+
+    def fail(self, part: Part, row: str, why: str) -> None:
+        """Keeps that every learning rate of a row failed."""
+        line = {"split": CHOSEN, "seed": search.SEED, "learning_rate": 0.0}
+        head = self.head(part, row, searched=True)
+        self.lines.append({**head, **line, "options": {}, "failure": why})
+
     def tested(self, part: Part, row: str) -> dict[int, dict[str, Any]]:
         """The lines of a row with its chosen setting, by seed."""
         choice = self.chosen(part, row)
@@ -203,14 +217,16 @@ class Book:
         }
 
     def missing(self, task: Task) -> list[int]:
-        """Seeds of a task that have no line."""
+        """Seeds of a task that have no line; none if its search failed."""
+        if self.failure(task.part, task.row) is not None:
+            return []
         found = self.tested(task.part, task.row)
         return [seed for seed in task.seeds if seed not in found]
 
     def unsearched(self, part: Part, row: str) -> int:
         """How many trainings of a search are missing, if it is not extended."""
         planned = len(part.factors) + len(part.momenta)
-        if self.chosen(part, row) is not None or planned == 1:
+        if self._all(part, row, CHOSEN) or planned == 1:
             return 0
         return max(planned - len(self._all(part, row, "validation")), 0)
 

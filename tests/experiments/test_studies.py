@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 
+import jax.numpy as jnp
+import optax
 import pytest
 
+from adaste_jax import methods as library
 from experiments import errors, methods
 from experiments.compare import outcomes, search, trials
 from experiments.runs import small_files
@@ -277,6 +280,34 @@ def test_other_data_are_refused(tmp_path):
         pytest.raises(errors.RunError, match="is of other data"),
     ):
         next(one.run())
+
+
+def test_a_row_of_which_nothing_works_does_not_stop_the_others(tmp_path, monkeypatch):
+    def explodes(steps, *, learning_rate=1.0, **run):
+        tx = optax.with_extra_args_support(optax.scale(jnp.inf))
+        return library.from_estimator(lambda latent: latent, tx)
+
+    monkeypatch.setitem(methods.METHODS, "explodes", explodes)
+    config = test_loop.small_config(num_epochs=1, num_train=128).unlock()
+    rows = {"bad": Row("explodes"), "STE": Row("ste")}
+    part = Part("digits", config, rows, factors=(1.0, 3.0))
+    study_of = Study("annealing_which", [part], (1,))
+    path = tmp_path / "lines.jsonl"
+    for _ in range(2):  # the second time nothing is left
+        book = Book(study_of, path)
+        with runner.Runner(book, tmp_path / "work", QUIET) as one:
+            list(one.run())
+            assert one.time_left(measure=False) == (0.0, True)
+        text = path.read_text()
+    assert text.count('"chosen"') == 2
+    assert set(book.tested(part, "STE")) == {1}
+    assert pages.missing(book) == []
+    annealing_pages.write(book, tmp_path)
+    page = (tmp_path / "annealing_which.md").read_text()
+    assert "| bad |  |  | failed: at every learning rate; the loss is not fin" in page
+    refuse_to_train(monkeypatch)
+    with runner.Runner(Book(study_of, path), tmp_path / "work", QUIET) as one:
+        assert list(one.run()) == []
 
 
 # --- pages
