@@ -133,6 +133,15 @@ def optimiser(name: str, momentum: float) -> methods.Optimiser:
     return optax.adam if momentum == 0.9 else functools.partial(optax.adam, b1=momentum)
 
 
+def takes_optimiser(name: str) -> bool:
+    """Whether a method leaves its optimiser open, so that a momentum can be chosen."""
+    try:
+        METHODS[name](1, optimiser=functools.partial(optax.adam, b1=0.5))
+    except ValueError:
+        return False
+    return True
+
+
 def _matrices(params: Any) -> Any:
     """Each kernel as a matrix: all axes but the last are inputs."""
     kind = optax.contrib.MuonDimensionNumbers

@@ -12,7 +12,7 @@ import optax
 
 from adaste_jax import estimators, optim
 from adaste_jax.estimators import _adaste_rule
-from adaste_jax.methods import _build, _schedules
+from adaste_jax.methods import _build, _schedules, _units
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import NEVER, Method, Rate, Run, check, length_of
 from adaste_jax.methods._schedules import annealing
@@ -26,6 +26,7 @@ def adaste(
     mu_init: float = 0.01,
     mu_end: float = 100.0,
     anneal_fraction: float = 0.8,
+    unit: str = "layer",
     **run: Unpack[Run],
 ) -> Method:
     """AdaSTE, the recommended form: soft weights that are annealed to signs, and Adam.
@@ -46,11 +47,13 @@ def adaste(
         mu_init: mu in step 0.
         mu_end: mu at the end of annealing; it grows geometrically.
         anneal_fraction: Share of the run in which mu grows.
+        unit: Over what rms and mean are taken: `"layer"`, or `"channel"`, the latents
+            of one output.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     mu, binary_from = annealing(length, alpha, mu_init, mu_end, anneal_fraction)
-    estimator = functools.partial(estimators.adaste, alpha=alpha)
+    estimator = functools.partial(_units.of(estimators.adaste, unit), alpha=alpha)
     return build(
         length, learning_rate, estimator, schedules={"mu": mu}, binary_from=binary_from
     )

@@ -1,7 +1,6 @@
 """Makes methods from functions of one leaf."""
 
 import functools
-import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from adaste_jax import _paths, _tree, estimators, optim
+from adaste_jax import _paths, _tree, optim
 from adaste_jax.methods import _schedules
 from adaste_jax.methods._method import (
     NEVER,
@@ -18,7 +17,6 @@ from adaste_jax.methods._method import (
     Method,
     Optimiser,
     Rate,
-    Scales,
     check,
 )
 
@@ -172,19 +170,6 @@ def from_estimator(
         now = lambda t: estimator(t, **values(0), **keyed)
         jax.eval_shape(now, jnp.zeros((0, 2)))  # no entries: groups of any size fit
     return method
-
-
-def in_groups(weights: Map, group: int, scales: Scales) -> tuple[Map, Scales]:
-    """A map and its number of scales; for groups of inputs if `group` is not 0.
-
-    Raises:
-        ValueError: If `group` is negative.
-    """
-    check(group >= 0, "group", group, "at least 0")
-    if not group:
-        return weights, scales
-    by_group = lambda shape: math.prod(shape) // group
-    return estimators.per_group(weights, group), by_group
 
 
 def on_the_step(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from adaste_jax import estimators, optim
 from adaste_jax.estimators import _scaled_sign
-from adaste_jax.methods import _build, _schedules
+from adaste_jax.methods import _schedules, _units
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import (
     NEVER,
@@ -25,6 +25,7 @@ def blend(
     *,
     learning_rate: Rate = 3e-3,
     anneal_fraction: float = 0.8,
+    unit: str = "channel",
     group: int = 0,
     **run: Unpack[Run],
 ) -> Method:
@@ -41,13 +42,14 @@ def blend(
         steps: Training steps of the run.
         learning_rate: Learning rate of the latents.
         anneal_fraction: Share of the run in which l rises.
+        unit: What has a scale a: `"channel"`, or `"layer"`.
         group: Number of inputs of an output that share a scale, as in `scaled_sign`; 0
             for one scale for each output.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     share, binary_from = _schedules.ramp(length, anneal_fraction)
-    weights, scales = _build.in_groups(estimators.blend, group, by_channel)
+    weights, scales = _units.scaled(estimators.blend, unit, group)
     return build(
         length,
         learning_rate,
@@ -92,7 +94,7 @@ def cage(
     length = length_of(steps, run)
     rate = _schedules.cosine(length, "learning_rate", learning_rate)
     signs = functools.partial(estimators.blend, share=1.0)
-    weights, scales = _build.in_groups(signs, group, by_channel)
+    weights, scales = _units.in_groups(signs, group, by_channel)
 
     def strength(step: Any) -> Any:
         share = ((step + 1) / length.steps - silence) / (1 - silence)
@@ -114,6 +116,7 @@ def parq(
     learning_rate: Rate = 3e-3,
     steepness: float = 10.0,
     anneal_fraction: float = 0.8,
+    unit: str = "channel",
     group: int = 0,
     **run: Unpack[Run],
 ) -> Method:
@@ -134,13 +137,14 @@ def parq(
         learning_rate: Learning rate of the latents.
         steepness: k, greater than 0. Below 1 the schedule is almost linear.
         anneal_fraction: Share of the run in which r falls.
+        unit: What has a scale a: `"channel"`, as published, or `"layer"`.
         group: Number of inputs of an output that share a scale, as in `scaled_sign`; 0
             for one scale for each output.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     length = length_of(steps, run)
     slope, binary_from = _schedules.mirrored_sigmoid(length, steepness, anneal_fraction)
-    weights, scales = _build.in_groups(estimators.parq, group, by_channel)
+    weights, scales = _units.scaled(estimators.parq, unit, group)
     return build(
         length,
         learning_rate,
@@ -186,14 +190,14 @@ def progressive(
         begun = step >= jnp.array(starts, jnp.int32)
         return 1.3 * jnp.expm1(0.22 * (1 + jnp.sum(begun.astype(jnp.float32))))
 
-    weights, scales = _build.in_groups(estimators.progressive, group, by_channel)
+    weights, scales = _units.in_groups(estimators.progressive, group, by_channel)
     signs = functools.partial(estimators.blend, share=1.0)
     return build(
         length,
         learning_rate,
         weights,
         schedules={"sharpness": sharpness},
-        deploy=_build.in_groups(signs, group, by_channel)[0],
+        deploy=_units.in_groups(signs, group, by_channel)[0],
         scales=scales,
         binary_from=NEVER,
     )
@@ -224,7 +228,7 @@ def scaled_sign(
             `estimators.per_group`. Q1_0 of llama.cpp has groups of 128.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
-    weights, scales = _build.in_groups(
+    weights, scales = _units.in_groups(
         functools.partial(estimators.scaled_sign, scale_grad=scale_grad),
         group,
         by_channel,

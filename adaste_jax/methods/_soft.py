@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from adaste_jax import estimators, optim
 from adaste_jax.estimators import _softmax
-from adaste_jax.methods import _build
+from adaste_jax.methods import _build, _units
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import NEVER, Length, Method, Rate, Run, length_of
 from adaste_jax.methods._schedules import growth
@@ -52,11 +52,12 @@ def md_tanh_s(
     learning_rate: Rate = 1e-2,
     beta_end: float = 1e3,
     anneal_fraction: float = 0.8,
+    unit: str = "absolute",
     **run: Unpack[Run],
 ) -> Method:
     """Mirror descent on tanh weights, in its stable form: straight-through.
 
-        w = tanh(beta t),   h = g,   beta from 1 to `beta_end`
+        w = tanh(beta t / u),   h = g,   beta from 1 to `beta_end`
 
     Source: see the module and `estimators.md_tanh_s`. Learning rates around the default
     are measured in docs/results/compare_digits.md.
@@ -66,12 +67,13 @@ def md_tanh_s(
         learning_rate: Learning rate of the latents.
         beta_end: beta at the end of annealing, at least 1; it grows geometrically.
         anneal_fraction: Share of the run in which beta grows.
+        unit: u: `"absolute"` is 1, as published; `"layer"` or `"channel"`: rms of t.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
     return annealed(
         length_of(steps, run),
         learning_rate,
-        estimators.md_tanh_s,
+        _units.in_rms(estimators.md_tanh_s, unit),
         beta_end,
         anneal_fraction,
     )

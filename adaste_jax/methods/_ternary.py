@@ -7,7 +7,7 @@ import functools
 from typing import Unpack
 
 from adaste_jax import estimators
-from adaste_jax.methods import _build, _soft
+from adaste_jax.methods import _build, _soft, _units
 from adaste_jax.methods._build import build
 from adaste_jax.methods._method import (
     Method,
@@ -37,7 +37,7 @@ def ternary_absmean(
             see `estimators.per_group`.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
-    weights, scales = _build.in_groups(estimators.ternary_absmean, group, by_tensor)
+    weights, scales = _units.in_groups(estimators.ternary_absmean, group, by_tensor)
     return build(
         length_of(steps, run),
         learning_rate,
@@ -72,7 +72,7 @@ def ternary_twn(
             kernel; see `estimators.per_group`.
         **run: Keywords that every method takes; `adaste_jax.methods` lists them.
     """
-    weights, scales = _build.in_groups(
+    weights, scales = _units.in_groups(
         functools.partial(estimators.ternary_twn, scale=scale), group, by_tensor
     )
     return build(

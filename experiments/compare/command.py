@@ -39,6 +39,9 @@ _TOGETHER = flags.DEFINE_integer(
     "Trials in one compiled program; 0 chooses automatically.",
     lower_bound=0,
 )
+_MOMENTA = flags.DEFINE_list(
+    "momenta", [], "Also choose the momentum of Adam, from these and the config's."
+)
 _BASELINE = flags.DEFINE_string(
     "baseline", "ste", "Method that the others are compared with."
 )
@@ -67,9 +70,10 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
             variants,
             _WORKDIR.value,
             seeds=_SEEDS.value,
-            factors=_numbers(_FACTORS.value),
+            factors=_numbers("learning_rates", _FACTORS.value),
             knobs=_KNOBS.value,
             together=_TOGETHER.value,
+            momenta=_numbers("momenta", _MOMENTA.value),
             baseline=_BASELINE.value,
             tune=_TUNE.value,
             console=console,
@@ -81,7 +85,7 @@ def from_flags(variants: Mapping[str, entry.Variant] | Sequence[str]) -> None:
     consoles.say(console, f"results in {_WORKDIR.value}")
 
 
-def _numbers(texts: Sequence[str]) -> list[float]:
+def _numbers(flag: str, texts: Sequence[str]) -> list[float]:
     """The numbers in a flag.
 
     Raises:
@@ -90,4 +94,4 @@ def _numbers(texts: Sequence[str]) -> list[float]:
     try:
         return [float(text) for text in texts]
     except ValueError as error:
-        raise errors.RunError(f"--learning_rates must be numbers: {error}.") from error
+        raise errors.RunError(f"--{flag} must be numbers: {error}.") from error

@@ -12,10 +12,12 @@ import rich.console
 
 from experiments import console as consoles
 from experiments import errors, fields, methods
-from experiments.compare import entry, search, tables, tuning
+from experiments.compare import entry, outcomes, search, tables, tuning
 from experiments.data import datasets, memory
 from experiments.runs import identity, small_files, workdir
 from experiments.training import checks, problem
+
+_MOMENTA = {"momenta": fields.Several(fields.Number(0, 1, below=True))}
 
 
 def compare_config(
@@ -27,6 +29,7 @@ def compare_config(
     factors: Sequence[float] = search.FACTORS,
     knobs: bool = True,
     together: int = 0,
+    momenta: Sequence[float] = (),
     baseline: str = "ste",
     tune: bool = False,
     console: rich.console.Console | None = None,
@@ -42,6 +45,8 @@ def compare_config(
         factors: First learning rates of the search, in units of the method's default.
         knobs: Whether the method's option in `search.KNOBS` is also chosen.
         together: Trials in one compiled program; 0 chooses automatically.
+        momenta: Values of `config.momentum` that are tried besides its own, for methods
+            that leave their optimiser open.
         baseline: The method that the others are compared with.
         tune: Whether only learning rates are chosen, from more of them, and no test
             example is used; `tuned.md` and `tuned.json` are written instead.
@@ -79,6 +84,7 @@ def compare_config(
         factors=factors,
         knobs=knobs,
         together=together,
+        momenta=momenta,
         baseline=baseline,
         tune=tune,
         console=console,
@@ -98,6 +104,7 @@ def compare_problems(
     baseline: str,
     tune: bool,
     console: rich.console.Console | None,
+    momenta: Sequence[float] = (),
 ) -> list[dict[str, Any]]:
     """Compares like `compare_config`, with data and networks given by `load`.
 
@@ -114,6 +121,7 @@ def compare_problems(
         baseline: Row that the others are compared with.
         tune: Whether only learning rates are chosen.
         console: Console for progress. Default: standard output.
+        momenta: Values of `config.momentum` that are tried besides its own.
     """
     console = console or consoles.create()
     if not isinstance(variants, Mapping):
@@ -121,6 +129,7 @@ def compare_problems(
             raise errors.RunError(f"a method is named twice: {', '.join(variants)}.")
         variants = {name: entry.Variant(name) for name in variants}
     _check(variants, seeds, factors, together, tune)
+    fields.check({"momenta": tuple(momenta)}, _MOMENTA, prefix="--")
     folder = workdir.Workdir(workdir_path, _common(config), upgrade=_upgraded)
     splits, problem_of = load()
     origin = {"data": splits.identity()}
@@ -139,12 +148,13 @@ def compare_problems(
                 config,
                 name,
                 variant,
-                folder.path / "trials" / name,
+                outcomes.Folder(folder.path / "trials" / name),
                 problem_of=problem_of,
                 factors=factors,
                 knobs=knobs,
                 together=together,
                 advance=functools.partial(bar.advance, task),
+                momenta=momenta,
             )
             for name, variant in variants.items()
         ]

@@ -1,28 +1,17 @@
 """One row of a comparison: its search and its trials, finished and open."""
 
-import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
-import numpy as np
 
-from experiments import errors
-from experiments.compare import search, tables, trials, tuning
-from experiments.runs import identity, small_files, workdir
+from experiments import errors, methods
+from experiments.compare import outcomes, search, tables, trials, tuning
 from experiments.training.problem import Problem
 
-_MEASURED = ("accuracy", "loss")
 
-
-def _upgraded(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The method and options in the file of a row; new options have their defaults."""
-    method = found.get("method")
-    stored = {"method": method, "methods": {method: found.get("options", {})}}
-    config = identity.config_of(stored)
-    if method not in config.methods:
-        raise ValueError(f"it names no method, but {method!r}")
-    return {"method": method, "options": config.methods[method].to_dict()}
+class NothingWorksError(errors.RunError):
+    """Every learning rate of a row failed."""
 
 
 class Variant(NamedTuple):
@@ -40,13 +29,14 @@ class Entry:
         config: ml_collections.ConfigDict,
         name: str,
         variant: Variant,
-        folder: pathlib.Path,
+        kept: outcomes.Kept,
         *,
         problem_of: Callable[[ml_collections.ConfigDict], Problem],
         factors: Sequence[float],
         knobs: bool,
         together: int,
         advance: Callable[[int], None],
+        momenta: Sequence[float] = (),
     ):
         """Trains nothing yet.
 
@@ -54,17 +44,19 @@ class Entry:
             config: Config of all rows.
             name: Name of the row.
             variant: Method and options to train.
-            folder: Folder of its results.
+            kept: Its outcomes so far.
             problem_of: Makes the problem of a config.
             factors: First learning rates of the search, in units of the default.
             knobs: Whether the method's option in `search.KNOBS` is also chosen.
             together: Trials in one compiled program; 0 chooses automatically.
             advance: Called with the number of finished epochs.
+            momenta: Values of `config.momentum` that are tried too, if the method
+                leaves its optimiser open.
         """
         config = config.copy_and_resolve_references()
         config.methods[variant.method].update(variant.options)
         self._config, self._name, self._method = config, name, variant.method
-        self._folder, self._problem_of = folder, problem_of
+        self._kept, self._problem_of = kept, problem_of
         self._together, self._advance = together, advance
         self._trainers: dict[search.Options, trials.Trainer] = {}
         options = config.methods[variant.method].to_dict()
@@ -78,6 +70,9 @@ class Entry:
                 for value in values
                 if value != options[knob] and knob not in variant.options
             ]
+        others = [value for value in momenta if value != config.momentum]
+        if others and methods.takes_optimiser(variant.method):
+            self._others += [((search.MOMENTUM, value),) for value in others]
 
     def num_trials(self, seeds: int) -> int:
         """Number of networks that are trained, if the search is not extended."""
@@ -123,7 +118,7 @@ class Entry:
 
     def _claim(self) -> None:
         own = {"method": self._method, "options": self._options}
-        workdir.Workdir(self._folder, own, upgrade=_upgraded)
+        self._kept.claim(own)
 
     def _tuned(self) -> dict[str, Any]:
         default = self._options["learning_rate"]
@@ -146,29 +141,58 @@ class Entry:
         return tuning.row(self._name, choice, default=default, tried=tried)
 
     def _row(self, seeds: int) -> dict[str, Any]:
-        choice: search.Choice | None
-        choice = search.Choice(search.Setting(self._rates[0]), at_edge=False)
-        if self._searches:
-            failures: list[str] = []
-            choice = search.search(
-                lambda settings: self._scores(settings, failures),
-                self._rates,
-                self._others,
-            )
-            if choice is None:
-                failure = f"at every learning rate; {failures[0]}"
-                return {"method": self._name, "failure": failure}
-        rate, options = choice.setting
-        final = [trials.Trial(seed, rate) for seed in range(1, seeds + 1)]
-        outcomes = self._results(final, options, "test")
+        failures: list[str] = []
+        choice = self._choice(failures)
+        if choice is None:
+            failure = f"at every learning rate; {failures[0]}"
+            return {"method": self._name, "failure": failure}
+        found = self.tested(choice.setting, range(1, seeds + 1))
         return tables.row(
             self._name,
-            {trial.seed: outcome for trial, outcome in outcomes.items()},
-            learning_rate=rate,
-            options=dict(options),
+            found,
+            learning_rate=choice.setting.learning_rate,
+            options=dict(choice.setting.options),
             at_edge=choice.at_edge,
-            bytes_per_weight=next(iter(outcomes.values()))["bytes_per_weight"],
+            bytes_per_weight=next(iter(found.values()))["bytes_per_weight"],
         )
+
+    def choose(self, *, by_loss: bool = False) -> search.Choice:
+        """Chooses the learning rate and the other option on validation.
+
+        Args:
+            by_loss: Whether the lowest loss is best, not the highest accuracy.
+
+        Raises:
+            NothingWorksError: If every learning rate failed.
+        """
+        failures: list[str] = []
+        choice = self._choice(failures, by_loss=by_loss)
+        if choice is None:
+            raise NothingWorksError(f"at every learning rate; {failures[0]}")
+        return choice
+
+    def tested(
+        self, setting: search.Setting, seeds: Iterable[int]
+    ) -> dict[int, dict[str, Any]]:
+        """Outcomes on the test split, by seed."""
+        wanted = [trials.Trial(seed, setting.learning_rate) for seed in seeds]
+        found = self._results(wanted, setting.options, "test")
+        return {trial.seed: outcome for trial, outcome in found.items()}
+
+    def _choice(
+        self, failures: list[str], *, by_loss: bool = False
+    ) -> search.Choice | None:
+        """See `choose`; None, and messages in `failures`, if nothing works."""
+        if not self._searches:
+            return search.Choice(search.Setting(self._rates[0]), at_edge=False)
+
+        def scores(settings):
+            found = self._scores(settings, failures)
+            if not by_loss:
+                return found
+            return {one: found[one]._replace(accuracy=0.0) for one in found}
+
+        return search.search(scores, self._rates, self._others)
 
     def _scores(
         self, settings: Sequence[search.Setting], failures: list[str]
@@ -178,8 +202,7 @@ class Entry:
         for options in dict.fromkeys(setting.options for setting in settings):
             rates = [one.learning_rate for one in settings if one.options == options]
             wanted = [trials.Trial(search.SEED, rate) for rate in rates]
-            outcomes = self._results(wanted, options, "validation")
-            for trial, outcome in outcomes.items():
+            for trial, outcome in self._results(wanted, options, "validation").items():
                 if "failure" in outcome:
                     failures.append(outcome["failure"])
                 else:
@@ -196,26 +219,30 @@ class Entry:
         """Outcomes from the folder, and outcomes of trials that are trained now."""
         found, missing = {}, []
         for trial in wanted:
-            file = self._file(trial, options, split)
-            if file.exists():
-                found[trial] = _read(file)
-                self._advance(self._config.num_epochs)
-            else:
+            kept = self._kept.find(trial, options, split)
+            if kept is None:
                 missing.append(trial)
+            else:
+                found[trial] = kept
+                self._advance(self._config.num_epochs)
         if missing:
             trainer = self._trainer(options)
             memory = {"bytes_per_weight": trainer.bytes_per_weight()}
             for trial, outcome in trainer.train(
                 missing, split=split, advance=self._advance
             ):
-                found[trial] = {**_finite(outcome), **memory}
-                small_files.write_json(self._file(trial, options, split), found[trial])
+                whole = {**outcome, **memory}
+                found[trial] = self._kept.keep(trial, options, split, whole)
         return {trial: found[trial] for trial in wanted}
 
     def _trainer(self, options: search.Options) -> trials.Trainer:
         if options not in self._trainers:
             config = self._config.copy_and_resolve_references()
-            config.methods[self._method].update(dict(options))
+            for name, value in options:
+                if name == search.MOMENTUM:
+                    config.momentum = value
+                else:
+                    config.methods[self._method][name] = value
             self._trainers[options] = trials.Trainer(
                 config,
                 self._method,
@@ -223,39 +250,3 @@ class Entry:
                 together=self._together,
             )
         return self._trainers[options]
-
-    def _file(
-        self, trial: trials.Trial, options: search.Options, split: str
-    ) -> pathlib.Path:
-        parts = [f"{split}-seed{trial.seed}-{trial.learning_rate:.6g}"]
-        parts += [f"{name}={value}" for name, value in options]
-        return self._folder / ("-".join(parts) + ".json")
-
-
-def _finite(outcome: dict[str, Any]) -> dict[str, Any]:
-    """An outcome; a failure if a measured value is not a finite number."""
-    for name in _MEASURED:
-        value = outcome.get(name)
-        if "failure" not in outcome and not (value is not None and np.isfinite(value)):
-            return {"failure": f"the {name} is {value}"}
-    return outcome
-
-
-def _read(file: pathlib.Path) -> dict[str, Any]:
-    """Reads an outcome from a folder.
-
-    Raises:
-        RunError: If the file is damaged.
-    """
-    cure = "Remove the file; the same command then trains the trial again."
-    found = small_files.read(file, cure=cure, bytes_per_weight=float)
-    if "failure" in found:
-        return {**found, "failure": str(found["failure"])}
-    kinds = dict.fromkeys((*_MEASURED, "seconds_per_epoch"), float)
-    found = small_files.read(file, cure=cure, **kinds)
-    flips = found.get("flips_per_epoch", [0.0])
-    if not isinstance(flips, list) or not all(type(one) is float for one in flips):
-        raise errors.RunError(
-            f"cannot read {file}: 'flips_per_epoch' is not a list of numbers. {cure}"
-        )
-    return found

@@ -41,6 +41,7 @@ def compare(
     learning_rates: Sequence[float] = search.FACTORS,
     knobs: bool = True,
     together: int = 0,
+    momenta: Sequence[float] = (),
     baseline: str = "ste",
     tune: bool = False,
     console: rich.console.Console | None = None,
@@ -70,6 +71,7 @@ def compare(
             default.
         knobs: Whether the method's option in `search.KNOBS` is also chosen.
         together: Trials in one compiled program; 0 chooses automatically.
+        momenta: Values of the momentum of Adam that are tried besides `momentum`.
         baseline: Row that the others are compared with.
         tune: Whether only learning rates are chosen, from more of them, and no test
             example is used; `tuned.md` and `tuned.json` are written instead.
@@ -107,6 +109,7 @@ def compare(
             factors=learning_rates,
             knobs=knobs,
             together=together,
+            momenta=momenta,
             baseline=baseline,
             tune=tune,
             console=console,

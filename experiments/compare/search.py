@@ -4,8 +4,8 @@ The search is the same for all methods. It uses the validation split and network
 `SEED`, which are not tested. First it chooses the learning rate from multiples of the
 default. While the best is at an edge it tries more, in the same ratio (at most
 `EXTENSIONS` times; `TUNE_EXTENSIONS` with `--tune`, which ends there). Then it chooses
-the option in `KNOBS` at this learning rate. The best setting has the highest accuracy,
-and among equals the lowest loss.
+the option in `KNOBS` at this learning rate, and with `--momenta` the momentum of Adam
+beside it. The best setting has the highest accuracy, and among equals the lowest loss.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -51,6 +51,9 @@ KNOBS: Mapping[str, tuple[str, tuple[Any, ...]]] = {
 """The most important option besides the learning rate, and the values to choose from,
 including the default. Methods that are not listed have none."""
 
+
+MOMENTUM = "config.momentum"
+"""What the momentum of the config is called among the options."""
 
 Options = tuple[tuple[str, Any], ...]
 """Names and values of options that differ from those of the config."""
