@@ -37,3 +37,4 @@ class Engine(NamedTuple):
     beside: str = ""  # the engine that runs the same with float32 weights
     most: int = 0  # test examples that it runs; 0 is all
     timed: bool = True
+    floats: bool = True  # it computes in floating point: answers must be equal

@@ -175,7 +175,9 @@ ENGINES: dict[str, Engine] = {
     "JAX, program": Engine(program, "JAX, float32"),
     "ONNX Runtime, float32": Engine(engine_onnx.onnx_float32),
     "ONNX Runtime, one bit": Engine(engine_onnx.onnx_one_bit, "ONNX Runtime, float32"),
-    "ONNX Runtime, fast": Engine(engine_onnx.onnx_fast, "ONNX Runtime, float32"),
+    "ONNX Runtime, fast": Engine(
+        engine_onnx.onnx_fast, "ONNX Runtime, float32", floats=False
+    ),
     "ONNX Runtime, float32, spinning": Engine(
         functools.partial(
             engine_onnx.onnx_spinning,
@@ -188,6 +190,7 @@ ENGINES: dict[str, Engine] = {
             build=functools.partial(engine_onnx.model, fast=True),
         ),
         "ONNX Runtime, float32, spinning",
+        floats=False,
     ),
     "onnxruntime-web, float32": Engine(engine_onnx.web_float32, most=400),
     "onnxruntime-web, one bit": Engine(
@@ -195,6 +198,6 @@ ENGINES: dict[str, Engine] = {
     ),
     "C": Engine(c_sources, most=360),
     "qonnx": Engine(qonnx, timed=False),
-    "hls4ml": Engine(hls4ml, timed=False),
+    "hls4ml": Engine(hls4ml, timed=False, floats=False),
 }
 """In the order of the table; the first is what the others are compared with."""

@@ -161,7 +161,7 @@ def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
         for name in packages
         if importlib.util.find_spec(name)
     )
-    named = "--networks" in command
+    named, again = "--networks" in command, "--times" in command
     missing: dict[str, list[str]] = {}
     for rows in found:
         for reason, name in rows["missing"].items():
@@ -173,9 +173,12 @@ def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
         "engine that runs here. [How they come there](../export.md), and",
         "[what the files hold](../engines.md).",
         "",
+        *_conclusion(found),
+        "",
         f"    {command}",
         "",
         *(["Networks that it does not name were measured before it.", ""] * named),
+        *(["Answers are those of the same command without `--times`.", ""] * again),
         f"CPU, {os.cpu_count()} cores, {platform.machine()}, {platform.system()};",
         f"Python {platform.python_version()},",
         f"{versions}, onnxruntime-web {browser.VERSION}. The load of the",
@@ -230,6 +233,38 @@ def write_report(found: Sequence[Mapping[str, Any]], command: str) -> str:
             f"- {why} Networks: {'; '.join(names)}." for why, names in missing.items()
         ]
     return "\n".join(lines) + "\n"
+
+
+def _conclusion(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whether answers are equal, and what a program costs one example at a time."""
+    first, *others = engine_list.ENGINES
+    inexact = {name for name in others if not engine_list.ENGINES[name].floats}
+    counts = [
+        row[2].replace(",", "").split(" of ")
+        for row in _all(found, "answers")
+        if row[1] not in (first, *inexact)
+    ]
+    lines = []
+    if counts:
+        equal = sum(same == every for same, every in counts)
+        same, every = (sum(map(int, column)) for column in zip(*counts, strict=True))
+        lines = [
+            f"**{equal} of {len(counts)} pairs of a network and an engine that computes",
+            "in floating point give the predictions of JAX for each of their test",
+            f"examples** ({same:,} of {every:,} predictions are equal).",
+        ]
+    gains = [
+        float(row[4].split()[0])
+        for row in _all(found, "times")
+        if row[1:3] == ["1", "JAX, program"]
+    ]
+    if gains:
+        lines += [
+            "A program with packed weights is, one example at a time,",
+            f"{min(gains):.2f} to {max(gains):.2f} times as fast as JAX with float32",
+            "weights.",
+        ]
+    return lines
 
 
 def _all(found: Sequence[Mapping[str, Any]], key: str) -> list[list[str]]:
