@@ -249,8 +249,8 @@ def _conclusion(found: Sequence[Mapping[str, Any]]) -> list[str]:
         equal = sum(same == every for same, every in counts)
         same, every = (sum(map(int, column)) for column in zip(*counts, strict=True))
         lines = [
-            f"**{equal} of {len(counts)} pairs of a network and an engine that computes",
-            "in floating point give the predictions of JAX for each of their test",
+            f"**{equal} of {len(counts)} pairs of a network and an engine that",
+            "computes in floating point give the predictions of JAX for each of their test",
             f"examples** ({same:,} of {every:,} predictions are equal).",
         ]
     gains = [
