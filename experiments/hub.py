@@ -89,10 +89,8 @@ def pull(hub: str, out: str | os.PathLike[str]) -> pathlib.Path:
     """
     out, there = pathlib.Path(out), _folder(hub)
     if there is None:
-        client, kinds = (
-            _client(),
-            ["*.safetensors", "*.tokenizer.json", model_card.NAME],
-        )
+        client: Any = _client()
+        kinds = ["*.safetensors", "*.tokenizer.json", model_card.NAME]
         call = functools.partial(client.snapshot_download, hub, allow_patterns=kinds)
         there = pathlib.Path(_refusals(hub, call))
     found = sorted(there.glob("*.safetensors"))

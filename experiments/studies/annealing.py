@@ -117,13 +117,12 @@ def lasts(smoke: bool = False) -> Study:
             )
         )
     if smoke:
-        small = rated(_tiny(_resnet("resnet8", width=4)), 1e-2)
-        small.dataset, small.augment = "digits", "pad_crop_flip"
-        small.model_options.blocks = (1,)
+        small = rated(_tiny(quickstart.get_config()), 1e-2)
+        small.augment = "pad_crop_flip"
         searched = small.copy_and_resolve_references()
         small.num_epochs = 2
         rows = {name: rows[name] for name in (STE, FLOAT)}
-        parts = [Part("ResNet-8", small, rows, searched=searched, factors=(1.0, 3.0))]
+        parts = [Part("digits", small, rows, searched=searched, factors=(1.0, 3.0))]
     return Study("annealing_lasts", parts, (1,) if smoke else (1, 2, 3, 4, 5))
 
 
@@ -147,9 +146,7 @@ def from_float(smoke: bool = False) -> Study:
     networks = {"vision transformer": vit, "language model": text, "ResNet-8": resnet}
     shares: Sequence[float] = SHARES
     if smoke:
-        networks = {"ResNet-8": _tiny(_resnet("resnet8", width=4))}
-        networks["ResNet-8"].update(dataset="digits")
-        networks["ResNet-8"].model_options.blocks = (1,)
+        networks = {"perceptron": _tiny(quickstart.get_config())}
         rows, shares = {name: rows[name] for name in (STE, "identity")}, (0.5,)
     epochs = 2 if smoke else 100
     parts = []

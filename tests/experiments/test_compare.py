@@ -543,6 +543,30 @@ def test_a_comparison_chooses_the_option_on_validation(tmp_path):
     ]
 
 
+def test_a_comparison_chooses_the_momentum_where_the_optimiser_is_open(tmp_path):
+    """`bop` has a transformation of its own, so there is no momentum to choose."""
+    options = {"seeds": 1, "factors": (1.0,), "momenta": (0.9, 0.5)}
+    rows = by_name(run(tmp_path / "run", ("ste", "bop"), **options))
+    folder = tmp_path / "run" / "trials"
+    tried = {
+        file.name.removeprefix("validation-seed0-0.01").removesuffix(".json"): (
+            json.loads(file.read_text())
+        )
+        for file in (folder / "ste").glob("validation-*.json")
+    }
+    assert set(tried) == {"", "-config.momentum=0.5"}
+    assert tried[""]["loss"] != tried["-config.momentum=0.5"]["loss"]
+    best = max(tried, key=lambda end: (tried[end]["accuracy"], -tried[end]["loss"]))
+    found = rows["ste"]["options"]
+    assert found == ({"config.momentum": 0.5} if best else {})
+    [tested] = (folder / "ste").glob("test-*.json")
+    assert tested.name == f"test-seed1-0.01{best}.json"
+    assert list((folder / "bop").glob("validation-*")) == []
+    assert rows["bop"]["options"] == {}
+    with pytest.raises(errors.RunError, match=r"--momenta\[0\] must be .*got 1"):
+        run(tmp_path / "run", ("ste",), momenta=(1.0,))
+
+
 def test_a_comparison_tells_equals_apart_by_their_loss(tmp_path):
     """Of what stands in the folder: all as accurate, the last option of lowest loss."""
     options = {"seeds": 1, "factors": (1.0,), "knobs": True}

@@ -68,11 +68,15 @@ def stop_after(monkeypatch, number):
     done = []
 
     def stopping(self, wanted, **arguments):
-        for found in train(self, wanted, **arguments):
+        found = train(self, wanted, **arguments)
+        while True:
             if len(done) == number:
                 raise KeyboardInterrupt
-            done.append(found)
-            yield found
+            try:
+                done.append(next(found))
+            except StopIteration:
+                return
+            yield done[-1]
 
     monkeypatch.setattr(trials.Trainer, "train", stopping)
 
