@@ -250,8 +250,8 @@ def _conclusion(found: Sequence[Mapping[str, Any]]) -> list[str]:
         same, every = (sum(map(int, column)) for column in zip(*counts, strict=True))
         lines = [
             f"**{equal} of {len(counts)} pairs of a network and an engine that",
-            "computes in floating point give the predictions of JAX for each of their test",
-            f"examples** ({same:,} of {every:,} predictions are equal).",
+            "computes in floating point give the predictions of JAX for each of",
+            f"their test examples** ({same:,} of {every:,} predictions are equal).",
         ]
     gains = [
         float(row[4].split()[0])
