@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Dtype, Initializer
 
-from adaste_jax.nn import conv_general_dilated
+from adaste_jax.nn import conv_general_dilated, dot_general
 
 KERNEL_INIT = nn.initializers.glorot_uniform()
 """Of the latents; the learning rates of the configs are chosen for this scale."""
@@ -151,7 +151,7 @@ class Linen:
 
     def dense(self, features: int, *, name: str | None = None) -> Layer:
         """See `Layers`."""
-        return nn.Dense(features, name=name, **self._product)
+        return nn.Dense(features, name=name, dot_general=dot_general, **self._product)
 
     def conv(
         self,
@@ -200,6 +200,8 @@ class Linen:
             heads,
             normalize_qk=True,
             name=name,
+            qkv_dot_general=dot_general,
+            out_dot_general=dot_general,
             **self._product,
         )
 

@@ -10,7 +10,7 @@ from flax import nnx
 from flax.typing import Dtype, Initializer
 
 from adaste_jax import train
-from adaste_jax.nn import conv_general_dilated
+from adaste_jax.nn import conv_general_dilated, dot_general
 from adaste_jax.nn import nnx as binary
 from experiments.models import layers
 
@@ -71,6 +71,7 @@ class Nnx:
         make = lambda x: nnx.Linear(
             x.shape[-1],
             features,
+            dot_general=dot_general,
             **self._product,
             rngs=self._rngs,
         )
@@ -140,6 +141,8 @@ class Nnx:
             heads,
             x.shape[-1],
             normalize_qk=True,
+            qkv_dot_general=dot_general,
+            out_dot_general=dot_general,
             **self._product,
             decode=False,
             rngs=self._rngs,
