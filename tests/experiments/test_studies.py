@@ -128,7 +128,9 @@ def test_a_study_that_is_killed_goes_on_where_it_was(tmp_path, monkeypatch):
     [
         (annealing.main, ("lasts",), annealing.lasts, 2),
         (annealing.main, ("from_float",), annealing.from_float, 1),
-        (equal_size.main, (), equal_size.equal_size, 1),
+        pytest.param(
+            *(equal_size.main, (), equal_size.equal_size, 1), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_study_that_is_stopped_is_finished_by_the_same_command(
