@@ -2,7 +2,7 @@
 
     pip install torch==2.13.0
     python -m benchmarks.speed [--rounds=15] [--networks=mlp,vgg_small] [--cores=1,2] \
-        [--dtypes=float32] [--methods=0,2,3] [--native] [--out=TABLE.md]
+        [--dtypes=float32] [--rows=0,2,3] [--native] [--out=TABLE.md]
 
 Each framework has its own process for each number of cores, which waits until it is
 told to take a step, so that their threads do not disturb each other. PyTorch is there
@@ -31,9 +31,7 @@ from experiments import _allocator
 _ROUNDS = flags.DEFINE_integer("rounds", 15, "Timed steps of each row.")
 _NETWORKS = flags.DEFINE_list("networks", list(steps.NETWORKS), "Which.")
 _DTYPES = flags.DEFINE_list("dtypes", ["float32", "bfloat16"], "Of the activations.")
-_METHODS = flags.DEFINE_list(
-    "methods", ["0", "1", "2", "3", "4"], "Numbers of the rows in METHODS."
-)
+_ROWS = flags.DEFINE_list("rows", ["0", "1", "2", "3", "4"], "Numbers in METHODS.")
 _CORES = flags.DEFINE_list("cores", ["2"], "Numbers of cores, one table each.")
 _NATIVE = flags.DEFINE_bool("native", False, "Our rows with adaste-jax-cpu.")
 _OUT = flags.DEFINE_string("out", None, "Also write the table to this file.")
@@ -133,7 +131,7 @@ def measure(workers, network, rounds):
     columns = [
         (worker, (network, METHODS[int(number)], dtype))
         for dtype in _DTYPES.value
-        for number in _METHODS.value
+        for number in _ROWS.value
         for worker in workers
         if worker[0] == OURS or METHODS[int(number)] != SHARES
     ]
