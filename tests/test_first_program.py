@@ -130,6 +130,20 @@ def test_an_nnx_network_with_batch_norm_is_trained_shipped_and_read_back(
     assert np.mean(np.argmax(logits, -1) == test[1]) == pytest.approx(found["accuracy"])
 
 
+def test_a_linen_network_whose_parameters_depend_on_the_inputs():
+    """Others are drawn without computing outputs."""
+
+    class Centred(nn.Module):
+        @nn.compact
+        def __call__(self, inputs):
+            shift = self.param("shift", lambda key: inputs.mean(0))
+            return nn.Dense(10)(inputs - shift)
+
+    images = digits()[0][0]
+    state = train.init(Centred(), methods.ste(steps=STEPS), images)
+    np.testing.assert_allclose(state.params["shift"], images[0], rtol=1e-6)
+
+
 def test_what_is_shipped_is_that_of_the_method(tmp_path):
     network, test = linen_network(), digits()[1]
     method = methods.ternary_absmean(steps=STEPS)

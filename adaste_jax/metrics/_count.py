@@ -1,6 +1,8 @@
 """Counts what a metric is a share of, leaf by leaf; NaN where it cannot be said."""
 
-from collections.abc import Iterable
+import functools
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,9 +24,18 @@ def count(indicator: jax.Array, nan: jax.Array) -> jax.Array:
     return _count_bits(bits(indicator), bits(nan))
 
 
-def share(counts: Iterable[jax.Array], leaves: list[jax.Array]) -> jax.Array:
-    """The sum of the counts, as a share of all entries of the leaves."""
-    size = sum(leaf.size for leaf in leaves)
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def share(counter: Callable[..., jax.Array], *columns: list[jax.Array]) -> jax.Array:
+    """What is counted in all leaves, as a share of their entries.
+
+    It is one program for a tree, compiled once, and not some for each leaf.
+
+    Args:
+        counter: One of the functions of this module.
+        *columns: For each of its arguments, those of all leaves; leaves are the last.
+    """
+    counts = itertools.starmap(counter, zip(*columns, strict=True))
+    size = sum(leaf.size for leaf in columns[-1])
     return sum(counts, jnp.zeros(())) / max(size, 1)
 
 
@@ -32,6 +43,12 @@ def chosen(tree: Any, mask: Any) -> list[jax.Array]:
     """The leaves at which a tree of booleans is true."""
     pairs = zip(jax.tree.leaves(tree), jax.tree.leaves(mask), strict=True)
     return [leaf for leaf, selected in pairs if selected]
+
+
+def changes(before: jax.Array, after: jax.Array) -> jax.Array:
+    """How many signs differ."""
+    changed = _numerics.sign(before) != _numerics.sign(after)
+    return count(changed, jnp.isnan(before) | jnp.isnan(after))
 
 
 def zeros(leaf: jax.Array) -> jax.Array:
@@ -52,6 +69,12 @@ def flips(signs: jax.Array, leaf: jax.Array) -> jax.Array:
     if signs.dtype == bool:
         return jnp.sum(jnp.where(lost, jnp.nan, (signs ^ positive).astype(jnp.float32)))
     return _count_bits(signs ^ bits(positive), bits(lost))
+
+
+@functools.partial(jax.jit, inline=True)
+def positive(leaves: list[jax.Array]) -> list[jax.Array]:
+    """Where leaves are positive, in bits."""
+    return [bits(_numerics.sign(leaf) > 0) for leaf in leaves]
 
 
 def bits(mask: jax.Array) -> jax.Array:

@@ -1,14 +1,11 @@
 """Shares of latents, weights and gradients."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from adaste_jax import _paths
-from adaste_jax._numerics import sign
 from adaste_jax.metrics import _count
 
 
@@ -47,11 +44,7 @@ def flip_rate(
     """
     old = _selected(before, where, method, shipped=True)
     new = _selected(after, where, method, shipped=True)
-    flips = [
-        _count.count(sign(a) != sign(b), jnp.isnan(a) | jnp.isnan(b))
-        for a, b in zip(old, new, strict=True)
-    ]
-    return _count.share(flips, new)
+    return _count.share(_count.changes, old, new)
 
 
 def saturated_share(
@@ -77,7 +70,7 @@ def saturated_share(
         ValueError: If `where` selects nothing.
     """
     leaves = _selected(weights, where, method)
-    return _count.share(map(_count.saturated, leaves), leaves)
+    return _count.share(_count.saturated, leaves)
 
 
 def zero_share(
@@ -101,7 +94,7 @@ def zero_share(
         ValueError: If `where` selects nothing.
     """
     leaves = _selected(grads, where, method)
-    return _count.share(map(_count.zeros, leaves), leaves)
+    return _count.share(_count.zeros, leaves)
 
 
 def pack_signs(
@@ -127,7 +120,7 @@ def pack_signs(
         ValueError: If `where` selects nothing.
     """
     leaves = _selected(params, where, method, shipped=True)
-    return [_count.bits(sign(leaf) > 0) for leaf in leaves]
+    return _count.positive(leaves)
 
 
 def flip_rate_since(
@@ -153,9 +146,7 @@ def flip_rate_since(
         ValueError: If `where` selects nothing.
     """
     leaves = _selected(params, where, method, shipped=True)
-    return _count.share(
-        itertools.starmap(_count.flips, zip(signs, leaves, strict=True)), leaves
-    )
+    return _count.share(_count.flips, signs, leaves)
 
 
 def by_path(

@@ -4,7 +4,6 @@ Of the latents before the update a bit each is kept, so that the update can be w
 in their place.
 """
 
-import itertools
 from typing import Any
 
 import jax
@@ -33,7 +32,7 @@ def before(params: Any, weights: Any, method: _paths.Method) -> Before:
     if jax.device_count() == 1:  # else bits would have to be gathered
         signs = [_count.bits(positive) for positive in signs]
     chosen = _count.chosen(weights, where)
-    return signs, _count.share(map(_count.saturated, chosen), chosen)
+    return signs, _count.share(_count.saturated, chosen)
 
 
 def after(
@@ -53,7 +52,7 @@ def after(
     where = method.where(params)
     signs, saturated = before
     shipped = _count.chosen(method.deploy(params), where)
-    flips = itertools.starmap(_count.flips, zip(signs, shipped, strict=True))
-    zeros = map(_count.zeros, _count.chosen(grads, where))
-    shares = (_count.share(flips, shipped), saturated, _count.share(zeros, shipped))
+    flips = _count.share(_count.flips, signs, shipped)
+    zeros = _count.share(_count.zeros, _count.chosen(grads, where))
+    shares = (flips, saturated, zeros)
     return dict(zip(NAMES, shares, strict=True))

@@ -58,17 +58,19 @@ def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
         return Drawn(*nnx.functional(network)[1:])
     if kind != "linen":
         return None
+    import flax
+
     from adaste_jax.nn.linen import _functional
 
     params_key, dropout_key = jax.random.split(key)
+    keys = {"params": params_key, "dropout": dropout_key}
+    options = _functional.keywords(network, train=False)
     example = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), inputs)
-    variables = dict(
-        network.init(
-            {"params": params_key, "dropout": dropout_key},
-            example,
-            **_functional.keywords(network, train=False),
-        )
-    )
+    shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), example)
+    try:  # without the outputs, which would be computed one operation at a time
+        variables = dict(network.lazy_init(keys, shape, **options))
+    except flax.errors.LazyInitError:  # parameters that depend on the inputs
+        variables = dict(network.init(keys, example, **options))
     return Drawn(variables.pop("params"), variables)
 
 

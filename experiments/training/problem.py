@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
 from adaste_jax import train
@@ -157,8 +156,8 @@ class Problem:
         )
 
         def draw(key: jax.Array) -> tuple[Any, dict[str, Any]]:
-            inputs = jnp.zeros(self.inputs.shape, self.inputs.dtype)
-            variables = dict(network.init(key, inputs, train=False))
+            # Without the outputs, which would be computed one operation at a time.
+            variables = dict(network.lazy_init(key, self.inputs, train=False))
             return variables.pop("params"), variables
 
         api = self.config.flax_api
