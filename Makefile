@@ -1,7 +1,7 @@
 # make quickstart   train a binary network on the digits that ship with the package
 # make quick        lint, types, and the tests that a change breaks most often
-# make test         run the tests
-# make coverage     run the tests, and say which lines of adaste_jax they run
+# make test         run the tests, but the slow ones
+# make coverage     run all tests, and say which lines of adaste_jax they run
 # make test-lowest  the quick tests with the lowest versions that pyproject.toml allows
 # make lint         formatting, lint and types
 # make docs         build the documentation into site/
@@ -15,6 +15,8 @@ BIN = $(VENV)/bin
 # Each worker takes files that lie together, so that what a file shares is made once; the
 # one that has finished takes half of what is left to the other.
 PYTEST_ARGS ?= -n 2 --dist worksteal
+# What `make test` runs; all tests with MARKED=.
+MARKED ?= not slow
 # Where quickstart leaves its result; the same command resumes what stands there.
 WORKDIR ?= runs/quickstart
 
@@ -36,7 +38,7 @@ quick: lint
 		and (not test_contract or adaste) and (not test_first_program or linen_network)"
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "$(MARKED)" $(PYTEST_ARGS)
 
 # Below this share of lines, in per cent, it fails.
 COVERAGE_FLOOR ?= 97

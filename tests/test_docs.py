@@ -73,6 +73,8 @@ def _check_coming_from(names):
     np.testing.assert_allclose(names["logits"], expected, atol=1e-4)
 
 
+# Pages whose code `make test` runs.
+QUICK = ("README.md", "docs/quickstart.md", "docs/loop.md", "docs/export.md")
 # Pages whose code needs a package that is no part of the extra `test`.
 NEEDS = {"docs/from_pytorch.md": "torch"}
 
@@ -89,7 +91,7 @@ CHECKS = {
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, marks=[pytest.mark.slow] * (page in NEEDS))
+        pytest.param(page, marks=[pytest.mark.slow] * (page not in QUICK))
         for page, found in BLOCKS.items()
         if found
     ],

@@ -167,7 +167,7 @@ def bits_equal(found, expected):
 
 
 @pytest.mark.parametrize("microbatches", [1, 4])
-@pytest.mark.parametrize("count", [1, 2, 8])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 8])
 @pytest.mark.parametrize("strategy", ["jit", "shard_map", "pmap"])
 @pytest.mark.parametrize("method", METHODS, ids="-".join)
 def test_every_way_takes_the_steps_of_one_device(

@@ -121,7 +121,13 @@ def test_every_variant_passes_the_checks_and_its_network_fits_the_data(name, var
     assert any(jax.tree.leaves(where(params)))
 
 
-@pytest.mark.parametrize(("name", "variant"), TRAINED)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        pytest.param(*one, marks=[pytest.mark.slow] * (one[0] != "quickstart"))
+        for one in TRAINED
+    ],
+)
 def test_smoke_variant_trains_and_compiles_its_step_once(
     name, variant, data_dir, tmp_path, monkeypatch
 ):
