@@ -24,7 +24,6 @@ def count(indicator: jax.Array, nan: jax.Array) -> jax.Array:
     return _count_bits(bits(indicator), bits(nan))
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 def share(counter: Callable[..., jax.Array], *columns: list[jax.Array]) -> jax.Array:
     """What is counted in all leaves, as a share of their entries.
 
@@ -34,6 +33,12 @@ def share(counter: Callable[..., jax.Array], *columns: list[jax.Array]) -> jax.A
         counter: One of the functions of this module.
         *columns: For each of its arguments, those of all leaves; leaves are the last.
     """
+    found: jax.Array = _share(counter, *columns)
+    return found
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _share(counter: Callable[..., jax.Array], *columns: list[jax.Array]) -> jax.Array:
     counts = itertools.starmap(counter, zip(*columns, strict=True))
     size = sum(leaf.size for leaf in columns[-1])
     return sum(counts, jnp.zeros(())) / max(size, 1)
@@ -71,9 +76,14 @@ def flips(signs: jax.Array, leaf: jax.Array) -> jax.Array:
     return _count_bits(signs ^ bits(positive), bits(lost))
 
 
-@functools.partial(jax.jit, inline=True)
 def positive(leaves: list[jax.Array]) -> list[jax.Array]:
     """Where leaves are positive, in bits."""
+    found: list[jax.Array] = _positive(leaves)
+    return found
+
+
+@functools.partial(jax.jit, inline=True)
+def _positive(leaves: list[jax.Array]) -> list[jax.Array]:
     return [bits(_numerics.sign(leaf) > 0) for leaf in leaves]
 
 

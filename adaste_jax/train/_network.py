@@ -66,7 +66,7 @@ def draw(network: Any, key: jax.Array, inputs: Any) -> Drawn | None:
     keys = {"params": params_key, "dropout": dropout_key}
     options = _functional.keywords(network, train=False)
     example = jax.tree.map(lambda leaf: jnp.asarray(leaf[:1]), inputs)
-    shape = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), example)
+    shape = jax.eval_shape(lambda: example)
     try:  # without the outputs, which would be computed one operation at a time
         variables = dict(network.lazy_init(keys, shape, **options))
     except flax.errors.LazyInitError:  # parameters that depend on the inputs
