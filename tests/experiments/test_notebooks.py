@@ -8,7 +8,8 @@ import nbformat
 import pytest
 
 FOLDER = pathlib.Path(__file__).parents[2] / "experiments" / "notebooks"
-NAMES = ("binarise_and_ship", "own_loop", "train_cifar10")
+RUN_HERE = ("binarise_and_ship", "own_loop", "train_cifar10")
+NAMES = (*RUN_HERE, "magika")  # which runs in `test_magika.py`
 
 
 def read(name):
@@ -19,24 +20,37 @@ def test_all_notebooks_are_tested():
     assert sorted(NAMES) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_a_notebook_runs(tmp_path, monkeypatch, name):
-    """In a kernel of its own, in a size of seconds, on every device there is."""
-    if name == "train_cifar10" and "TFDS_DATA_DIR" not in os.environ:
-        pytest.skip("TFDS_DATA_DIR is not set: CIFAR-10 would be downloaded")
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+def run(name, folder, *, last=""):
+    """Runs a notebook in a size of seconds, in a kernel of its own.
+
+    Args:
+        name: The notebook.
+        folder: An empty folder, for what the notebook and the kernel write.
+        last: Code for one more cell at the end.
+    """
     book = read(name)
     (place,) = [
         index
         for index, cell in enumerate(book.cells)
         if "parameters" in cell.metadata.get("tags", ())
     ]
-    chosen = f'SIZE = "smoke"\nWORKDIR = {str(tmp_path / "run")!r}'
+    chosen = f'SIZE = "smoke"\nWORKDIR = {str(folder / "run")!r}'
     book.cells.insert(place + 1, nbformat.v4.new_code_cell(chosen))
-    nbclient.NotebookClient(
-        book, timeout=600, resources={"metadata": {"path": str(FOLDER)}}
-    ).execute()
+    book.cells.append(nbformat.v4.new_code_cell(last))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("IPYTHONDIR", str(folder / "ipython"))
+        nbclient.NotebookClient(
+            book, timeout=600, resources={"metadata": {"path": str(FOLDER)}}
+        ).execute()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUN_HERE)
+def test_a_notebook_runs(tmp_path, name):
+    """On every device there is."""
+    if name == "train_cifar10" and "TFDS_DATA_DIR" not in os.environ:
+        pytest.skip("TFDS_DATA_DIR is not set: CIFAR-10 would be downloaded")
+    run(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES)
