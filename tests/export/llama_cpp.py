@@ -13,6 +13,12 @@ class Model(llama_cpp.Model):
         super().__init__(*arguments)
 
 
+def library():
+    """See `benchmarks.llama_cpp`."""
+    _need()
+    return llama_cpp.library()
+
+
 def dequantize(kind, data):
     """See `benchmarks.llama_cpp`."""
     _need()
